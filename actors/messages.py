@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Every value that crosses a process border: the vocabulary of the system.
+
+Three planes use it:
+
+* `Frame`: what a channel carries. A frame's `body` is one encoded value of the planes below and stays encoded until the
+  party that needs it decodes it.
+* `ControlMessage`: between the root and an actor, as one-way events on the control socket.
+* the values of calls (`ToolCall`, `ToolResult`, `Catalogue`, ...), named beside the method that carries them.
+
+Values are msgspec Structs in msgpack. Frames are arrays (they are the hot path), all others are maps. Unknown fields are
+refused everywhere, so two versions never misread each other; `PROTOCOL_VERSION` is compared in the first frame.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Literal
+
+import msgspec
+
+PROTOCOL_VERSION = 1
+"""Compared in `Hello`; parties of different versions refuse each other."""
+
+
+class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An error as it crosses a border; `actors.errors` turns it into an exception and back."""
+
+    code: str
+    """Stable, upper case: what programs test."""
+    message: str
+    """What happened and what to do, for people."""
+    retryable: bool = False
+    """True when the same request may succeed later without a change."""
+    details: dict[str, Any] = {}
+    """Fields of this kind of error, JSON values only."""
+
+
+# --- frames of a channel -------------------------------------------------------------------------------------------
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=0):
+    """First frame in each direction. A `token` is wanted on the control socket only."""
+
+    version: int
+    actor: str
+    incarnation: int
+    token: str = ""
+
+
+class Call(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
+    """Run `method`. `id` is unique on its connection; `timeout_s` is the time that is left, not a clock reading."""
+
+    id: int
+    method: str
+    timeout_s: float
+    body: msgspec.Raw
+
+
+class Reply(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
+    """A call's result. Its last frame."""
+
+    id: int
+    body: msgspec.Raw
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3):
+    """A call's error. Its last frame."""
+
+    id: int
+    error: ErrorInfo
+
+
+class Item(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=4):
+    """One element of a call's stream (progress, log), from callee to caller, before the last frame."""
+
+    id: int
+    body: msgspec.Raw
+
+
+class Ask(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=5):
+    """A request from the callee back to the caller, inside call `id`."""
+
+    id: int
+    ask_id: int
+    method: str
+    body: msgspec.Raw
+
+
+class Answer(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=6):
+    """The caller's answer to an `Ask`: a body, or an error."""
+
+    id: int
+    ask_id: int
+    body: msgspec.Raw | None
+    error: ErrorInfo | None = None
+
+
+class Cancel(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=7):
+    """The caller no longer waits for call `id`; the callee stops it. There is no answer to it."""
+
+    id: int
+    reason: str
+
+
+class Event(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=8):
+    """A one-way message outside of any call."""
+
+    body: msgspec.Raw
+
+
+Frame = Hello | Call | Reply | Failure | Item | Ask | Answer | Cancel | Event
+
+
+# --- the root and its actors ---------------------------------------------------------------------------------------
+
+
+class State(StrEnum):
+    """What can be said of one actor, by the root, everywhere."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    RESTARTING = "restarting"
+    SPARE = "spare"
+    FAILED = "failed"
+    OFF = "off"
+
+
+class Boot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a new process is told by the root before its actor's main function runs."""
+
+    actor: str
+    """Its name: `router`, `tools.general#0`."""
+    incarnation: int
+    """Larger than that of every earlier life in this tree, of any actor."""
+    entry: str
+    token: str
+    """Proves on the control socket that this process is the one that the root started. For one life."""
+    runtime_dir: str
+    """Holds the sockets; private to the user (mode 0700)."""
+    data_dir: str
+    beat_every_s: float
+    settings: bytes
+    """The configuration as JSON (`actors.settings.Settings`)."""
+    listen_fd: int | None = None
+    """A listening TCP socket that the root opened (gateways only)."""
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="ready"):
+    """Actor to root, once: calls are answered on `socket` from now on ('' when it serves none)."""
+
+    socket: str
+    note: str = ""
+    """One short remark for the first screen, such as `12 tasks recovered`."""
+
+
+class Beat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="beat"):
+    """Actor to root, at a fixed pace, from the actor's own loop."""
+
+    loop_lag_s: float
+    """How much later than planned this beat was sent."""
+    open_calls: int
+    rss_bytes: int
+    calls_total: int = 0
+    errors_total: int = 0
+
+
+class DirectoryEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where an actor is and how it is."""
+
+    name: str
+    group: str
+    state: State
+    pid: int | None = None
+    incarnation: int = 0
+    socket: str = ""
+    reason: str = ""
+    """Why it is failed or off, and what would change that."""
+
+
+class Directory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="directory"):
+    """Root to actor, after `Ready` and on each change: the whole list."""
+
+    entries: list[DirectoryEntry]
+
+
+class Drain(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="drain"):
+    """Root to actor: take no new work, finish what you have."""
+
+
+class Stop(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="stop"):
+    """Root to actor: end within `grace_s` seconds. The root kills what is left afterwards."""
+
+    grace_s: float
+
+
+ControlMessage = Ready | Beat | Directory | Drain | Stop
+
+
+class ActorStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One actor in `greenroom status --json`."""
+
+    name: str
+    group: str
+    pid: int | None
+    incarnation: int
+    state: State
+    restarts: int
+    uptime_s: float
+    rss_bytes: int
+    strategy: str = ""
+    note: str = ""
+    reason: str = ""
+    loop_lag_s: float = 0.0
+    open_calls: int = 0
+
+
+class TreeStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Admin method `status`: the whole tree."""
+
+    root_pid: int
+    version: str
+    uptime_s: float
+    url: str
+    groups: dict[str, str]
+    """Group name -> strategy, in start order."""
+    actors: list[ActorStatus]
+
+
+# --- tools ---------------------------------------------------------------------------------------------------------
+
+Runtime = Literal["general", "p2p"]
+
+
+class ToolAnnotations(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Hints for clients, under MCP's names. None = not said."""
+
+    title: str | None = None
+    read_only_hint: bool | None = None
+    destructive_hint: bool | None = None
+    idempotent_hint: bool | None = None
+    open_world_hint: bool | None = None
+
+
+class ToolDescriptor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A tool as the registry lists it."""
+
+    name: str
+    title: str
+    description: str
+    category: str
+    runtime: Runtime
+    pool: str
+    """The actor group that runs it: `general` stands for the processes `tools.general#...`."""
+    input_schema: bytes
+    """JSON Schema (2020-12) of the arguments, as JSON text."""
+    output_schema: bytes | None = None
+    annotations: ToolAnnotations = ToolAnnotations()
+    timeout_s: float = 60.0
+    retry_safe: bool = False
+    """A call that was already running when its process died may be run again."""
+    max_concurrent: int | None = None
+    """Calls of this tool at once in the whole system. None = as many as its pool takes."""
+    broken: str = ""
+    """Why this tool can't be called; empty when it can."""
+    source: str = ""
+    """File that defines it, relative to its package or folder."""
+
+
+class Catalogue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="catalogue"):
+    """What a pool offers (method `catalogue` of a pool), and what the router lists (event to its callers)."""
+
+    tools: list[ToolDescriptor]
+    version: int = 0
+    """Grows with each change of the router's list."""
+
+
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Method `tools/call` of a pool, a P2P actor and the router."""
+
+    name: str
+    arguments: bytes
+    """A JSON object, as the client sent it: parsed once, by the actor that runs the tool."""
+    call_id: str
+    """Never repeats."""
+    progress: bool = False
+    """The caller wants progress items."""
+    log_level: str = ""
+    """The caller wants log items of this level (MCP's names) and above."""
+    principal: str = ""
+    """Who calls; '' when nobody had to say."""
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="progress"):
+    """Item of `tools/call`: how far the tool is."""
+
+    progress: float
+    total: float | None = None
+    message: str = ""
+
+
+class LogItem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="log"):
+    """Item of `tools/call`: what the tool wants the client to read."""
+
+    level: str
+    data: bytes
+    """JSON text."""
+    logger: str = ""
+
+
+ToolItem = Progress | LogItem
+
+Shape = Literal["text", "object", "wrapped", "content"]
+
+
+class ToolResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Reply of `tools/call`.
+
+    `value` is JSON, encoded once where the tool ran; `shape` says how MCP shows it: `text` (a string, shown as a text
+    block), `object` (structured content as it is), `wrapped` (structured content `{"result": value}`), `content` (an
+    array of MCP content blocks).
+    """
+
+    value: bytes
+    shape: Shape
+    runtime: Runtime
+    duration_ms: float
+    is_error: bool = False
