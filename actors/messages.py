@@ -88,11 +88,11 @@ class Ask(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=5):
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=6):
-    """The caller's answer to an `Ask`: a body, or an error."""
+    """The caller's answer to an `Ask`: a body, or (with an empty body) an error."""
 
     id: int
     ask_id: int
-    body: msgspec.Raw | None
+    body: msgspec.Raw
     error: ErrorInfo | None = None
 
 

@@ -1,0 +1,587 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""A channel: one connection between two actors, on a Unix socket, carrying many calls at once in both directions.
+
+On the wire each frame is a length (4 bytes, big endian) and one msgpack value of `actors.messages.Frame`. Promises:
+
+* A call ends exactly once: with its reply, a typed error, its deadline, or `ActorDiedError` as soon as the connection ends.
+* Cancelling the task that waits for a call, or its deadline, cancels the handler on the other side.
+* Inside a call the callee may send items (progress) and ask the caller (elicitation); both end with the call.
+* All that waits is bounded: open calls in each direction (`BusyError` beyond), bytes queued for a slow reader, the size of
+  a frame (checked before memory is taken for it), and the time that a peer may take to read or to say hello.
+* A bad frame ends this connection with a reason; nothing else.
+
+It does not promise order between different calls, and it retries nothing.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import trio
+from outcome import Value
+
+from actors.errors import ActorDiedError, BusyError, DeadlineExceededError, MCPServerError, from_info, to_info
+from actors.messages import (
+    PROTOCOL_VERSION,
+    Answer,
+    Ask,
+    Call,
+    Cancel,
+    ErrorInfo,
+    Event,
+    Failure,
+    Frame,
+    Hello,
+    Item,
+    Reply,
+)
+
+if TYPE_CHECKING:
+    from trio.socket import SocketType
+
+_LENGTH = struct.Struct(">I")
+_RECEIVE_BYTES = 65536
+_encode = msgspec.msgpack.Encoder().encode
+_NOTHING = msgspec.Raw(_encode(None))
+_decode: Callable[[memoryview], Frame] = msgspec.msgpack.Decoder(Frame).decode
+
+Handler = Callable[["IncomingCall"], Awaitable[msgspec.Struct | None]]
+"""Answers one call: returns the reply's value, or raises. Cancelled when the caller leaves or the deadline comes."""
+OnEvent = Callable[[msgspec.Raw], None]
+OnItem = Callable[[msgspec.Raw], None]
+OnAsk = Callable[[str, msgspec.Raw], Awaitable[msgspec.Struct | None]]
+
+
+class ChannelLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds of one channel. Both ends should agree on `max_frame_bytes`."""
+
+    max_frame_bytes: int = 16 * 1024 * 1024
+    max_calls_at_once: int = 1024
+    """In each direction."""
+    max_queued_bytes: int = 4 * 1024 * 1024
+    """Above this, senders wait; a single frame may exceed it."""
+    hello_timeout_s: float = 5.0
+    write_timeout_s: float = 30.0
+    """A peer that reads nothing for so long is given up."""
+
+
+class ChannelStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What is open and what was seen; a snapshot."""
+
+    open_outgoing: int
+    open_incoming: int
+    queued_bytes: int
+    frames_in: int
+    late_frames: int
+    """Replies, items and answers for calls that had ended already: dropped."""
+    refused_calls: int
+
+
+class ChannelClosedError(MCPServerError):
+    """The channel ended. `reason` says why; for whoever runs the channel, callers see `ActorDiedError`."""
+
+    code = "CHANNEL_CLOSED"
+    retryable = True
+
+
+class FrameTooLargeError(MCPServerError):
+    """A value does not fit into one frame; nothing was sent."""
+
+    code = "FRAME_TOO_LARGE"
+
+
+class _Pending:
+    """A call that this side waits for."""
+
+    __slots__ = ("end_offset", "on_ask", "on_item", "scopes", "task")
+
+    def __init__(self, task: trio.lowlevel.Task, on_item: OnItem | None, on_ask: OnAsk | None) -> None:
+        self.task = task
+        self.on_item = on_item
+        self.on_ask = on_ask
+        self.end_offset = 0
+        self.scopes: set[trio.CancelScope] | None = None
+
+
+class IncomingCall:
+    """A call as its handler sees it."""
+
+    __slots__ = ("_asks", "_channel", "_next_ask", "_scope", "body", "id", "method", "timeout_s")
+
+    def __init__(self, channel: Channel, frame: Call) -> None:
+        self._channel = channel
+        self.id = frame.id
+        self.method = frame.method
+        self.timeout_s = frame.timeout_s
+        """Time that was left when the frame came."""
+        self.body = frame.body
+        self._scope = trio.CancelScope()
+        self._asks: dict[int, trio.lowlevel.Task] | None = None
+        self._next_ask = 0
+
+    @property
+    def caller(self) -> Hello:
+        """Who calls."""
+        return self._channel.peer
+
+    @property
+    def channel(self) -> Channel:
+        """The connection that the call came on, for events back to the caller."""
+        return self._channel
+
+    def item(self, value: msgspec.Struct) -> bool:
+        """Send one element of the call's stream. Never waits; False when it was dropped because the caller reads too
+        slowly. Must be called from the loop's thread."""
+        if self._channel.queued_bytes > self._channel.limits.max_queued_bytes:
+            return False
+        self._channel.send(Item(self.id, msgspec.Raw(_encode(value))))
+        return True
+
+    async def ask(self, method: str, value: msgspec.Struct) -> msgspec.Raw:
+        """Ask the caller and wait for its answer, within this call's own deadline.
+
+        Raises what the caller's answer carries (`MCPServerError` and below).
+        """
+        if self._asks is None:
+            self._asks = {}
+        self._next_ask += 1
+        ask_id = self._next_ask
+        self._asks[ask_id] = trio.lowlevel.current_task()
+        self._channel.send(Ask(self.id, ask_id, method, msgspec.Raw(_encode(value))))
+
+        def abort(_: Any) -> trio.lowlevel.Abort:  # noqa: ANN401
+            assert self._asks is not None
+            self._asks.pop(ask_id, None)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        answer: Answer = await trio.lowlevel.wait_task_rescheduled(abort)
+        if answer.error is not None:
+            raise from_info(answer.error)
+        return answer.body
+
+    def _answered(self, frame: Answer) -> bool:
+        task = self._asks.pop(frame.ask_id, None) if self._asks else None
+        if task is None:
+            return False
+        trio.lowlevel.reschedule(task, Value(frame))
+        return True
+
+
+class Channel:
+    """One connection. Whoever opens it runs `run()` in a nursery of theirs; it ends when the connection does."""
+
+    def __init__(
+        self,
+        sock: SocketType,
+        *,
+        me: Hello,
+        handler: Handler | None = None,
+        on_event: OnEvent | None = None,
+        accept: Callable[[Hello], None] | None = None,
+        limits: ChannelLimits | None = None,
+        on_error: Callable[[str, BaseException], None] | None = None,
+    ) -> None:
+        """`accept` may refuse the peer's hello by raising; `on_error` hears of handlers' unexpected errors."""
+        self.limits = limits or ChannelLimits()
+        self.peer = Hello(PROTOCOL_VERSION, "?", 0)
+        self.closed_reason = ""
+        self.queued_bytes = 0
+        self._sock = sock
+        self._me = me
+        self._handler = handler
+        self._on_event = on_event
+        self._accept = accept
+        self._on_error = on_error
+        self._outbox: list[bytes] = []
+        self._queued_total = 0
+        self._written_total = 0
+        self._writer: trio.lowlevel.Task | None = None
+        self._room = trio.lowlevel.ParkingLot()
+        self._pending: dict[int, _Pending] = {}
+        self._incoming: dict[int, IncomingCall] = {}
+        self._next_id = 0
+        self._frames_in = 0
+        self._late = 0
+        self._refused = 0
+        self._closed = False
+        self._nursery: trio.Nursery | None = None
+
+    # --- life ------------------------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> str:
+        """Say hello, then carry frames until the connection ends. Returns why it ended, in words.
+
+        `task_status.started()` comes after the peer's hello was accepted. Raises `ChannelClosedError` when it was not.
+        """
+        try:
+            self.send(self._me)
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._write)
+                try:
+                    await self._read(task_status)
+                except _EndError as end:
+                    self.closed_reason = self.closed_reason or str(end)
+                except (OSError, trio.ClosedResourceError) as error:
+                    self.closed_reason = self.closed_reason or f"connection lost ({error})"
+                nursery.cancel_scope.cancel()
+        finally:
+            self._end()
+        if self.peer.actor == "?":
+            raise ChannelClosedError(f"no connection: {self.closed_reason}")
+        return self.closed_reason
+
+    def close(self, reason: str = "closed here") -> None:
+        """End the connection now. Open calls end with `ActorDiedError`, handlers are cancelled."""
+        self.closed_reason = self.closed_reason or reason
+        self._end()
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()
+
+    @property
+    def closed(self) -> bool:
+        """True once no call can be made any more."""
+        return self._closed
+
+    @property
+    def open_calls(self) -> int:
+        """Calls that the other side waits for."""
+        return len(self._incoming)
+
+    def statistics(self) -> ChannelStatistics:
+        """A snapshot of what is open and what was seen."""
+        return ChannelStatistics(
+            open_outgoing=len(self._pending),
+            open_incoming=len(self._incoming),
+            queued_bytes=self.queued_bytes,
+            frames_in=self._frames_in,
+            late_frames=self._late,
+            refused_calls=self._refused,
+        )
+
+    def _end(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._sock.close()
+        pending, self._pending = self._pending, {}
+        for call in pending.values():
+            died = ActorDiedError(self.peer.actor, self.peer.incarnation, sent=call.end_offset <= self._written_total)
+            trio.lowlevel.reschedule(call.task, Value(died))
+            _cancel_all(call.scopes)
+        self._room.unpark_all()
+
+    # --- calling ---------------------------------------------------------------------------------------------------
+
+    async def call(
+        self,
+        method: str,
+        value: msgspec.Struct | None,
+        *,
+        timeout_s: float,
+        on_item: OnItem | None = None,
+        on_ask: OnAsk | None = None,
+    ) -> msgspec.Raw:
+        """Run `method` on the other side and return its reply, still encoded.
+
+        `on_item` is called for each element of the call's stream, from the reading task: it must not wait. `on_ask`
+        answers the callee's questions.
+        Raises `BusyError` (nothing was sent), `DeadlineExceededError`, `ActorDiedError`, `FrameTooLargeError`, and
+        whatever the handler raised, as `actors.errors.from_info` makes it.
+        """
+        if self.queued_bytes > self.limits.max_queued_bytes:
+            with trio.move_on_after(timeout_s):
+                await self._room_in_outbox()
+        if self._closed:
+            raise ActorDiedError(self.peer.actor, self.peer.incarnation, sent=False)
+        if len(self._pending) >= self.limits.max_calls_at_once:
+            self._refused += 1
+            raise BusyError(f"{len(self._pending)} calls are open to {self.peer.actor}, which is the limit; try again")
+        self._next_id = call_id = self._next_id + 1
+        pending = _Pending(trio.lowlevel.current_task(), on_item, on_ask)
+        self.send(Call(call_id, method, timeout_s, msgspec.Raw(_encode(value))))
+        pending.end_offset = self._queued_total
+        self._pending[call_id] = pending
+
+        def abort(_: Any) -> trio.lowlevel.Abort:  # noqa: ANN401
+            if self._pending.pop(call_id, None) is not None:
+                self.send(Cancel(call_id, "the caller left"))
+                _cancel_all(pending.scopes)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        with trio.CancelScope(deadline=trio.current_time() + timeout_s):
+            answer = await trio.lowlevel.wait_task_rescheduled(abort)
+            _cancel_all(pending.scopes)
+            if type(answer) is Reply:
+                return answer.body
+            if type(answer) is Failure:
+                raise from_info(answer.error)
+            raise answer
+        raise DeadlineExceededError(f"no answer from {self.peer.actor} within {timeout_s:g} s; the call was cancelled")
+
+    def post(self, value: msgspec.Struct) -> None:
+        """Send a one-way event. Never waits; a peer that does not read is given up after `write_timeout_s`."""
+        self.send(Event(msgspec.Raw(_encode(value))))
+
+    # --- writing ---------------------------------------------------------------------------------------------------
+
+    def send(self, frame: Frame) -> None:
+        """Queue one frame; frames that are due in the same turn of the loop leave together. Dropped once closed."""
+        if self._closed:
+            return
+        data = _encode(frame)
+        size = len(data)
+        if size > self.limits.max_frame_bytes:
+            raise FrameTooLargeError(
+                f"a message has {size} bytes; the limit is {self.limits.max_frame_bytes} (channel.max_frame_bytes)"
+            )
+        self._outbox.append(_LENGTH.pack(size))
+        self._outbox.append(data)
+        self.queued_bytes += size + 4
+        self._queued_total += size + 4
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            trio.lowlevel.reschedule(writer)
+
+    async def _room_in_outbox(self) -> None:
+        while self.queued_bytes > self.limits.max_queued_bytes and not self._closed:
+            await self._room.park()
+
+    async def _write(self) -> None:
+        def abort(_: Any) -> trio.lowlevel.Abort:  # noqa: ANN401
+            self._writer = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        try:
+            while True:
+                if not self._outbox:
+                    self._writer = trio.lowlevel.current_task()
+                    await trio.lowlevel.wait_task_rescheduled(abort)
+                data = b"".join(self._outbox)
+                self._outbox.clear()
+                await self._write_all(data)
+                if self._room:
+                    self._room.unpark_all()
+        except (OSError, trio.ClosedResourceError) as error:
+            self.close(f"connection lost ({error})")
+        except trio.TooSlowError:
+            self.close(f"the other side took nothing for {self.limits.write_timeout_s:g} s")
+
+    async def _write_all(self, data: bytes) -> None:
+        sent = await self._sock.send(data)
+        self._wrote(sent)
+        if sent == len(data):
+            return
+        view = memoryview(data)
+        while sent < len(data):
+            with trio.fail_after(self.limits.write_timeout_s):
+                count = await self._sock.send(view[sent:])
+            sent += count
+            self._wrote(count)
+
+    def _wrote(self, count: int) -> None:
+        self.queued_bytes -= count
+        self._written_total += count
+
+    # --- reading ---------------------------------------------------------------------------------------------------
+
+    async def _read(self, task_status: trio.TaskStatus[None]) -> None:
+        reader = _FrameReader(self._sock, self.limits.max_frame_bytes)
+        with trio.move_on_after(self.limits.hello_timeout_s) as waiting:
+            while (hello := reader.next_frame()) is None:
+                await reader.fill()
+        if waiting.cancelled_caught or hello is None:
+            raise _EndError("no hello in time")
+        self._check_hello(hello)
+        task_status.started()
+        while True:
+            while (frame := reader.next_frame()) is not None:
+                self._frames_in += 1
+                self._dispatch(frame)
+            await reader.fill()
+
+    def _check_hello(self, frame: Frame) -> None:
+        if not isinstance(frame, Hello):
+            raise _EndError("the first frame was no hello")
+        if frame.version != PROTOCOL_VERSION:
+            raise _EndError(f"{frame.actor} speaks version {frame.version}, this side {PROTOCOL_VERSION}")
+        if self._accept is not None:
+            try:
+                self._accept(frame)
+            except MCPServerError as refused:
+                raise _EndError(f"refused {frame.actor}: {refused}") from None
+        self.peer = frame
+
+    def _dispatch(self, frame: Frame) -> None:
+        kind = type(frame)
+        if kind is Reply or kind is Failure:
+            pending = self._pending.pop(frame.id, None)  # type: ignore[union-attr]
+            if pending is None:
+                self._late += 1
+            else:
+                trio.lowlevel.reschedule(pending.task, Value(frame))
+        elif kind is Call:
+            self._start(frame)  # type: ignore[arg-type]
+        elif kind is Event:
+            if self._on_event is not None:
+                self._on_event(frame.body)  # type: ignore[union-attr, arg-type]
+        else:
+            self._dispatch_rare(frame)
+
+    def _dispatch_rare(self, frame: Frame) -> None:
+        if isinstance(frame, Cancel):
+            call = self._incoming.get(frame.id)
+            if call is not None:
+                call._scope.cancel()  # noqa: SLF001
+        elif isinstance(frame, Item):
+            pending = self._pending.get(frame.id)
+            if pending is None or pending.on_item is None:
+                self._late += 1
+            else:
+                pending.on_item(frame.body)
+        elif isinstance(frame, Ask):
+            assert self._nursery is not None
+            self._nursery.start_soon(self._answer, frame)
+        elif isinstance(frame, Answer):
+            call = self._incoming.get(frame.id)
+            if call is None or not call._answered(frame):  # noqa: SLF001
+                self._late += 1
+        else:
+            raise _EndError("a second hello")
+
+    # --- serving ---------------------------------------------------------------------------------------------------
+
+    def _start(self, frame: Call) -> None:
+        if self._handler is None:
+            self._fail(frame.id, MCPServerError(f"this side answers no calls ({frame.method})"))
+        elif frame.id in self._incoming:
+            raise _EndError(f"call {frame.id} was started twice")
+        elif len(self._incoming) >= self.limits.max_calls_at_once:
+            self._refused += 1
+            self._fail(frame.id, BusyError(f"{self._me.actor} has {len(self._incoming)} calls open; try again"))
+        else:
+            call = self._incoming[frame.id] = IncomingCall(self, frame)
+            assert self._nursery is not None
+            self._nursery.start_soon(self._serve, call)
+
+    async def _serve(self, call: IncomingCall) -> None:
+        """Run the handler; its slot is kept until there is room for the reply, so that a peer that never reads can't
+        pile up finished work."""
+        assert self._handler is not None
+        scope = call._scope  # noqa: SLF001
+        deadline = scope.deadline = trio.current_time() + call.timeout_s
+        try:
+            with scope:
+                try:
+                    value = await self._handler(call)
+                except Exception as error:  # noqa: BLE001
+                    self._handler_failed(call, error)
+                else:
+                    self._reply(call, value)
+                if self.queued_bytes > self.limits.max_queued_bytes:
+                    await self._room_in_outbox()
+                return
+            if trio.current_time() >= deadline:
+                self._fail(call.id, DeadlineExceededError(f"{call.method} did not end within {call.timeout_s:g} s"))
+        finally:
+            del self._incoming[call.id]
+
+    def _reply(self, call: IncomingCall, value: msgspec.Struct | None) -> None:
+        try:
+            self.send(Reply(call.id, msgspec.Raw(_encode(value))))
+        except FrameTooLargeError as error:
+            self._fail(call.id, error)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            self._handler_failed(call, error)
+
+    def _handler_failed(self, call: IncomingCall, error: BaseException) -> None:
+        if not isinstance(error, MCPServerError) and self._on_error is not None:
+            self._on_error(call.method, error)
+        self._fail(call.id, error)
+
+    def _fail(self, call_id: int, error: BaseException) -> None:
+        try:
+            self.send(Failure(call_id, to_info(error)))
+        except (FrameTooLargeError, TypeError, ValueError):
+            self.send(Failure(call_id, ErrorInfo(code="INTERNAL", message="the error could not be carried")))
+
+    async def _answer(self, frame: Ask) -> None:
+        pending = self._pending.get(frame.id)
+        if pending is None:
+            self._late += 1
+            return
+        if pending.on_ask is None:
+            refusal = to_info(MCPServerError(f"the caller answers no questions ({frame.method})"))
+            self.send(Answer(frame.id, frame.ask_id, _NOTHING, refusal))
+            return
+        scope = trio.CancelScope()
+        pending.scopes = (pending.scopes or set()) | {scope}
+        with scope:
+            try:
+                value = await pending.on_ask(frame.method, frame.body)
+                answer = Answer(frame.id, frame.ask_id, msgspec.Raw(_encode(value)))
+            except Exception as error:  # noqa: BLE001
+                answer = Answer(frame.id, frame.ask_id, _NOTHING, to_info(error))
+            self.send(answer)
+
+
+class _EndError(Exception):
+    """The connection has to end, for the reason in its text."""
+
+
+def _cancel_all(scopes: set[trio.CancelScope] | None) -> None:
+    for scope in scopes or ():
+        scope.cancel()
+
+
+class _FrameReader:
+    """Cuts the byte stream into frames. A frame's memory is taken as its bytes come, never by its announced length."""
+
+    def __init__(self, sock: SocketType, max_frame_bytes: int) -> None:
+        self._sock = sock
+        self._max = max_frame_bytes
+        self._buffer: bytes | bytearray = b""
+        self._at = 0
+        self._need = 4
+
+    def next_frame(self) -> Frame | None:
+        """The next whole frame that has come, or None."""
+        start = self._at + 4
+        if len(self._buffer) < start:
+            return None
+        (size,) = _LENGTH.unpack_from(self._buffer, self._at)
+        if size > self._max:
+            raise _EndError(f"a frame of {size} bytes was announced; the limit is {self._max}")
+        end = start + size
+        if len(self._buffer) < end:
+            self._need = end - len(self._buffer)
+            return None
+        self._at = end
+        try:
+            return _decode(memoryview(self._buffer)[start:end])
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise _EndError(f"a bad frame ({error})") from None
+
+    async def fill(self) -> None:
+        """Wait for more bytes."""
+        chunk = await self._sock.recv(max(_RECEIVE_BYTES, min(self._need, 1 << 20)))
+        if not chunk:
+            raise _EndError("the other side closed the connection" + (" in mid-frame" if self._rest() else ""))
+        rest = self._rest()
+        # Frames hold views into the buffer: a new one is made each time, so no view can pin memory that grows.
+        self._buffer = chunk if not rest else self._joined(rest, chunk)
+        self._at = 0
+
+    def _rest(self) -> int:
+        return len(self._buffer) - self._at
+
+    def _joined(self, rest: int, chunk: bytes) -> bytes | bytearray:
+        if isinstance(self._buffer, bytearray) and self._at == 0:
+            self._buffer += chunk
+            return self._buffer
+        joined = bytearray(memoryview(self._buffer)[len(self._buffer) - rest :])
+        joined += chunk
+        return joined
