@@ -48,11 +48,13 @@ _encode = msgspec.msgpack.Encoder().encode
 _NOTHING = msgspec.Raw(_encode(None))
 _decode: Callable[[memoryview], Frame] = msgspec.msgpack.Decoder(Frame).decode
 
-Handler = Callable[["IncomingCall"], Awaitable[msgspec.Struct | None]]
+Message = msgspec.Struct | msgspec.Raw | None
+"""What a call, an answer or an event carries: a value, or one that is encoded already."""
+Handler = Callable[["IncomingCall"], Awaitable[Message]]
 """Answers one call: returns the reply's value, or raises. Cancelled when the caller leaves or the deadline comes."""
 OnEvent = Callable[[msgspec.Raw], None]
-OnItem = Callable[[msgspec.Raw], None]
-OnAsk = Callable[[str, msgspec.Raw], Awaitable[msgspec.Struct | None]]
+OnItem = Callable[[msgspec.Raw], object]
+OnAsk = Callable[[str, msgspec.Raw], Awaitable[Message]]
 
 
 class ChannelLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,7 +134,7 @@ class IncomingCall:
         """The connection that the call came on, for events back to the caller."""
         return self._channel
 
-    def item(self, value: msgspec.Struct) -> bool:
+    def item(self, value: Message) -> bool:
         """Send one element of the call's stream. Never waits; False when it was dropped because the caller reads too
         slowly. Must be called from the loop's thread."""
         if self._channel.queued_bytes > self._channel.limits.max_queued_bytes:
@@ -140,7 +142,7 @@ class IncomingCall:
         self._channel.send(Item(self.id, msgspec.Raw(_encode(value))))
         return True
 
-    async def ask(self, method: str, value: msgspec.Struct) -> msgspec.Raw:
+    async def ask(self, method: str, value: Message) -> msgspec.Raw:
         """Ask the caller and wait for its answer, within this call's own deadline.
 
         Raises what the caller's answer carries (`MCPServerError` and below).
@@ -251,6 +253,11 @@ class Channel:
         """Calls that the other side waits for."""
         return len(self._incoming)
 
+    @property
+    def in_flight(self) -> int:
+        """Calls that this side waits for."""
+        return len(self._pending)
+
     def statistics(self) -> ChannelStatistics:
         """A snapshot of what is open and what was seen."""
         return ChannelStatistics(
@@ -279,7 +286,7 @@ class Channel:
     async def call(
         self,
         method: str,
-        value: msgspec.Struct | None,
+        value: Message,
         *,
         timeout_s: float,
         on_item: OnItem | None = None,
@@ -322,7 +329,7 @@ class Channel:
             raise answer
         raise DeadlineExceededError(f"no answer from {self.peer.actor} within {timeout_s:g} s; the call was cancelled")
 
-    def post(self, value: msgspec.Struct) -> None:
+    def post(self, value: Message) -> None:
         """Send a one-way event. Never waits; a peer that does not read is given up after `write_timeout_s`."""
         self.send(Event(msgspec.Raw(_encode(value))))
 
@@ -489,7 +496,7 @@ class Channel:
         finally:
             del self._incoming[call.id]
 
-    def _reply(self, call: IncomingCall, value: msgspec.Struct | None) -> None:
+    def _reply(self, call: IncomingCall, value: Message) -> None:
         try:
             self.send(Reply(call.id, msgspec.Raw(_encode(value))))
         except FrameTooLargeError as error:

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What every actor does: prove itself to the root, say ready, answer calls, beat, drain, stop.
+
+An actor's module has a `main` that the child process awaits:
+
+    async def main(boot: Boot) -> None:
+        async with open_actor(boot) as actor:
+            await actor.serve({"tools/call": run_tool})
+            actor.ready()
+            await actor.stopping.wait()
+
+The beat comes from the actor's own loop, never from a thread: a loop that is blocked is not alive. When the connection to
+the root ends, so does the actor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import trio
+
+from actors.channel import Channel, ChannelClosedError, ChannelLimits, IncomingCall, Message
+from actors.errors import MCPServerError, RuntimeUnavailableError
+from actors.logs import get_logger
+from actors.logs import setup as setup_logs
+from actors.messages import Beat, Boot, ControlMessage, Directory, DirectoryEntry, Drain, Ready, Stop
+from actors.peers import Peers, hello, socket_path
+from actors.settings import Settings
+
+CONTROL_SOCKET = "control.sock"
+_FIRST_DIRECTORY_TIMEOUT_S = 10.0
+_PAGE_BYTES = 4096
+_decode_control = msgspec.msgpack.Decoder(ControlMessage).decode
+
+Method = Callable[[IncomingCall], Awaitable[Message]]
+
+
+class Actor:
+    """This process's actor: its boot message, settings, peers, and what the root wants of it."""
+
+    def __init__(self, boot: Boot, settings: Settings, nursery: trio.Nursery) -> None:
+        self.boot = boot
+        self.settings = settings
+        self.nursery = nursery
+        """Ends with the actor; for the actor's own tasks."""
+        self.stopping = trio.Event()
+        """Set when the actor has to end: by the root, or because the root is gone."""
+        self.draining = trio.Event()
+        self.log = get_logger()
+        self.limits = ChannelLimits(
+            max_frame_bytes=settings.channel.max_frame_bytes, max_calls_at_once=settings.channel.max_calls_at_once
+        )
+        self.peers = Peers(
+            hello(boot.actor, boot.incarnation),
+            nursery,
+            limits=self.limits,
+            on_event=self._peer_event,
+            on_closed=lambda name, reason: self.log.debug("connection ended", peer=name, reason=reason),
+        )
+        self.on_peer_event: Callable[[DirectoryEntry, msgspec.Raw], None] | None = None
+        """Hears of events from actors that this one is connected to."""
+        self.grace_s = settings.supervisor.shutdown_s
+        self.calls_total = 0
+        self.errors_total = 0
+        self._methods: dict[str, Method] = {}
+        self._channels: set[Channel] = set()
+        self._control: Channel | None = None
+        self._directory_came = trio.Event()
+        self._socket = ""
+
+    @property
+    def name(self) -> str:
+        """As in the directory: `tools.general#0`."""
+        return self.boot.actor
+
+    @property
+    def open_calls(self) -> int:
+        """Calls from others that are being answered."""
+        return sum(channel.open_calls for channel in self._channels)
+
+    # --- serving ---------------------------------------------------------------------------------------------------
+
+    async def serve(self, methods: dict[str, Method]) -> None:
+        """Answer calls of these methods on the actor's socket from now on."""
+        self._methods.update(methods)
+        path = socket_path(self.boot.runtime_dir, self.name, self.boot.incarnation)
+        sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+        await sock.bind(path)
+        sock.listen(128)
+        self._socket = path
+        self.nursery.start_soon(self._accept, trio.SocketListener(sock))
+
+    async def _accept(self, listener: trio.SocketListener) -> None:
+        async with listener, trio.open_nursery() as connections:
+            while True:
+                stream = await listener.accept()
+                connections.start_soon(self._carry, stream.socket)
+
+    async def _carry(self, sock: trio.socket.SocketType) -> None:
+        channel = Channel(
+            sock,
+            me=hello(self.name, self.boot.incarnation),
+            handler=self._handle,
+            limits=self.limits,
+            on_error=self._unexpected,
+        )
+        self._channels.add(channel)
+        try:
+            with sock:
+                reason = await channel.run()
+            self.log.debug("connection ended", peer=channel.peer.actor, reason=reason)
+        except ChannelClosedError as error:
+            self.log.warning("connection refused", reason=str(error))
+        finally:
+            self._channels.discard(channel)
+
+    async def _handle(self, call: IncomingCall) -> Message:
+        method = self._methods.get(call.method)
+        if method is None:
+            raise MCPServerError(f"{self.name} has no method {call.method!r}")
+        if self.draining.is_set():
+            raise RuntimeUnavailableError(f"{self.name} is draining and takes no new calls")
+        self.calls_total += 1
+        try:
+            return await method(call)
+        except Exception:
+            self.errors_total += 1
+            raise
+
+    def post_to_all(self, value: msgspec.Struct) -> None:
+        """Send a one-way event to every connected caller."""
+        for channel in list(self._channels):
+            channel.post(value)
+
+    def _unexpected(self, method: str, error: BaseException) -> None:
+        self.log.error("call failed unexpectedly", method=method, exc_info=error)
+
+    def _peer_event(self, entry: DirectoryEntry, body: msgspec.Raw) -> None:
+        if self.on_peer_event is not None:
+            self.on_peer_event(entry, body)
+
+    # --- the root --------------------------------------------------------------------------------------------------
+
+    def ready(self, note: str = "") -> None:
+        """Tell the root that this actor does its work from now on. Once."""
+        assert self._control is not None
+        self._control.post(Ready(socket=self._socket, note=note))
+
+    async def connect_root(self) -> None:
+        """Prove this life on the control socket and wait for the first directory."""
+        sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+        await sock.connect(str(Path(self.boot.runtime_dir) / CONTROL_SOCKET))
+        self._control = Channel(
+            sock, me=hello(self.name, self.boot.incarnation, self.boot.token), on_event=self._order, limits=self.limits
+        )
+        self.nursery.start_soon(self._follow_root, self._control)
+        with trio.fail_after(_FIRST_DIRECTORY_TIMEOUT_S):
+            await self._directory_came.wait()
+        self.nursery.start_soon(self._beat)
+
+    async def _follow_root(self, control: Channel) -> None:
+        try:
+            reason = await control.run()
+        except ChannelClosedError as error:
+            reason = str(error)
+        self.log.info("the root is gone", reason=reason)
+        self.stopping.set()
+        self.grace_s = 0.0
+        self.nursery.cancel_scope.cancel()
+
+    def _order(self, body: msgspec.Raw) -> None:
+        order = _decode_control(body)
+        if isinstance(order, Directory):
+            self.peers.update(order)
+            self._directory_came.set()
+        elif isinstance(order, Drain):
+            self.draining.set()
+        elif isinstance(order, Stop):
+            self.grace_s = order.grace_s
+            self.draining.set()
+            self.stopping.set()
+
+    async def _beat(self) -> None:
+        assert self._control is not None
+        every = self.boot.beat_every_s
+        due = trio.current_time()
+        while True:
+            lag = max(0.0, trio.current_time() - due)
+            self._control.post(
+                Beat(
+                    loop_lag_s=lag,
+                    open_calls=self.open_calls,
+                    rss_bytes=rss_bytes(),
+                    calls_total=self.calls_total,
+                    errors_total=self.errors_total,
+                )
+            )
+            due = trio.current_time() + every
+            await trio.sleep_until(due)
+
+    async def finish_calls(self) -> None:
+        """Wait until no call from others is open, for as long as the root allows."""
+        with trio.move_on_after(self.grace_s):
+            while self.open_calls:
+                await trio.sleep(0.01)
+
+
+@asynccontextmanager
+async def open_actor(boot: Boot) -> AsyncGenerator[Actor, None]:
+    """Set logging up, connect to the root, and end in order: finish the calls that are open, then stop everything."""
+    settings = msgspec.json.decode(boot.settings, type=Settings)
+    setup_logs(boot.actor, boot.incarnation, settings.server.log_level)
+    async with trio.open_nursery() as nursery:
+        actor = Actor(boot, settings, nursery)
+        await actor.connect_root()
+        yield actor
+        await actor.finish_calls()
+        nursery.cancel_scope.cancel()
+
+
+def rss_bytes() -> int:
+    """Resident memory of this process in bytes."""
+    with Path("/proc/self/statm").open("rb") as statm:
+        return int(statm.read().split()[1]) * _PAGE_BYTES

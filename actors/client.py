@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The way to a tool: which process runs it, and what happens when that process dies. For the gateway, the router, the CLI.
+
+A `ToolClient` keeps a copy of the router's catalogue and sends a call straight to the least busy ready process of the
+tool's pool; the pool enforces its own bound. Tools that have a limit for the whole system are carried by the router,
+which alone can count them. While no process is ready, calls are held (bounded) up to their deadline. A call that had not
+left yet is sent to the next process; one that was running is repeated once, elsewhere, if the tool is `retry_safe`; any
+other ends as `OutcomeUnknownError`. When the router is dead, direct calls go on by the last catalogue.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+
+import msgspec
+import trio
+
+from actors.channel import Channel, OnAsk, OnItem
+from actors.errors import (
+    ActorDiedError,
+    BusyError,
+    DeadlineExceededError,
+    OutcomeUnknownError,
+    RuntimeUnavailableError,
+    UnknownToolError,
+)
+from actors.messages import Catalogue, DirectoryEntry, State, ToolCall, ToolDescriptor, ToolResult
+from actors.p2p.names import P2P_TOOLS
+from actors.peers import Peers
+
+ROUTER = "router"
+_CATALOGUE_TIMEOUT_S = 5.0
+_decode_result = msgspec.msgpack.Decoder(ToolResult).decode
+_decode_catalogue = msgspec.msgpack.Decoder(Catalogue).decode
+_COMING = (State.STARTING, State.RESTARTING, State.READY, State.DRAINING)
+"""States of a process that is there or will be: calls for it are held."""
+
+
+class CatalogueView:
+    """The tools that are known, sorted by name, and a number that grows when they change."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.version = catalogue.version
+        self.tools: list[ToolDescriptor] = sorted(catalogue.tools, key=lambda tool: tool.name)
+        self._by_name = {tool.name: tool for tool in self.tools}
+
+    def get(self, name: str) -> ToolDescriptor | None:
+        """The tool of this name."""
+        return self._by_name.get(name)
+
+    def nearest(self, name: str) -> str | None:
+        """The known name that is most like this one."""
+        matches = difflib.get_close_matches(name, self._by_name, n=1)
+        return matches[0] if matches else None
+
+
+def actor_of(tool: ToolDescriptor) -> str:
+    """Base name of the actor that runs the tool: `tools.<pool>`, or the P2P actor itself."""
+    return f"tools.{tool.pool}" if tool.runtime == "general" else tool.pool
+
+
+class ToolClient:
+    """See the module's text. One per process."""
+
+    def __init__(
+        self,
+        peers: Peers,
+        *,
+        max_held_calls: int,
+        max_calls_per_process: int,
+        carry: bool = False,
+        on_catalogue: Callable[[CatalogueView], None] | None = None,
+    ) -> None:
+        """`carry` sends every call through the router; the router itself never does. `on_catalogue` hears of changes."""
+        self.catalogue = CatalogueView(Catalogue(tools=[]))
+        self._peers = peers
+        self._max_held = max_held_calls
+        self._max_per_process = max_calls_per_process
+        self._carry = carry
+        self._on_catalogue = on_catalogue
+        self._held = 0
+        self._freed = trio.lowlevel.ParkingLot()
+
+    @property
+    def held_calls(self) -> int:
+        """Calls that wait for a process now."""
+        return self._held
+
+    # --- the catalogue ---------------------------------------------------------------------------------------------
+
+    async def keep_catalogue(self) -> None:
+        """Fetch the catalogue from the router whenever there is a new one to talk to. Runs until cancelled."""
+        while True:
+            entry = self._router_entry()
+            if entry is None:
+                await self._peers.changed()
+                continue
+            try:
+                channel = await self._peers.connect(entry)
+                reply = await channel.call("catalogue", None, timeout_s=_CATALOGUE_TIMEOUT_S)
+            except (ActorDiedError, BusyError, DeadlineExceededError):
+                await self._changed_or_after(0.5)
+                continue
+            self.take_catalogue(_decode_catalogue(reply))
+            while not channel.closed:
+                await self._peers.changed()
+
+    def take_catalogue(self, catalogue: Catalogue) -> None:
+        """Use a new list of tools."""
+        self.catalogue = CatalogueView(catalogue)
+        if self._on_catalogue is not None:
+            self._on_catalogue(self.catalogue)
+        self._peers.wake()
+
+    def _router_entry(self) -> DirectoryEntry | None:
+        ready = [entry for entry in self._peers.processes(ROUTER) if entry.state == State.READY]
+        return ready[0] if ready else None
+
+    async def _changed_or_after(self, seconds: float) -> None:
+        with trio.move_on_after(seconds):
+            await self._peers.changed()
+
+    # --- calls -----------------------------------------------------------------------------------------------------
+
+    def find(self, name: str) -> ToolDescriptor:
+        """The tool of this name. Raises `UnknownToolError` with the nearest name, or `RuntimeUnavailableError` when it
+        is known but can't be called."""
+        tool = self.catalogue.get(name)
+        if tool is None and name in P2P_TOOLS:
+            base = P2P_TOOLS[name]
+            raise RuntimeUnavailableError(_why_off(base, self._peers.processes(base), name), tool=name)
+        if tool is None:
+            nearest = self.catalogue.nearest(name)
+            hint = f"; did you mean {nearest!r}?" if nearest else ""
+            raise UnknownToolError(f"there is no tool {name!r}{hint}", tool=name)
+        if tool.broken:
+            raise RuntimeUnavailableError(f"tool {name} can't be called: {tool.broken}", tool=name)
+        return tool
+
+    async def call(
+        self,
+        call: ToolCall,
+        *,
+        timeout_s: float,
+        on_item: OnItem | None = None,
+        on_ask: OnAsk | None = None,
+    ) -> ToolResult:
+        """Run a tool. Raises what the tool raised, and the errors of `actors.errors` for what happened on the way."""
+        tool = self.find(call.name)
+        base = ROUTER if self._carry or tool.max_concurrent is not None else actor_of(tool)
+        return await self.call_actor(
+            base, call, retry_safe=tool.retry_safe, timeout_s=timeout_s, on_item=on_item, on_ask=on_ask
+        )
+
+    async def call_actor(
+        self,
+        base: str,
+        call: ToolCall,
+        *,
+        retry_safe: bool,
+        timeout_s: float,
+        on_item: OnItem | None = None,
+        on_ask: OnAsk | None = None,
+    ) -> ToolResult:
+        """Run a tool on a process of `base`, holding and retrying as the module says."""
+        deadline = trio.current_time() + timeout_s
+        died: ActorDiedError | None = None
+        while True:
+            channel = self._ready_channel(base, avoid=died)
+            if channel is None:
+                channel = await self._hold(base, deadline, call.name)
+            remaining = deadline - trio.current_time()
+            try:
+                reply = await channel.call("tools/call", call, timeout_s=remaining, on_item=on_item, on_ask=on_ask)
+            except ActorDiedError as error:
+                if not error.sent:
+                    continue
+                if died is None and retry_safe:
+                    died = error
+                    continue
+                raise OutcomeUnknownError(
+                    f"the process that ran {call.name} ({error.actor}) ended before it answered; the call may or may not "
+                    "have taken effect: check before you repeat it",
+                    tool=call.name,
+                ) from None
+            finally:
+                if self._freed:
+                    self._freed.unpark()
+            return _decode_result(reply)
+
+    def _ready_channel(self, base: str, avoid: ActorDiedError | None) -> Channel | None:
+        """The open channel with the fewest calls of ours, with room for one more; None when there is none now."""
+        best: Channel | None = None
+        for entry in self._peers.processes(base):
+            if entry.state != State.READY or (avoid is not None and entry.incarnation == avoid.incarnation):
+                continue
+            channel = self._peers.connected(entry)
+            if channel is None:
+                continue
+            if channel.in_flight < self._max_per_process and (best is None or channel.in_flight < best.in_flight):
+                best = channel
+        return best
+
+    async def _hold(self, base: str, deadline: float, tool: str) -> Channel:
+        """Wait for a process with room for the call."""
+        if self._held >= self._max_held:
+            raise BusyError(f"{self._held} calls wait for a process already (router.max_held_calls); try again")
+        self._held += 1
+        try:
+            with trio.CancelScope(deadline=deadline):
+                while True:
+                    channel = self._ready_channel(base, None) or await self._connect_one(base, tool)
+                    if channel is not None:
+                        return channel
+                    await self._changed_or_freed()
+        finally:
+            self._held -= 1
+        raise RuntimeUnavailableError(f"{base} had no process ready for {tool} before the call's deadline", tool=tool)
+
+    async def _connect_one(self, base: str, tool: str) -> Channel | None:
+        """Open a missing connection. None when all ready processes are full or none is ready yet."""
+        entries = self._peers.processes(base)
+        if not any(entry.state in _COMING for entry in entries):
+            raise RuntimeUnavailableError(_why_off(base, entries, tool), tool=tool)
+        for entry in entries:
+            if entry.state == State.READY and self._peers.connected(entry) is None:
+                try:
+                    return await self._peers.connect(entry)
+                except ActorDiedError:
+                    continue
+        return None
+
+    async def _changed_or_freed(self) -> None:
+        async with trio.open_nursery() as nursery:
+
+            async def changed() -> None:
+                await self._peers.changed()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(changed)
+            await self._freed.park()
+            nursery.cancel_scope.cancel()
+
+    async def keep_connections(self, wanted: Callable[[str], bool]) -> None:
+        """Connect to ready processes as they appear, so that no call pays for it. Runs until cancelled."""
+        while True:
+            missing = [
+                entry
+                for entry in self._peers.entries.values()
+                if entry.state == State.READY and wanted(entry.name) and self._peers.connected(entry) is None
+            ]
+            for entry in missing:
+                try:
+                    await self._peers.connect(entry)
+                except ActorDiedError:
+                    await self._changed_or_after(0.1)
+            if not missing:
+                await self._peers.changed()
+
+
+def _why_off(base: str, entries: list[DirectoryEntry], tool: str) -> str:
+    reasons = sorted({f"{entry.state}: {entry.reason}" if entry.reason else str(entry.state) for entry in entries})
+    state = ", ".join(reasons) if reasons else "not part of this system"
+    return f"{tool} needs {base}, which is {state}"

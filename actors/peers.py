@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The directory as one process sees it, and its connections to the actors listed there.
+
+The root pushes the whole directory on each change. A connection belongs to one incarnation of one actor and is never
+used for another; it is opened on first use, shared by all callers, and forgotten when it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import trio
+
+from actors.channel import Channel, ChannelClosedError, ChannelLimits, Handler, OnEvent
+from actors.errors import ActorDiedError
+from actors.messages import PROTOCOL_VERSION, Directory, DirectoryEntry, Hello, State
+
+_CONNECT_TIMEOUT_S = 5.0
+
+
+def base_name(name: str) -> str:
+    """`tools.general` for `tools.general#1`: what all processes of one spec have in common."""
+    return name.partition("#")[0]
+
+
+class _Connection:
+    """A connection that is being opened or is open."""
+
+    __slots__ = ("channel", "opened")
+
+    def __init__(self) -> None:
+        self.opened = trio.Event()
+        self.channel: Channel | None = None
+
+
+class Peers:
+    """The directory and the connections of one process. `nursery` runs the channels; it outlives all of them."""
+
+    def __init__(
+        self,
+        me: Hello,
+        nursery: trio.Nursery,
+        *,
+        limits: ChannelLimits | None = None,
+        handler: Handler | None = None,
+        on_event: Callable[[DirectoryEntry, msgspec.Raw], None] | None = None,
+        on_closed: Callable[[str, str], None] | None = None,
+    ) -> None:
+        """`on_event` gets events of connected actors; `on_closed` hears of each ended connection and why."""
+        self.entries: dict[str, DirectoryEntry] = {}
+        self._me = me
+        self._nursery = nursery
+        self._limits = limits
+        self._handler = handler
+        self._on_event = on_event
+        self._on_closed = on_closed
+        self._connections: dict[tuple[str, int], _Connection] = {}
+        self._changed = trio.Event()
+
+    def update(self, directory: Directory) -> None:
+        """Take over a new directory and wake all who wait for a change."""
+        self.entries = {entry.name: entry for entry in directory.entries}
+        for name, incarnation in list(self._connections):
+            entry = self.entries.get(name)
+            if entry is None or entry.incarnation > incarnation:
+                self._drop(name, incarnation, "replaced by a newer incarnation")
+        self.wake()
+
+    def wake(self) -> None:
+        """Let all who wait in `changed` look again."""
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def changed(self) -> None:
+        """Wait for the next change of the directory or of a connection."""
+        await self._changed.wait()
+
+    def processes(self, base: str) -> list[DirectoryEntry]:
+        """All processes of one spec, whatever their state, spares left out."""
+        return [entry for name, entry in self.entries.items() if base_name(name) == base and entry.state != State.SPARE]
+
+    def connected(self, entry: DirectoryEntry) -> Channel | None:
+        """The open connection to this incarnation, if there is one."""
+        connection = self._connections.get((entry.name, entry.incarnation))
+        channel = connection.channel if connection is not None else None
+        return channel if channel is not None and not channel.closed else None
+
+    async def connect(self, entry: DirectoryEntry) -> Channel:
+        """The connection to this incarnation, opened if need be.
+
+        Raises `ActorDiedError` (with `sent` False) when it can't be had.
+        """
+        key = (entry.name, entry.incarnation)
+        connection = self._connections.get(key)
+        if connection is None:
+            connection = self._connections[key] = _Connection()
+            self._nursery.start_soon(self._open, entry, connection)
+        await connection.opened.wait()
+        if connection.channel is None or connection.channel.closed:
+            raise ActorDiedError(entry.name, entry.incarnation, sent=False)
+        return connection.channel
+
+    async def _open(self, entry: DirectoryEntry, connection: _Connection) -> None:
+        """Open one connection and carry it until it ends."""
+        key = (entry.name, entry.incarnation)
+        reason = "no connection in time"
+        sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+        try:
+            with sock:
+                with trio.move_on_after(_CONNECT_TIMEOUT_S) as connecting:
+                    await sock.connect(entry.socket)
+                if not connecting.cancelled_caught:
+                    channel = Channel(
+                        sock,
+                        me=self._me,
+                        handler=self._handler,
+                        on_event=self._event_handler(entry),
+                        accept=_same_life(entry),
+                        limits=self._limits,
+                    )
+                    reason = await self._carry(channel, connection)
+        except (OSError, ChannelClosedError) as error:
+            reason = str(error)
+        finally:
+            if self._connections.get(key) is connection:
+                del self._connections[key]
+            connection.opened.set()
+            self.wake()
+        if self._on_closed is not None:
+            self._on_closed(entry.name, reason)
+
+    async def _carry(self, channel: Channel, connection: _Connection) -> str:
+        reason = ""
+
+        async def run(*, task_status: trio.TaskStatus[None]) -> None:
+            nonlocal reason
+            try:
+                reason = await channel.run(task_status=task_status)
+            except ChannelClosedError as error:
+                reason = str(error)
+                task_status.started()
+
+        async with trio.open_nursery() as nursery:
+            await nursery.start(run)
+            connection.channel = channel
+            connection.opened.set()
+            self.wake()
+        return reason
+
+    def _event_handler(self, entry: DirectoryEntry) -> OnEvent | None:
+        on_event = self._on_event
+        return None if on_event is None else lambda body: on_event(entry, body)
+
+    def _drop(self, name: str, incarnation: int, reason: str) -> None:
+        connection = self._connections.pop((name, incarnation), None)
+        if connection is not None and connection.channel is not None:
+            connection.channel.close(reason)
+
+
+def _same_life(entry: DirectoryEntry) -> Callable[[Hello], None]:
+    """A socket answers for the incarnation that the directory names, or it is not used."""
+
+    def accept(hello: Hello) -> None:
+        if hello.actor != entry.name or hello.incarnation != entry.incarnation:
+            raise ActorDiedError(entry.name, entry.incarnation, sent=False)
+
+    return accept
+
+
+def socket_path(runtime_dir: str, actor: str, incarnation: int) -> str:
+    """Where an incarnation listens. Never used again by another."""
+    return str(Path(runtime_dir) / f"{actor}.{incarnation}.sock")
+
+
+def hello(actor: str, incarnation: int, token: str = "") -> Hello:
+    """This process's greeting."""
+    return Hello(PROTOCOL_VERSION, actor, incarnation, token)

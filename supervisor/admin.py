@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The admin socket: what the command line (and the gateway, for people) may ask of the root.
+
+Methods: `status` -> `TreeStatus`; `directory` -> `Directory`; `down` (`Down`) -> nothing, the tree stops;
+`restart` (`RestartRequest`) -> nothing, once it was accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import trio
+
+from actors.channel import Channel, ChannelClosedError, IncomingCall, Message
+from actors.errors import MCPServerError
+from actors.peers import hello
+from supervisor.control import open_unix_listener
+from supervisor.rundir import ADMIN_SOCKET, NotRunningError, RunInfo
+
+
+class Down(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Stop the tree: in order, or at once."""
+
+    now: bool = False
+
+
+class RestartRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Replace one actor."""
+
+    name: str
+
+
+AdminMethod = Callable[[msgspec.Raw], Awaitable[Message]]
+
+
+class AdminServer:
+    """Serves the admin socket. Whoever can open it is the user who started the tree."""
+
+    def __init__(self, runtime_dir: Path, methods: dict[str, AdminMethod]) -> None:
+        self._path = runtime_dir / ADMIN_SOCKET
+        self._methods = methods
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled."""
+        listener = await open_unix_listener(self._path)
+        async with listener, trio.open_nursery() as connections:
+            task_status.started()
+            while True:
+                stream = await listener.accept()
+                connections.start_soon(self._carry, stream.socket)
+
+    async def _carry(self, sock: trio.socket.SocketType) -> None:
+        channel = Channel(sock, me=hello("root", 0), handler=self._handle)
+        try:
+            with sock:
+                await channel.run()
+        except ChannelClosedError:
+            return
+
+    async def _handle(self, call: IncomingCall) -> Message:
+        method = self._methods.get(call.method)
+        if method is None:
+            raise MCPServerError(f"the admin interface has no method {call.method!r}")
+        return await method(call.body)
+
+
+@asynccontextmanager
+async def open_admin(info: RunInfo) -> AsyncGenerator[Channel, None]:
+    """A connection to the admin socket of a running root. Raises `NotRunningError`."""
+    async with open_socket(str(Path(info.runtime_dir) / ADMIN_SOCKET)) as channel:
+        yield channel
+
+
+@asynccontextmanager
+async def open_socket(path: str) -> AsyncGenerator[Channel, None]:
+    """A connection to any socket of a running tree. Raises `NotRunningError` when nobody answers there."""
+    sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+    with sock:
+        try:
+            await sock.connect(path)
+        except OSError as error:
+            raise NotRunningError(f"no answer on {path} ({error.strerror}); is the system still up?") from None
+        channel = Channel(sock, me=hello("cli", 0))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(_run, channel)
+            yield channel
+            channel.close("done")
+            nursery.cancel_scope.cancel()
+
+
+async def _run(channel: Channel, *, task_status: trio.TaskStatus[None]) -> None:
+    try:
+        await channel.run(task_status=task_status)
+    except ChannelClosedError:
+        task_status.started()

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The command line. `up` runs the tree; every other verb is a client of a running one.
+
+Exit codes: 0 done, 1 it failed, 2 wrong usage, 3 no running system, 4 it runs but is degraded. Results go to stdout, notes
+and errors to stderr; `--json` prints one documented object.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from actors.errors import MCPServerError, code_of
+
+_STARTED_AT = time.monotonic()
+T = TypeVar("T")
+
+EXIT_FAILED, EXIT_NOT_RUNNING, EXIT_DEGRADED = 1, 3, 4
+
+
+class _Verbs(click.Group):
+    """Names the nearest verb for a misspelt one, and turns our errors into two sentences and an exit code."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            nearest = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            if nearest:
+                error.message += f" Did you mean {nearest[0]!r}?"
+            raise
+
+
+data_dir_option = click.option(
+    "--data-dir", type=click.Path(path_type=Path, file_okay=False), help="State lives here (~/.local/share/greenroom)."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+config_option = click.option(
+    "--config", "config_file", type=click.Path(path_type=Path, dir_okay=False), help="The YAML file to read."
+)
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="greenroom")
+def greenroom() -> None:
+    """An MCP server whose gateway, router and tools are supervised processes of their own."""
+
+
+@greenroom.command()
+@click.option("--host", help="Address to listen on (127.0.0.1).")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on (8000; 0 takes a free one).")
+@data_dir_option
+@config_option
+@click.option("--tools", "tools", multiple=True, help="A module, file or folder with tools of your own; repeatable.")
+@json_option
+def up(
+    host: str | None,
+    port: int | None,
+    data_dir: Path | None,
+    config_file: Path | None,
+    tools: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Start the system and stay in the foreground.
+
+    Example: greenroom up --port 8000 --tools ./my_tools
+    """
+    from supervisor.up import run_up
+
+    flags: dict[str, object] = {"server.host": host, "server.port": port, "tools.paths": list(tools) or None}
+    loaded, where = _load(config_file, data_dir, flags)
+    for notice in loaded.notices:
+        click.echo(f"note: {notice}", err=True)
+    end = run_up(
+        loaded.settings,
+        where,
+        started_at=_STARTED_AT,
+        show=lambda status, text: click.echo(msgspec.json.encode(status).decode() if as_json else text),
+    )
+    if end.exit_code:
+        click.echo(f"greenroom: {end.reason}", err=True)
+    sys.exit(end.exit_code)
+
+
+@greenroom.command()
+@click.option("--now", is_flag=True, help="Do not wait for open calls.")
+@data_dir_option
+@json_option
+def down(now: bool, data_dir: Path | None, as_json: bool) -> None:
+    """Stop the running system, in order.
+
+    Example: greenroom down
+    """
+    from supervisor import client
+
+    stopped = _run(lambda: client.stop(_data_dir(data_dir), now=now))
+    if as_json:
+        click.echo(msgspec.json.encode(stopped))
+    else:
+        names = ", ".join(reversed(stopped.actors))
+        click.echo(f"stopped {names} and the root (pid {stopped.root_pid}) in {stopped.seconds:.2f} s")
+
+
+@greenroom.command()
+@data_dir_option
+@json_option
+def status(data_dir: Path | None, as_json: bool) -> None:
+    """One line: ready or degraded, since when, what is wrong.
+
+    Example: greenroom status --json
+    """
+    from supervisor import client
+    from supervisor.screen import is_degraded, status_line
+
+    tree_status = _run(lambda: client.status(_data_dir(data_dir)))
+    click.echo(msgspec.json.encode(tree_status) if as_json else status_line(tree_status))
+    if is_degraded(tree_status):
+        sys.exit(EXIT_DEGRADED)
+
+
+@greenroom.command()
+@data_dir_option
+@json_option
+def tree(data_dir: Path | None, as_json: bool) -> None:
+    """The supervision tree: state, pid, restarts.
+
+    Example: greenroom tree
+    """
+    from supervisor import client
+    from supervisor.screen import tree_text
+
+    tree_status = _run(lambda: client.status(_data_dir(data_dir)))
+    click.echo(msgspec.json.encode(tree_status) if as_json else tree_text(tree_status))
+
+
+@greenroom.command()
+@click.argument("name")
+@data_dir_option
+@json_option
+def restart(name: str, data_dir: Path | None, as_json: bool) -> None:
+    """Replace one actor's process.
+
+    Example: greenroom restart router
+    """
+    from supervisor import client
+
+    change = _run(lambda: client.restart(_data_dir(data_dir), name))
+    if as_json:
+        click.echo(msgspec.json.encode(change))
+    else:
+        click.echo(f"{change.name}: pid {change.old_pid} -> {change.new_pid} in {change.seconds:.2f} s")
+
+
+@greenroom.group(cls=_Verbs)
+def tools() -> None:
+    """List tools and call them."""
+
+
+@tools.command("list")
+@data_dir_option
+@json_option
+def tools_list(data_dir: Path | None, as_json: bool) -> None:
+    """Signatures, with category and pool; broken tools with the reason.
+
+    Example: greenroom tools list
+    """
+    from supervisor import client
+
+    catalogue = _run(lambda: client.catalogue(_data_dir(data_dir)))
+    if as_json:
+        click.echo(client.catalogue_json(catalogue))
+        return
+    for tool in catalogue.tools:
+        click.echo(client.signature(tool))
+
+
+@tools.command("call", context_settings={"ignore_unknown_options": True})
+@click.argument("name")
+@click.argument("arguments", nargs=-1)
+@data_dir_option
+@json_option
+def tools_call(name: str, arguments: tuple[str, ...], data_dir: Path | None, as_json: bool) -> None:
+    """Call a tool; each argument is KEY=VALUE, read by the tool's schema.
+
+    Example: greenroom tools call echo text=hello
+    """
+    from supervisor import client
+
+    def progress(text: str) -> None:
+        click.echo(text, err=True)
+
+    result = _run(lambda: client.call_tool(_data_dir(data_dir), name, arguments, progress))
+    click.echo(client.result_json(result) if as_json else client.result_text(result))
+
+
+@greenroom.group(cls=_Verbs)
+def config() -> None:
+    """Look at the configuration."""
+
+
+@config.command("show")
+@click.option("--origin", is_flag=True, help="Show where each value comes from.")
+@data_dir_option
+@config_option
+@json_option
+def config_show(origin: bool, data_dir: Path | None, config_file: Path | None, as_json: bool) -> None:
+    """Every setting with its value; secrets are hidden.
+
+    Example: greenroom config show --origin
+    """
+    from supervisor.config import describe
+
+    loaded, _ = _load(config_file, data_dir, {})
+    lines = describe(loaded)
+    if as_json:
+        click.echo(msgspec.json.encode([msgspec.to_builtins(line) for line in lines]))
+        return
+    width = max(len(line.key) for line in lines)
+    for line in lines:
+        value = msgspec.json.encode(line.value).decode()
+        click.echo(f"{line.key.ljust(width)}  {value}" + (f"    # {line.origin}" if origin else ""))
+
+
+def _load(config_file: Path | None, data_dir: Path | None, flags: dict[str, object]) -> tuple[Any, Path]:
+    from supervisor.config import find_config_file, load
+
+    where = _data_dir(data_dir)
+    given = {key: value for key, value in flags.items() if value is not None}
+    return load(find_config_file(config_file, where, os.environ), os.environ, given), where
+
+
+def _data_dir(given: Path | None) -> Path:
+    from supervisor.config import find_data_dir
+
+    return find_data_dir(given, os.environ)
+
+
+def _run(work: Callable[[], Awaitable[T]]) -> T:
+    import trio
+
+    async def run() -> T:
+        return await work()
+
+    return trio.run(run)
+
+
+def main() -> None:
+    """Entry of the console script."""
+    from supervisor.rundir import NotRunningError
+
+    try:
+        greenroom()
+    except NotRunningError as error:
+        click.echo(f"greenroom: {error} [{code_of(error)}]", err=True)
+        sys.exit(EXIT_NOT_RUNNING)
+    except MCPServerError as error:
+        click.echo(f"greenroom: {error} [{code_of(error)}]", err=True)
+        sys.exit(EXIT_FAILED)
+
+
+if __name__ == "__main__":
+    main()

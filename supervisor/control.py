@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The control socket: each actor connects once, proves its token, then tells ready and beats and gets orders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import trio
+
+from actors.channel import Channel, ChannelClosedError, ChannelLimits
+from actors.errors import MCPServerError
+from actors.messages import PROTOCOL_VERSION, Beat, ControlMessage, Directory, Hello, Ready
+from supervisor.lives import Life, Lives
+from supervisor.rundir import CONTROL_SOCKET
+
+_decode = msgspec.msgpack.Decoder(ControlMessage).decode
+_LIMITS = ChannelLimits(max_frame_bytes=1024 * 1024, max_calls_at_once=16, write_timeout_s=10.0)
+
+Report = Callable[..., None]
+"""Called as `report(level, event, **fields)`."""
+
+
+async def open_unix_listener(path: Path) -> trio.SocketListener:
+    """A listening Unix socket that only this user can reach (its folder is private, and so is it)."""
+    sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+    await sock.bind(str(path))
+    path.chmod(0o600)
+    sock.listen(128)
+    return trio.SocketListener(sock)
+
+
+class ControlServer:
+    """Serves the control socket. `on_ready(life, message)` hears of each life that says ready, once."""
+
+    def __init__(
+        self,
+        runtime_dir: Path,
+        lives: Lives,
+        *,
+        directory: Callable[[], Directory],
+        on_ready: Callable[[Life, Ready], None],
+        report: Report,
+    ) -> None:
+        self._path = runtime_dir / CONTROL_SOCKET
+        self._lives = lives
+        self._directory = directory
+        self._on_ready = on_ready
+        self._report = report
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled."""
+        listener = await open_unix_listener(self._path)
+        async with listener, trio.open_nursery() as connections:
+            task_status.started()
+            while True:
+                stream = await listener.accept()
+                connections.start_soon(self._carry, stream.socket)
+
+    async def _carry(self, sock: trio.socket.SocketType) -> None:
+        life: Life | None = None
+
+        def accept(hello: Hello) -> None:
+            nonlocal life
+            life = self._lives.by_token(hello.actor, hello.incarnation, hello.token)
+            if life is None or life.control is not None:
+                life = None
+                raise MCPServerError("it proved no life that was started here")
+            life.control = channel
+            channel.post(self._directory())
+
+        def on_event(body: msgspec.Raw) -> None:
+            assert life is not None
+            self._told(life, _decode(body))
+
+        channel = Channel(
+            sock, me=Hello(PROTOCOL_VERSION, "root", 0), accept=accept, on_event=on_event, limits=_LIMITS
+        )
+        try:
+            with sock:
+                reason = await channel.run()
+        except ChannelClosedError as error:
+            self._report("WARNING", "control connection refused", reason=str(error))
+            return
+        except msgspec.DecodeError as error:
+            reason = f"a bad message ({error})"
+        if life is not None and not life.stopping and not life.ended.is_set():
+            # A process that no longer hears the root can't be supervised: the same as death.
+            life.kill(f"control connection lost: {reason}")
+
+    def _told(self, life: Life, message: ControlMessage) -> None:
+        if isinstance(message, Beat):
+            life.beat = message
+            life.last_beat_at = trio.current_time()
+        elif isinstance(message, Ready) and life.ready_at is None:
+            life.ready_at = life.last_beat_at = trio.current_time()
+            life.socket = message.socket
+            life.note = message.note
+            self._on_ready(life, message)
+
+    def push_directory(self) -> None:
+        """Send the directory to every connected actor."""
+        directory = self._directory()
+        for life in self._lives:
+            if life.control is not None:
+                life.control.post(directory)

@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Carries out what the core decides: spawns, stops, kills, timers; and tells the core what happened.
+
+One task reads events and runs the core, so decisions are never interleaved. Each life has one task, which ends when its
+process is reaped. Nothing here decides.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+import trio
+
+from actors.errors import MCPServerError
+from actors.messages import Boot, Directory, DirectoryEntry, Ready, State, Stop
+from actors.settings import Settings
+from supervisor import core as c
+from supervisor.control import ControlServer, Report
+from supervisor.lives import Life, Lives
+from supervisor.spawn import ExitStatus, Spawner
+
+_HEARTBEAT_CHECK_S = 0.25
+_KILL_WAIT_S = 10.0
+
+
+class TreeEnd(msgspec.Struct, frozen=True):
+    """How the tree ended."""
+
+    exit_code: int
+    reason: str
+
+
+class Runtime:
+    """The tree at work."""
+
+    def __init__(
+        self,
+        core: c.Core,
+        spawner: Spawner,
+        *,
+        settings: Settings,
+        runtime_dir: Path,
+        data_dir: Path,
+        listen_fds: Mapping[str, int],
+        report: Report,
+        on_stderr: Callable[[str, bytes], None],
+        off: tuple[DirectoryEntry, ...] = (),
+    ) -> None:
+        """`listen_fds`: child name -> listening socket that it gets. `off`: parts that are not configured, shown as such."""
+        self.core = core
+        self.lives = Lives()
+        self.started_at = trio.current_time()
+        self.up = trio.Event()
+        """Set when every child is ready for the first time."""
+        self._spawner = spawner
+        self._settings = settings
+        self._settings_json = msgspec.json.encode(settings)
+        self._runtime_dir = runtime_dir
+        self._data_dir = data_dir
+        self._listen_fds = listen_fds
+        self._report = report
+        self._on_stderr = on_stderr
+        self._off = off
+        self._send, self._receive = trio.open_memory_channel[c.Event](math.inf)
+        self._timers: dict[str, trio.CancelScope] = {}
+        self._end: TreeEnd | None = None
+        self._nursery: trio.Nursery | None = None
+        self._directory_dirty = trio.Event()
+        self._sockets: dict[tuple[str, int], str] = {}
+        self._control = ControlServer(
+            runtime_dir, self.lives, directory=self.directory, on_ready=self._life_ready, report=report
+        )
+
+    async def run(self) -> TreeEnd:
+        """Start the tree, keep it, and return how it ended."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            await nursery.start(self._control.run)
+            nursery.start_soon(self._watch_beats)
+            nursery.start_soon(self._push_directories)
+            self.tell(c.Start())
+            async for event in self._receive:
+                for command in self.core.handle(event, trio.current_time()):
+                    self._carry_out(command)
+                self._directory_dirty.set()
+                if not self.up.is_set() and self._all_ready():
+                    self.up.set()
+                if self._end is not None:
+                    break
+            nursery.cancel_scope.cancel()
+        assert self._end is not None
+        return self._end
+
+    def tell(self, event: c.Event) -> None:
+        """Give the core an event, in order."""
+        self._send.send_nowait(event)
+
+    def stop(self, reason: str) -> None:
+        """Stop the tree in order; a second time: at once."""
+        self.tell(c.StopTree(reason))
+
+    def restart(self, name: str) -> None:
+        """Replace one child. Raises `MCPServerError` when there is none of this name."""
+        names = [child.name for child in self.core.children()]
+        if name not in names:
+            nearest = difflib.get_close_matches(name, names, n=1)
+            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+            raise MCPServerError(f"no actor matches {name!r}{hint}")
+        self.tell(c.RestartChild(name))
+
+    def _all_ready(self) -> bool:
+        return all(child.state == State.READY for child in self.core.children())
+
+    # --- commands --------------------------------------------------------------------------------------------------
+
+    def _carry_out(self, command: c.Command) -> None:
+        assert self._nursery is not None
+        if isinstance(command, c.Spawn):
+            life = Life(command.spec, command.incarnation)
+            self.lives.add(life)
+            self._nursery.start_soon(self._live, life)
+        elif isinstance(command, c.Terminate):
+            life_ = self.lives.get(command.name, command.incarnation)
+            if life_ is not None:
+                self._nursery.start_soon(self._terminate, life_, command.grace_s)
+        elif isinstance(command, c.Kill):
+            life_ = self.lives.get(command.name, command.incarnation)
+            if life_ is not None:
+                life_.kill(command.cause)
+        elif isinstance(command, c.SetTimer):
+            self._nursery.start_soon(self._timer, command.key, command.delay_s)
+        elif isinstance(command, c.CancelTimer):
+            timer = self._timers.pop(command.key, None)
+            if timer is not None:
+                timer.cancel()
+        elif isinstance(command, c.Report):
+            self._tell_report(command)
+        else:
+            self._end = TreeEnd(command.exit_code, command.reason)
+
+    def _tell_report(self, report: c.Report) -> None:
+        fields = {key: value for key, value in msgspec.structs.asdict(report).items() if value not in ("", None)}
+        level = str(fields.pop("level", "INFO"))
+        self._report(level, str(fields.pop("event", report.context)), **fields)
+
+    async def _timer(self, key: str, delay_s: float) -> None:
+        with trio.CancelScope() as scope:
+            self._timers[key] = scope
+            await trio.sleep(delay_s)
+            self._timers.pop(key, None)
+            self.tell(c.TimerFired(key))
+
+    # --- one life --------------------------------------------------------------------------------------------------
+
+    async def _live(self, life: Life) -> None:
+        """From spawn to reaped, then one `ChildExited`."""
+        status = await self._spawn(life)
+        if life.process is not None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._limit_boot, life)
+                if life.kill_cause:
+                    life.process.kill()
+                status = await life.process.wait()
+                nursery.cancel_scope.cancel()
+        life.ended.set()
+        if life.control is not None:
+            life.control.close("the process ended")
+        self.lives.remove(life)
+        self._remove_socket(life)
+        self.tell(c.ChildExited(life.name, life.incarnation, exit_reason(life, status)))
+
+    async def _spawn(self, life: Life) -> ExitStatus:
+        boot = Boot(
+            actor=life.name,
+            incarnation=life.incarnation,
+            entry=life.spec.entry,
+            token=life.token,
+            runtime_dir=str(self._runtime_dir),
+            data_dir=str(self._data_dir),
+            beat_every_s=life.spec.heartbeat.every_s,
+            settings=self._settings_json,
+            listen_fd=self._listen_fds.get(life.name),
+        )
+        try:
+            life.process = await self._spawner.spawn(
+                boot, listen_fd=boot.listen_fd, limits=life.spec.limits, on_stderr=self._on_stderr
+            )
+        except OSError as error:
+            return ExitStatus(returncode=None, signal=None, stderr_tail="", error=f"could not be started: {error}")
+        self._directory_dirty.set()
+        return ExitStatus(returncode=None, signal=None, stderr_tail="", error="")
+
+    async def _limit_boot(self, life: Life) -> None:
+        await trio.sleep(life.spec.ready_timeout)
+        if life.ready_at is None:
+            life.kill("not ready in time")
+
+    async def _terminate(self, life: Life, grace_s: float | None) -> None:
+        """Ask politely, wait for the grace time, then kill."""
+        life.stopping = True
+        if life.control is not None:
+            life.control.post(Stop(grace_s=grace_s if grace_s is not None else 3600.0))
+        elif life.process is not None:
+            await life.process.stop()
+        with trio.move_on_after(math.inf if grace_s is None else grace_s):
+            await life.ended.wait()
+        if not life.ended.is_set():
+            life.kill(f"did not end within its {grace_s:g} s of grace")
+            with trio.move_on_after(_KILL_WAIT_S):
+                await life.ended.wait()
+
+    def _life_ready(self, life: Life, _: Ready) -> None:
+        self._sockets[(life.name, life.incarnation)] = life.socket
+        self.tell(c.ChildReady(life.name, life.incarnation))
+
+    def _remove_socket(self, life: Life) -> None:
+        path = self._sockets.pop((life.name, life.incarnation), "")
+        if path:
+            Path(path).unlink(missing_ok=True)
+
+    async def _watch_beats(self) -> None:
+        while True:
+            await trio.sleep(_HEARTBEAT_CHECK_S)
+            now = trio.current_time()
+            for life in self.lives:
+                silent = now - life.last_beat_at
+                if life.ready_at is not None and not life.kill_cause and silent > life.spec.heartbeat.hung_after_s:
+                    life.kill_cause = f"hung: no beat for {silent:.1f} s"
+                    self.tell(c.ChildHung(life.name, life.incarnation))
+
+    # --- the directory ---------------------------------------------------------------------------------------------
+
+    def directory(self) -> Directory:
+        """Where every actor is and how it is, now."""
+        return Directory(entries=[*map(self._entry, self.core.children()), *self._off])
+
+    def _entry(self, child: c.ChildView) -> DirectoryEntry:
+        life = self.lives.get(child.name, child.incarnation)
+        return DirectoryEntry(
+            name=child.name,
+            group=child.spec.group,
+            state=child.state,
+            pid=life.pid if life is not None else None,
+            incarnation=child.incarnation,
+            socket=life.socket if life is not None else "",
+            reason=child.reason,
+        )
+
+    async def _push_directories(self) -> None:
+        """Push after each turn in which something changed, once."""
+        while True:
+            await self._directory_dirty.wait()
+            self._directory_dirty = trio.Event()
+            self._control.push_directory()
+
+
+def exit_reason(life: Life, status: ExitStatus) -> c.ExitReason:
+    """Why a life ended, as the core and the incident see it."""
+    if life.kill_cause.startswith("hung"):
+        kind = "hung"
+    elif life.kill_cause == "not ready in time":
+        kind = "boot_timeout"
+    elif life.stopping:
+        kind = "shutdown"
+    elif life.ready_at is None:
+        kind = "boot_death"
+    elif status.signal is not None:
+        kind = "killed"
+    else:
+        kind = "normal" if status.returncode == 0 else "abnormal"
+    return c.ExitReason(
+        kind=kind,
+        exit_code=status.returncode,
+        signal=status.signal,
+        text=life.kill_cause or status.error or last_lines(status.stderr_tail),
+    )
+
+
+def last_lines(stderr_tail: str, count: int = 3) -> str:
+    """The end of what a process wrote, short enough for one report."""
+    lines = [line.strip() for line in stderr_tail.strip().splitlines() if line.strip()]
+    return " | ".join(lines[-count:])[-2000:]

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The tree as text, for the first screen and for `greenroom tree` and `status`."""
+
+from __future__ import annotations
+
+from actors.messages import ActorStatus, State, TreeStatus
+from actors.peers import base_name
+
+
+def first_screen(status: TreeStatus, seconds: float) -> str:
+    """What `greenroom up` shows once everything is ready."""
+    return "\n".join(
+        [
+            f"greenroom {status.version}  ready in {seconds:.2f} s                     "
+            "(Ctrl-C stops in order, twice stops now)",
+            f"  MCP        {status.url}/mcp",
+            f"  REST       {status.url}/tools        (OpenAPI: /openapi.json, metrics: /metrics)",
+            "",
+            tree_text(status),
+            "",
+            "  try:  greenroom tools call echo text=hello",
+        ]
+    )
+
+
+def tree_text(status: TreeStatus) -> str:
+    """The supervision tree, one line for each spec."""
+    lines = [f"  root ({status.groups.get('root', '')})".ljust(36) + f"pid {status.root_pid}"]
+    branches: list[tuple[str, list[list[ActorStatus]]]] = []
+    for group, strategy in status.groups.items():
+        specs = _by_spec([actor for actor in status.actors if actor.group == group])
+        if group == "root":
+            branches += [("", [processes]) for processes in specs]
+        elif specs:
+            branches.append((f"{group} ({strategy})", specs))
+    for number, (title, specs) in enumerate(branches):
+        last = number == len(branches) - 1
+        stem = "`- " if last else "|- "
+        if not title:
+            lines.append(_line(f"  {stem}", specs[0]))
+            continue
+        lines.append(f"  {stem}{title}")
+        for inner, processes in enumerate(specs):
+            lines.append(_line(f"  {'   ' if last else '|  '}{'`- ' if inner == len(specs) - 1 else '|- '}", processes))
+    return "\n".join(lines)
+
+
+def _by_spec(actors: list[ActorStatus]) -> list[list[ActorStatus]]:
+    specs: dict[str, list[ActorStatus]] = {}
+    for actor in actors:
+        specs.setdefault(base_name(actor.name), []).append(actor)
+    return list(specs.values())
+
+
+def _line(stem: str, processes: list[ActorStatus]) -> str:
+    first = processes[0]
+    count = f" x{len(processes)}" if len(processes) > 1 else ""
+    left = f"{stem}{base_name(first.name)}{count}".ljust(36)
+    if first.state == State.OFF:
+        return f"{left}off      ({first.reason})"
+    pids = ", ".join(str(actor.pid or "-") for actor in processes)
+    states = ", ".join(dict.fromkeys(str(actor.state) for actor in processes))
+    restarts = sum(actor.restarts for actor in processes)
+    parts = [f"pid {pids}".ljust(18), states]
+    if restarts:
+        parts.append(f"{restarts} restart{'s' if restarts > 1 else ''}")
+    parts += [actor.note for actor in processes if actor.note][:1]
+    parts += [actor.reason for actor in processes if actor.reason][:1]
+    return f"{left}{'  '.join(parts)}".rstrip()
+
+
+def status_line(status: TreeStatus) -> str:
+    """Ready or degraded, since when, how many, what is wrong."""
+    active = [actor for actor in status.actors if actor.state != State.OFF]
+    ready = [actor for actor in active if actor.state == State.READY]
+    restarts = sum(actor.restarts for actor in active)
+    word = "ready" if len(ready) == len(active) else "degraded"
+    line = (
+        f"{word}  up {duration(status.uptime_s)}  {len(ready)} of {len(active)} actors ready  "
+        f"{restarts} restarts  {status.url}/mcp"
+    )
+    wrong = [f"{actor.name} is {actor.state}" for actor in active if actor.state != State.READY]
+    return line + (f"  ({'; '.join(wrong)})" if wrong else "")
+
+
+def is_degraded(status: TreeStatus) -> bool:
+    """Whether something that should be ready is not."""
+    return any(actor.state not in {State.READY, State.OFF, State.SPARE} for actor in status.actors)
+
+
+def duration(seconds: float) -> str:
+    """`2 h 05 min`, `41 s`."""
+    whole = int(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+    if whole >= 60:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"

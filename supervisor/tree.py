@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The production tree, from the configuration. Start order is top to bottom, stop order is the reverse."""
+
+from __future__ import annotations
+
+import msgspec
+
+from actors.messages import DirectoryEntry, State
+from actors.settings import PoolSettings, Settings
+from supervisor.spec import ChildSpec, GroupSpec, Heartbeat, Intensity, Limits, Strategy
+
+
+class Tree(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to run, and what is not configured to."""
+
+    groups: list[GroupSpec]
+    children: list[ChildSpec]
+    off: list[DirectoryEntry]
+
+
+def build_tree(settings: Settings) -> Tree:
+    """One tree for one configuration."""
+    sup = settings.supervisor
+    often = Intensity(restarts=sup.restarts, within_s=sup.within_s)
+    groups = [
+        GroupSpec(id="root", parent=None, intensity=Intensity(restarts=max(3, sup.restarts), within_s=60.0)),
+        GroupSpec(id="tools", strategy=Strategy.ONE_FOR_ONE, intensity=often),
+        GroupSpec(id="p2p", strategy=Strategy.ONE_FOR_ONE, intensity=often),
+    ]
+    children: list[ChildSpec] = []
+    off: list[DirectoryEntry] = []
+
+    def child(name: str, entry: str, group: str, limits: Limits | None = None) -> None:
+        heartbeat = Heartbeat(every_s=sup.heartbeat_s, hung_after_s=sup.hung_after_s)
+        spec = ChildSpec(
+            id=name,
+            entry=entry,
+            group=group,
+            shutdown=sup.shutdown_s,
+            ready_timeout=sup.ready_timeout_s,
+            heartbeat=heartbeat,
+            limits=limits or Limits(),
+        )
+        children.append(spec)
+
+    def absent(name: str, group: str, reason: str) -> None:
+        off.append(DirectoryEntry(name=name, group=group, state=State.OFF, reason=reason))
+
+    pools = {"general": PoolSettings(), **settings.tools.pools}
+    for pool, wanted in pools.items():
+        if not settings.runtimes.general.enabled:
+            absent(f"tools.{pool}", "tools", "runtimes.general.enabled is false")
+            continue
+        for slot in range(wanted.workers or settings.runtimes.general.workers):
+            child(f"tools.{pool}#{slot}", "actors.tools.pool:main", "tools", _limits(wanted))
+    if settings.p2p.enabled and settings.runtimes.p2p.enabled and settings.p2p.peer_registry.enabled:
+        child("peer_registry", "actors.p2p.peer_registry.main:main", "p2p")
+    else:
+        absent("peer_registry", "p2p", "p2p.enabled is false")
+    child("router", "actors.router.main:main", "root")
+    for slot in range(settings.server.gateways):
+        child(gateway_name(settings, slot), "gateway.main:main", "root")
+    return Tree(groups=groups, children=children, off=off)
+
+
+def gateway_name(settings: Settings, slot: int) -> str:
+    """`gateway` when there is one, `gateway#<slot>` when there are more."""
+    return "gateway" if settings.server.gateways == 1 else f"gateway#{slot}"
+
+
+def _limits(pool: PoolSettings) -> Limits:
+    return Limits(
+        cpu_s=pool.cpu_s,
+        open_files=pool.open_files,
+        file_size_bytes=pool.file_size_bytes,
+        address_space_bytes=pool.address_space_bytes,
+    )

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""`greenroom up`: from a configuration to a running tree, in the foreground, until it is told to stop."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+import trio
+
+from actors.channel import Message
+from actors.messages import ActorStatus, Directory, State, TreeStatus
+from actors.settings import Settings
+from supervisor import core as c
+from supervisor.admin import AdminServer, Down, RestartRequest
+from supervisor.listeners import open_listeners, url_of
+from supervisor.log_relay import LogRelay
+from supervisor.rundir import RunInfo, hold_data_dir, open_runtime_dir, process_start_time, write_run_info
+from supervisor.runtime import Runtime, TreeEnd
+from supervisor.screen import first_screen
+from supervisor.spawn_tractor import open_tractor_spawner
+from supervisor.tree import Tree, build_tree, gateway_name
+
+_ADMIN_GRACE_S = 0.2
+
+
+def run_up(settings: Settings, data_dir: Path, *, started_at: float, show: Callable[[TreeStatus, str], None]) -> TreeEnd:
+    """Run the tree until it ends. `started_at` is a `time.monotonic()` reading; `show` prints the first screen (text) or the status.
+
+    Raises `StartError` when it can't start at all.
+    """
+    tree = build_tree(settings)
+    with ExitStack() as stack:
+        stack.enter_context(hold_data_dir(data_dir))
+        runtime_dir = stack.enter_context(open_runtime_dir(settings.supervisor.runtime_dir))
+        listeners = open_listeners(settings.server.host, settings.server.port, settings.server.gateways)
+        for sock in listeners:
+            stack.enter_context(sock)
+        root = _Root(settings, tree, data_dir, runtime_dir, listeners, started_at, show)
+        return trio.run(root.run)
+
+
+class _Root:
+    """The parts of a running root, put together."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        tree: Tree,
+        data_dir: Path,
+        runtime_dir: Path,
+        listeners: list[socket.socket],
+        started_at: float,
+        show: Callable[[TreeStatus, str], None],
+    ) -> None:
+        self._settings = settings
+        self._tree = tree
+        self._data_dir = data_dir
+        self._runtime_dir = runtime_dir
+        self._listeners = listeners
+        self._started_at = started_at
+        self._show = show
+        self._url = url_of(listeners[0])
+        self._relay = LogRelay(settings.server.log_format, sys.stderr.buffer)
+        self._runtime: Runtime | None = None
+
+    async def run(self) -> TreeEnd:
+        async with trio.open_nursery() as outer:
+            await outer.start(self._relay.run)
+            async with open_tractor_spawner() as spawner:
+                self._runtime = runtime = Runtime(
+                    c.Core(self._tree.groups, self._tree.children, random.Random()),  # noqa: S311
+                    spawner,
+                    settings=self._settings,
+                    runtime_dir=self._runtime_dir,
+                    data_dir=self._data_dir,
+                    listen_fds={
+                        gateway_name(self._settings, slot): sock.fileno() for slot, sock in enumerate(self._listeners)
+                    },
+                    report=self._relay.emit,
+                    on_stderr=self._relay.feed,
+                    off=tuple(self._tree.off),
+                )
+                end = await self._run_tree(runtime)
+            outer.cancel_scope.cancel()
+        return end
+
+    async def _run_tree(self, runtime: Runtime) -> TreeEnd:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._follow_signals)
+            await nursery.start(AdminServer(self._runtime_dir, self._admin_methods()).run)
+            write_run_info(self._data_dir, self._run_info())
+            nursery.start_soon(self._show_when_up, runtime)
+            end = await runtime.run()
+            await trio.sleep(_ADMIN_GRACE_S if end.exit_code == 0 else 0)
+            nursery.cancel_scope.cancel()
+        return end
+
+    def _run_info(self) -> RunInfo:
+        return RunInfo(
+            root_pid=os.getpid(),
+            start_time=process_start_time(os.getpid()) or 0,
+            runtime_dir=str(self._runtime_dir),
+            version=version("greenroom"),
+        )
+
+    async def _follow_signals(self, *, task_status: trio.TaskStatus[None]) -> None:
+        assert self._runtime is not None
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+            task_status.started()
+            async for number in received:
+                self._runtime.stop(signal.Signals(number).name)
+
+    async def _show_when_up(self, runtime: Runtime) -> None:
+        await runtime.up.wait()
+        status = self.status()
+        self._show(status, first_screen(status, time.monotonic() - self._started_at))
+
+    # --- the admin interface ---------------------------------------------------------------------------------------
+
+    def status(self) -> TreeStatus:
+        """The whole tree, now."""
+        runtime = self._runtime
+        assert runtime is not None
+        now = trio.current_time()
+        actors = []
+        for child in runtime.core.children():
+            life = runtime.lives.get(child.name, child.incarnation)
+            beat = life.beat if life is not None else None
+            actors.append(
+                ActorStatus(
+                    name=child.name,
+                    group=child.spec.group,
+                    pid=life.pid if life is not None else None,
+                    incarnation=child.incarnation,
+                    state=child.state,
+                    restarts=child.restarts,
+                    uptime_s=round(now - life.ready_at, 3) if life is not None and life.ready_at is not None else 0.0,
+                    rss_bytes=beat.rss_bytes if beat is not None else 0,
+                    note=life.note if life is not None else "",
+                    reason=child.reason,
+                    loop_lag_s=beat.loop_lag_s if beat is not None else 0.0,
+                    open_calls=beat.open_calls if beat is not None else 0,
+                )
+            )
+        actors += [
+            ActorStatus(
+                name=entry.name,
+                group=entry.group,
+                pid=None,
+                incarnation=0,
+                state=State.OFF,
+                restarts=0,
+                uptime_s=0.0,
+                rss_bytes=0,
+                reason=entry.reason,
+            )
+            for entry in self._tree.off
+        ]
+        return TreeStatus(
+            root_pid=os.getpid(),
+            version=version("greenroom"),
+            uptime_s=round(now - runtime.started_at, 3),
+            url=self._url,
+            groups={group.id: str(group.strategy) for group in self._tree.groups},
+            actors=actors,
+        )
+
+    def _admin_methods(self) -> dict[str, Callable[[msgspec.Raw], object]]:
+        runtime = self._runtime
+        assert runtime is not None
+
+        async def status(_: msgspec.Raw) -> TreeStatus:
+            return self.status()
+
+        async def directory(_: msgspec.Raw) -> Directory:
+            return runtime.directory()
+
+        async def down(body: msgspec.Raw) -> Message:
+            order = msgspec.msgpack.decode(body, type=Down)
+            runtime.stop("greenroom down")
+            if order.now:
+                runtime.stop("greenroom down --now")
+            return None
+
+        async def restart(body: msgspec.Raw) -> Message:
+            runtime.restart(msgspec.msgpack.decode(body, type=RestartRequest).name)
+            return None
+
+        return {"status": status, "directory": directory, "down": down, "restart": restart}
