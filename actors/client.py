@@ -226,9 +226,10 @@ class ToolClient:
         for entry in entries:
             if entry.state == State.READY and self._peers.connected(entry) is None:
                 try:
-                    return await self._peers.connect(entry)
+                    await self._peers.connect(entry)
                 except ActorDiedError:
                     continue
+                return self._ready_channel(base, None)
         return None
 
     async def _changed_or_freed(self) -> None:

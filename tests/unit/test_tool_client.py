@@ -1,0 +1,342 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The way to a tool: choice of process, holding, retrying, and honest errors, against real sockets in one process."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from actors.channel import Channel
+from actors.client import ToolClient
+from actors.errors import (
+    BusyError,
+    DeadlineExceededError,
+    OutcomeUnknownError,
+    RuntimeUnavailableError,
+    ToolExecutionError,
+    UnknownToolError,
+)
+from actors.messages import Catalogue, Directory, DirectoryEntry, State, ToolCall, ToolDescriptor, ToolResult
+from actors.peers import Peers, hello
+
+
+def tool(name, **more):
+    fields = {"runtime": "general", "pool": "general"} | more
+    return ToolDescriptor(name=name, title="", description="", category="c", input_schema=b"{}", **fields)
+
+
+TOOLS = [
+    tool("safe", retry_safe=True),
+    tool("unsafe"),
+    tool("bad"),
+    tool("counted", max_concurrent=1),
+    tool("broken", broken="SyntaxError in line 3"),
+    tool("peerish", runtime="p2p", pool="peer_registry"),
+]
+
+
+class FakeProcess:
+    """One tool process behind a real Unix socket: it answers at once, or holds calls until told."""
+
+    def __init__(self, name, incarnation, folder):
+        self.name = name
+        self.incarnation = incarnation
+        self.path = str(folder / f"{name}.{incarnation}")
+        self.calls = []
+        self.hold = False
+        self.released = trio.Event()
+        self.channels = []
+
+    async def listen(self, nursery):
+        sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+        await sock.bind(self.path)
+        sock.listen(10)
+        self.listener = trio.SocketListener(sock)
+        nursery.start_soon(self._accept, nursery)
+
+    async def _accept(self, nursery):
+        async with self.listener:
+            while True:
+                try:
+                    stream = await self.listener.accept()
+                except trio.ClosedResourceError:
+                    return
+                channel = Channel(stream.socket, me=hello(self.name, self.incarnation), handler=self._handle)
+                self.channels.append(channel)
+                nursery.start_soon(channel.run)
+
+    async def _handle(self, call):
+        request = msgspec.msgpack.decode(call.body, type=ToolCall)
+        self.calls.append(request.name)
+        if self.hold:
+            await self.released.wait()
+        if request.name == "bad":
+            raise ToolExecutionError("bad", "general", "it broke")
+        return ToolResult(value=self.name.encode(), shape="text", runtime="general", duration_ms=1.0)
+
+    async def die(self):
+        await self.listener.aclose()
+        for channel in self.channels:
+            channel.close("killed")
+
+    def entry(self, state=State.READY, reason=""):
+        return DirectoryEntry(
+            name=self.name,
+            group="tools",
+            state=state,
+            pid=1,
+            incarnation=self.incarnation,
+            socket=self.path,
+            reason=reason,
+        )
+
+
+class World:
+    def __init__(self, nursery, folder, **options):
+        self.nursery = nursery
+        self.folder = folder
+        self.peers = Peers(hello("gateway", 1), nursery)
+        options = {"max_held_calls": 10, "max_calls_per_process": 4} | options
+        self.client = ToolClient(self.peers, **options)
+        self.client.take_catalogue(Catalogue(tools=TOOLS, version=1))
+
+    async def process(self, name, incarnation=1):
+        process = FakeProcess(name, incarnation, self.folder)
+        await process.listen(self.nursery)
+        return process
+
+    def directory(self, *entries):
+        self.peers.update(Directory(entries=list(entries)))
+
+    async def call(self, name, timeout_s=5.0):
+        call = ToolCall(name=name, arguments=b"{}", call_id="1")
+        return (await self.client.call(call, timeout_s=timeout_s)).value.decode()
+
+
+@pytest.fixture
+def world(tmp_path):
+    @asynccontextmanager
+    async def opened(**options):
+        async with trio.open_nursery() as nursery:
+            yield World(nursery, tmp_path, **options)
+            nursery.cancel_scope.cancel()
+
+    return opened
+
+
+async def test_a_call_goes_to_a_ready_process(world):
+    async with world() as w:
+        process = await w.process("tools.general#0")
+        w.directory(process.entry())
+        assert await w.call("unsafe") == "tools.general#0"
+
+
+async def test_the_least_busy_process_is_chosen(world):
+    async with world() as w:
+        first, second = await w.process("tools.general#0"), await w.process("tools.general#1", 2)
+        w.directory(first.entry(), second.entry())
+        w.nursery.start_soon(w.client.keep_connections, lambda name: True)
+        await wait_all_tasks_blocked()
+        first.hold = second.hold = True
+        for _ in range(6):
+            w.nursery.start_soon(w.call, "unsafe")
+            await wait_all_tasks_blocked()
+        assert len(first.calls) == len(second.calls) == 3
+
+
+async def test_an_unknown_tool_is_named_with_its_nearest(world):
+    async with world() as w:
+        with pytest.raises(UnknownToolError, match="'saef'; did you mean 'safe'"):
+            await w.call("saef")
+
+
+async def test_a_broken_tool_says_why(world):
+    async with world() as w:
+        with pytest.raises(RuntimeUnavailableError, match="SyntaxError in line 3"):
+            await w.call("broken")
+
+
+async def test_a_tools_own_error_arrives_as_it_is(world):
+    async with world() as w:
+        process = await w.process("tools.general#0")
+        w.directory(process.entry())
+        with pytest.raises(ToolExecutionError, match="it broke"):
+            await w.call("bad")
+
+
+async def test_calls_wait_while_a_process_restarts(world):
+    async with world() as w:
+        process = await w.process("tools.general#0")
+        w.directory(process.entry(State.RESTARTING))
+        answers = []
+
+        async def one():
+            answers.append(await w.call("unsafe"))
+
+        w.nursery.start_soon(one)
+        await wait_all_tasks_blocked()
+        assert w.client.held_calls == 1
+        w.directory(process.entry())
+        await wait_all_tasks_blocked()
+        assert answers == ["tools.general#0"]
+        assert w.client.held_calls == 0
+
+
+async def test_a_held_call_ends_at_its_deadline(world, autojump_clock):
+    async with world() as w:
+        w.directory((await w.process("tools.general#0")).entry(State.RESTARTING))
+        with pytest.raises(RuntimeUnavailableError, match="no process ready"):
+            await w.call("unsafe", timeout_s=2)
+        assert trio.current_time() == pytest.approx(2, abs=0.1)
+
+
+async def test_held_calls_are_bounded(world):
+    async with world(max_held_calls=1) as w:
+        w.directory((await w.process("tools.general#0")).entry(State.RESTARTING))
+        w.nursery.start_soon(w.call, "unsafe", 1000)
+        await wait_all_tasks_blocked()
+        with pytest.raises(BusyError, match="max_held_calls"):
+            await w.call("unsafe")
+        w.nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.OFF])
+async def test_a_part_that_is_off_is_unavailable_at_once(world, state):
+    async with world() as w:
+        w.directory((await w.process("tools.general#0")).entry(state, "runtimes.general.enabled is false"))
+        with pytest.raises(RuntimeUnavailableError, match="runtimes.general.enabled is false"):
+            await w.call("unsafe")
+
+
+async def test_one_runtime_off_leaves_the_other_working(world):
+    async with world() as w:
+        general = await w.process("tools.general#0")
+        peer = await w.process("peer_registry", 2)
+        w.directory(general.entry(State.OFF), peer.entry())
+        with pytest.raises(RuntimeUnavailableError):
+            await w.call("unsafe")
+        assert await w.call("peerish") == "peer_registry"
+        w.directory(general.entry(), peer.entry(State.FAILED, "restarted too often"))
+        assert await w.call("unsafe") == "tools.general#0"
+        with pytest.raises(RuntimeUnavailableError, match="restarted too often"):
+            await w.call("peerish")
+
+
+async def test_a_p2p_tool_is_unavailable_and_not_unknown_while_p2p_is_off(world):
+    async with world() as w:
+        w.directory(
+            DirectoryEntry(name="peer_registry", group="p2p", state=State.OFF, reason="p2p.enabled is false")
+        )
+        with pytest.raises(RuntimeUnavailableError, match="p2p.enabled is false"):
+            await w.call("peer_id")
+
+
+async def running(w, name):
+    """A call that has reached its process and stays there; with the list its outcome will land in."""
+    process = await w.process("tools.general#0")
+    process.hold = True
+    w.directory(process.entry())
+    outcome = []
+
+    async def one():
+        try:
+            outcome.append(await w.call(name))
+        except OutcomeUnknownError as error:
+            outcome.append(error)
+
+    w.nursery.start_soon(one)
+    await wait_all_tasks_blocked()
+    assert process.calls == [name]
+    return process, outcome
+
+
+async def test_a_retry_safe_call_is_run_again_elsewhere_when_its_process_dies(world):
+    async with world() as w:
+        process, outcome = await running(w, "safe")
+        heir = await w.process("tools.general#0", 2)
+        await process.die()
+        w.directory(heir.entry())
+        await wait_all_tasks_blocked()
+        assert outcome == ["tools.general#0"]
+        assert heir.calls == ["safe"]
+
+
+async def test_a_retry_safe_call_is_repeated_only_once(world):
+    async with world() as w:
+        process, outcome = await running(w, "safe")
+        heir = await w.process("tools.general#0", 2)
+        heir.hold = True
+        await process.die()
+        w.directory(heir.entry())
+        await wait_all_tasks_blocked()
+        await heir.die()
+        await wait_all_tasks_blocked()
+        assert isinstance(outcome[0], OutcomeUnknownError)
+
+
+async def test_any_other_call_says_that_its_outcome_is_unknown(world):
+    async with world() as w:
+        process, outcome = await running(w, "unsafe")
+        heir = await w.process("tools.general#0", 2)
+        await process.die()
+        w.directory(heir.entry())
+        await wait_all_tasks_blocked()
+        assert isinstance(outcome[0], OutcomeUnknownError)
+        assert "may or may not have taken effect" in str(outcome[0])
+        assert heir.calls == []
+
+
+async def test_a_limited_tool_is_carried_by_the_router(world):
+    async with world() as w:
+        pool, router = await w.process("tools.general#0"), await w.process("router", 2)
+        w.directory(pool.entry(), router.entry())
+        assert await w.call("counted") == "router"
+        assert await w.call("unsafe") == "tools.general#0"
+
+
+async def test_every_call_can_be_carried_by_the_router(world):
+    async with world(carry=True) as w:
+        router = await w.process("router", 2)
+        w.directory(router.entry())
+        assert await w.call("unsafe") == "router"
+
+
+async def test_calls_beyond_a_processes_bound_wait_for_room(world):
+    async with world(max_calls_per_process=1) as w:
+        process = await w.process("tools.general#0")
+        process.hold = True
+        w.directory(process.entry())
+        answers = []
+
+        async def one():
+            answers.append(await w.call("unsafe"))
+
+        w.nursery.start_soon(one)
+        w.nursery.start_soon(one)
+        await wait_all_tasks_blocked()
+        assert (len(process.calls), w.client.held_calls) == (1, 1)
+        process.released.set()
+        await wait_all_tasks_blocked()
+        assert len(answers) == 2
+
+
+async def test_a_tool_that_is_too_slow_ends_at_its_deadline(world, autojump_clock):
+    async with world() as w:
+        process = await w.process("tools.general#0")
+        process.hold = True
+        w.directory(process.entry())
+        with pytest.raises(DeadlineExceededError):
+            await w.call("safe", timeout_s=3)
+
+
+async def test_a_socket_that_answers_for_another_life_is_not_used(world, autojump_clock):
+    async with world() as w:
+        old = await w.process("tools.general#0", 1)
+        w.directory(msgspec.structs.replace(old.entry(), incarnation=2))
+        with pytest.raises(RuntimeUnavailableError):
+            await w.call("safe", timeout_s=1)
+        assert old.calls == []
