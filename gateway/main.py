@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The gateway actor: MCP and REST on the socket that the root opened."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import version
+from pathlib import Path
+
+import trio
+
+from actors.base import Actor, open_actor
+from actors.client import CatalogueView, ToolClient
+from actors.logs import flush_loop
+from actors.messages import Boot, DirectoryEntry, State
+from actors.peers import base_name
+from gateway.backend import ToolBackend
+from gateway.fast_lane import serve
+from gateway.mcp import Protocol
+from gateway.metrics import MeteredBackend, Metrics
+from gateway.session_key import load_or_create_session_key
+
+_CATALOGUE_TIMEOUT_S = 8.0
+
+
+def _carries_calls(name: str) -> bool:
+    """Actors that a gateway keeps a connection to, so that no call pays for making one."""
+    return base_name(name) == "router" or name.startswith("tools.") or base_name(name) == "peer_registry"
+
+
+def _tree_status(actor: Actor) -> tuple[bool, list[DirectoryEntry], int]:
+    entries = list(actor.peers.entries.values())
+    ready = all(entry.state in {State.READY, State.OFF, State.SPARE} for entry in entries)
+    return ready, entries, os.getppid()
+
+
+async def main(boot: Boot) -> None:
+    """The gateway's life: serve once the tools are known, drain when told to stop."""
+    assert boot.listen_fd is not None, "a gateway is given its listening socket"
+    async with open_actor(boot) as actor:
+        settings = actor.settings
+        known = trio.Event()
+
+        def on_catalogue(_: CatalogueView) -> None:
+            known.set()
+            protocol.tools_changed()
+
+        client = ToolClient(
+            actor.peers,
+            max_held_calls=settings.router.max_held_calls,
+            max_calls_per_process=settings.channel.max_calls_at_once,
+            carry=settings.router.carry,
+            on_catalogue=on_catalogue,
+        )
+        plain = ToolBackend(client, boot.incarnation)
+        metrics = Metrics()
+        backend = MeteredBackend(plain, metrics)
+        protocol = Protocol(
+            settings,
+            backend,
+            server_name="greenroom",
+            version=version("greenroom"),
+            session_secret=load_or_create_session_key(Path(boot.data_dir)),
+            new_call_id=plain.new_call_id,
+        )
+        actor.nursery.start_soon(flush_loop)
+        actor.nursery.start_soon(client.keep_catalogue)
+        actor.nursery.start_soon(client.keep_connections, _carries_calls)
+        with trio.move_on_after(_CATALOGUE_TIMEOUT_S):
+            await known.wait()
+
+        def make_app():  # type: ignore[no-untyped-def]  # noqa: ANN202
+            from gateway.app import create_app
+
+            return create_app(protocol, backend, settings.server, metrics, lambda: _tree_status(actor))
+
+        async with protocol.running():
+
+            async def serve_http(task_status: trio.TaskStatus[object]) -> None:
+                await serve(
+                    boot.listen_fd, protocol, make_app, settings.server, metrics=metrics, task_status=task_status
+                )
+
+            lane = await actor.nursery.start(serve_http)
+            actor.ready()
+            await actor.stopping.wait()
+            await lane.drain(actor.grace_s)
