@@ -132,3 +132,5 @@ class GroupSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     backoff: Backoff = Backoff()
     parent: str | None = "root"
     """None for the root alone."""
+    escalates: bool = True
+    """When it gives up its parent restarts it, or gives up too. False: it stays failed and the others work on."""

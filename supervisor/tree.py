@@ -24,8 +24,8 @@ def build_tree(settings: Settings) -> Tree:
     often = Intensity(restarts=sup.restarts, within_s=sup.within_s)
     groups = [
         GroupSpec(id="root", parent=None, intensity=Intensity(restarts=max(3, sup.restarts), within_s=60.0)),
-        GroupSpec(id="tools", strategy=Strategy.ONE_FOR_ONE, intensity=often),
-        GroupSpec(id="p2p", strategy=Strategy.ONE_FOR_ONE, intensity=often),
+        GroupSpec(id="tools", strategy=Strategy.ONE_FOR_ONE, intensity=often, escalates=False),
+        GroupSpec(id="p2p", strategy=Strategy.ONE_FOR_ONE, intensity=often, escalates=False),
     ]
     children: list[ChildSpec] = []
     off: list[DirectoryEntry] = []

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Processes through tractor: one tractor nursery for each life, in a task of its own.
+
+tractor starts the process, connects to it and runs the actor in a context. What it does not do is done here: the process
+is watched and reaped, its stderr is drained, its limits are set, and its end is always SIGKILL if nothing else helps.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+
+import msgspec
+import trio
+
+from actors.messages import Boot
+from supervisor import tractor_compat
+from supervisor.orphan import ROOT_PID
+from supervisor.spawn import ExitStatus, OnStderr
+from supervisor.spec import Limits
+
+tractor_compat.install()
+import tractor  # noqa: E402
+
+_TAIL_BYTES = 8192
+_DRAIN_AFTER_DEATH_S = 0.5
+_POLITE_S = 1.0
+_END_S = 2.0
+
+
+class TractorProcess:
+    """One life: the process, and tractor's portal to it."""
+
+    def __init__(self, boot: Boot) -> None:
+        self.name = boot.actor
+        self.incarnation = boot.incarnation
+        self.pid = 0
+        self.opened = trio.Event()
+        self.error = ""
+        self.portal: tractor.Portal | None = None
+        self.process: trio.Process | None = None
+        self.tail = bytearray()
+        self._ended = trio.Event()
+        self._status: ExitStatus | None = None
+
+    async def wait(self) -> ExitStatus:
+        """See `supervisor.spawn.Process.wait`."""
+        await self._ended.wait()
+        assert self._status is not None
+        return self._status
+
+    async def stop(self) -> None:
+        """See `supervisor.spawn.Process.stop`."""
+        if self.portal is not None:
+            with trio.move_on_after(_POLITE_S):
+                try:
+                    await self.portal.cancel_actor()
+                except Exception:  # noqa: BLE001
+                    return
+
+    def kill(self) -> None:
+        """See `supervisor.spawn.Process.kill`."""
+        # Reaped means returncode is set: until then the pid is ours and can't belong to a stranger.
+        if self.process is not None and self.process.returncode is None:
+            try:
+                os.killpg(self.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                self.process.kill()
+
+    def end(self, error: str = "") -> None:
+        """The process is reaped, or was never there."""
+        code = self.process.returncode if self.process is not None else None
+        self._status = ExitStatus(
+            returncode=code if code is not None and code >= 0 else None,
+            signal=-code if code is not None and code < 0 else None,
+            stderr_tail=self.tail.decode(errors="replace"),
+            error=error,
+        )
+        self._ended.set()
+        self.opened.set()
+
+
+class TractorSpawner:
+    """Starts processes; `nursery` holds one task for each life."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self._lives: set[TractorProcess] = set()
+
+    async def spawn(self, boot: Boot, *, listen_fd: int | None, limits: Limits, on_stderr: OnStderr) -> TractorProcess:
+        """See `supervisor.spawn.Spawner.spawn`."""
+        life = TractorProcess(boot)
+        self._nursery.start_soon(self._live, life, boot, listen_fd, limits, on_stderr)
+        await life.opened.wait()
+        if life.process is None:
+            raise OSError(life.error or "tractor started no process")
+        return life
+
+    async def _live(
+        self, life: TractorProcess, boot: Boot, listen_fd: int | None, limits: Limits, on_stderr: OnStderr
+    ) -> None:
+        """Everything that belongs to one life, until its process is reaped."""
+        self._lives.add(life)
+        try:
+            async with trio.open_nursery() as nursery:
+                launch = partial(self._open, life, listen_fd, limits, on_stderr, nursery)
+                tractor_compat.launcher.set(launch)
+                await self._run_in_tractor(life, boot)
+                if life.process is not None:
+                    life.kill()
+                    await life.wait()
+        finally:
+            self._lives.discard(life)
+            if not life.opened.is_set():
+                life.end("it was not started")
+
+    async def _run_in_tractor(self, life: TractorProcess, boot: Boot) -> None:
+        """Start the actor and stay with it. Returns when its process is dead, or when tractor has lost it."""
+        from supervisor.child import run_actor
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._cancel_when_dead, life, nursery.cancel_scope)
+            try:
+                async with tractor.open_nursery() as actors:
+                    life.portal = await actors.start_actor(boot.actor, enable_modules=["supervisor.child"])
+                    async with life.portal.open_context(run_actor, boot=msgspec.msgpack.encode(boot)) as (context, _):
+                        await context.result()
+            except Exception as error:  # noqa: BLE001
+                # tractor's view of a death or of a cancel; the exit status tells more.
+                life.error = life.error or f"{type(error).__name__}: {error}"
+            except BaseExceptionGroup as group:
+                rest = group.split(trio.Cancelled)[1]
+                if rest is None:
+                    raise
+                life.error = life.error or f"{type(rest).__name__}: {rest}"
+            finally:
+                life.opened.set()
+            if life.process is not None:
+                await life.wait()
+            nursery.cancel_scope.cancel()
+
+    async def _cancel_when_dead(self, life: TractorProcess, scope: trio.CancelScope) -> None:
+        await life.wait()
+        scope.cancel()
+
+    # --- the process -----------------------------------------------------------------------------------------------
+
+    async def _open(
+        self,
+        life: TractorProcess,
+        listen_fd: int | None,
+        limits: Limits,
+        on_stderr: OnStderr,
+        nursery: trio.Nursery,
+        command: Sequence[str],
+    ) -> trio.Process:
+        """In place of tractor's own start of a child: `command` is its command line."""
+        arguments = command[list(command).index("tractor._child") + 1 :]
+        read, write = os.pipe2(os.O_CLOEXEC)
+        try:
+            process = await trio.lowlevel.open_process(
+                [sys.executable, "-P", "-m", "supervisor.child", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=write,
+                stderr=write,
+                start_new_session=True,
+                pass_fds=() if listen_fd is None else (listen_fd,),
+                env=os.environ | {ROOT_PID: str(os.getpid())},
+            )
+        except BaseException as error:
+            os.close(read)
+            life.error = str(error)
+            raise
+        finally:
+            os.close(write)
+        life.process = process
+        life.pid = process.pid
+        set_limits(process.pid, limits)
+        nursery.start_soon(self._watch, life, read, on_stderr)
+        life.opened.set()
+        return process
+
+    async def _watch(self, life: TractorProcess, read: int, on_stderr: OnStderr) -> None:
+        """Drain what the process writes until it is dead, then the rest, then say that it ended."""
+        assert life.process is not None
+        with trio.CancelScope(shield=True):
+            async with trio.lowlevel.FdStream(read) as output, trio.open_nursery() as nursery:
+                nursery.start_soon(_drain, life, output, on_stderr)
+                await life.process.wait()
+                nursery.cancel_scope.deadline = trio.current_time() + _DRAIN_AFTER_DEATH_S
+            life.end(life.error if life.process.returncode is None else "")
+
+    def kill_all(self) -> None:
+        """End every life now."""
+        for life in self._lives:
+            life.kill()
+
+    async def ended(self) -> None:
+        """Wait until no process is left."""
+        for life in list(self._lives):
+            await life.wait()
+
+
+async def _drain(life: TractorProcess, output: trio.lowlevel.FdStream, on_stderr: OnStderr) -> None:
+    """Read for as long as anybody holds the other end, so that the process never blocks on it."""
+    while chunk := await output.receive_some(65536):
+        life.tail += chunk
+        del life.tail[:-_TAIL_BYTES]
+        on_stderr(life.name, bytes(chunk))
+
+
+def set_limits(pid: int, limits: Limits) -> None:
+    """Set a process's resource limits from outside; what is None stays as it is."""
+    for kind, value in (
+        (resource.RLIMIT_CPU, limits.cpu_s),
+        (resource.RLIMIT_NOFILE, limits.open_files),
+        (resource.RLIMIT_FSIZE, limits.file_size_bytes),
+        (resource.RLIMIT_AS, limits.address_space_bytes),
+    ):
+        if value is not None:
+            try:
+                resource.prlimit(pid, kind, (value, value))
+            except ProcessLookupError:
+                return
+
+
+@asynccontextmanager
+async def open_tractor_spawner() -> AsyncGenerator[TractorSpawner, None]:
+    """tractor's root in this process. On leaving, every process that is left is killed."""
+    logging.getLogger("tractor").addHandler(logging.NullHandler())
+    logging.getLogger("tractor").propagate = False
+    port = _free_port()
+    async with tractor.open_root_actor(arbiter_addr=("127.0.0.1", port), name="root", loglevel=None):
+        if not tractor.current_actor().is_arbiter:
+            raise RuntimeError(f"another tractor tree took port {port}; start again")
+        async with trio.open_nursery() as nursery:
+            spawner = TractorSpawner(nursery)
+            try:
+                yield spawner
+            finally:
+                spawner.kill_all()
+                with trio.move_on_after(_END_S, shield=True):
+                    await spawner.ended()
+                nursery.cancel_scope.cancel()
+
+
+def _free_port() -> int:
+    """A loopback port that nobody listens on; tractor can't be told to take any."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
