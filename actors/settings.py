@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Everything that can be configured, with its default, unit and bounds: one frozen value, built and checked once.
 
-`supervisor.config` builds it from defaults, the file, the environment and flags; the root hands it to each actor as JSON
-in `Boot.settings`. Bounds are part of the types, so a wrong value is refused before anything starts.
+`supervisor.config` builds it from defaults, the file, the environment and flags; the root hands it to each actor as
+JSON in `Boot.settings`. Bounds are part of the types, so a wrong value is refused before anything starts.
 """
 
 from __future__ import annotations
@@ -18,11 +18,7 @@ Seconds = Annotated[float, Meta(gt=0)]
 Size = Annotated[int, Meta(ge=1)]
 
 
-class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all sections: unknown keys are errors."""
-
-
-class ServerSettings(_Section):
+class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where clients reach us, and what they may send."""
 
     host: str = "127.0.0.1"
@@ -37,6 +33,8 @@ class ServerSettings(_Section):
     """Host header values besides the bound address and the loopback names; `*` allows any."""
     allowed_origins: list[str] = []
     """Origin header values besides those of the loopback names; `*` allows any."""
+    allow_unauthenticated: bool = False
+    """Serve an address that others can reach although nobody has to prove who they are."""
     max_body_bytes: Size = 4 * 1024 * 1024
     max_header_bytes: Size = 16 * 1024
     max_connections: Count = 2048
@@ -51,7 +49,7 @@ class ServerSettings(_Section):
     """Refuse the known quirks of real clients instead of tolerating them."""
 
 
-class RuntimeSettings(_Section):
+class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One of the two runtimes."""
 
     enabled: bool = True
@@ -61,14 +59,14 @@ class RuntimeSettings(_Section):
     """Seconds for a call whose tool does not say."""
 
 
-class RuntimesSettings(_Section):
+class RuntimesSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The isolated halves of the system: general tools, and P2P services."""
 
     general: RuntimeSettings = RuntimeSettings()
     p2p: RuntimeSettings = RuntimeSettings()
 
 
-class PoolSettings(_Section):
+class PoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One pool of tool processes."""
 
     workers: Count | None = None
@@ -83,10 +81,11 @@ class PoolSettings(_Section):
     address_space_bytes: Size | None = None
 
 
-class ToolsSettings(_Section):
+class ToolsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which tools there are, and what they may touch."""
 
-    enabled_categories: list[str] = ["all"]
+    enabled_categories: list[str] = msgspec.field(default_factory=lambda: ["all"])
+    """`all`, or the categories to load."""
     paths: list[str] = []
     """Modules and folders with the user's own tools (`--tools`)."""
     roots: list[str] = []
@@ -102,7 +101,7 @@ class ToolsSettings(_Section):
     """Tool name -> calls at once in the whole system."""
 
 
-class RouterSettings(_Section):
+class RouterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How calls wait and retry."""
 
     max_held_calls: Count = 1024
@@ -111,7 +110,7 @@ class RouterSettings(_Section):
     """Carry every call through the router instead of sending it straight to a pool."""
 
 
-class ChannelSettings(_Section):
+class ChannelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The connections between actors."""
 
     max_frame_bytes: Size = 16 * 1024 * 1024
@@ -119,7 +118,7 @@ class ChannelSettings(_Section):
     """Open calls on one connection; more are refused as busy."""
 
 
-class SupervisorSettings(_Section):
+class SupervisorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Restarts and liveness."""
 
     restarts: Annotated[int, Meta(ge=0)] = 5
@@ -132,7 +131,7 @@ class SupervisorSettings(_Section):
     """Folder for sockets; empty = one of our own below the system's runtime or temporary folder."""
 
 
-class WorkflowSchedulerSettings(_Section):
+class WorkflowSchedulerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The workflow scheduler."""
 
     enabled: bool = True
@@ -140,7 +139,7 @@ class WorkflowSchedulerSettings(_Section):
     workflow_timeout: Seconds = 3600.0
 
 
-class TaskQueueSettings(_Section):
+class TaskQueueSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The task queue."""
 
     enabled: bool = True
@@ -149,7 +148,7 @@ class TaskQueueSettings(_Section):
     max_queue_size: Count = 10000
 
 
-class PeerRegistrySettings(_Section):
+class PeerRegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which peers are known, and how others are found."""
 
     enabled: bool = True
@@ -157,7 +156,7 @@ class PeerRegistrySettings(_Section):
     peer_discovery_interval: Seconds = 60.0
 
 
-class ConnectivitySettings(_Section):
+class ConnectivitySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The libp2p host."""
 
     listen_port: Port = 4001
@@ -165,13 +164,13 @@ class ConnectivitySettings(_Section):
     connection_timeout: Seconds = 30.0
 
 
-class McpPlusPlusSettings(_Section):
+class McpPlusPlusSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The seed's switch for MCP++ features."""
 
     enabled: bool = True
 
 
-class P2PSettings(_Section):
+class P2PSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Services between nodes. Off until told otherwise."""
 
     enabled: bool = False
@@ -182,7 +181,7 @@ class P2PSettings(_Section):
     connectivity: ConnectivitySettings = ConnectivitySettings()
 
 
-class MonitoringSettings(_Section):
+class MonitoringSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Metrics and traces."""
 
     enabled: bool = True
@@ -192,7 +191,7 @@ class MonitoringSettings(_Section):
     tracing_endpoint: str = "http://localhost:4318"
 
 
-class Settings(_Section):
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole configuration."""
 
     server: ServerSettings = ServerSettings()

@@ -34,9 +34,9 @@ class _Verbs(click.Group):
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
             nearest = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
-            if nearest:
-                error.message += f" Did you mean {nearest[0]!r}?"
-            raise
+            if not nearest:
+                raise
+            raise click.UsageError(f"{error.message} Did you mean {nearest[0]!r}?", ctx) from None
 
 
 data_dir_option = click.option(

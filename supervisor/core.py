@@ -32,10 +32,13 @@ EXIT_GAVE_UP = 70
 """EX_SOFTWARE of sysexits.h: the service manager may start the tree again."""
 
 
+ExitKind = Literal["normal", "abnormal", "killed", "hung", "boot_timeout", "boot_death", "shutdown"]
+
+
 class ExitReason(msgspec.Struct, frozen=True, kw_only=True):
     """How one life ended."""
 
-    kind: Literal["normal", "abnormal", "killed", "hung", "boot_timeout", "boot_death", "shutdown"]
+    kind: ExitKind
     exit_code: int | None = None
     signal: int | None = None
     text: str = ""

@@ -260,6 +260,7 @@ class Runtime:
 
 def exit_reason(life: Life, status: ExitStatus) -> c.ExitReason:
     """Why a life ended, as the core and the incident see it."""
+    kind: c.ExitKind
     if life.kill_cause.startswith("hung"):
         kind = "hung"
     elif life.kill_cause == "not ready in time":

@@ -21,7 +21,7 @@ from actors.channel import Message
 from actors.messages import ActorStatus, Directory, State, TreeStatus
 from actors.settings import Settings
 from supervisor import core as c
-from supervisor.admin import AdminServer, Down, RestartRequest
+from supervisor.admin import AdminMethod, AdminServer, Down, RestartRequest
 from supervisor.listeners import open_listeners, url_of
 from supervisor.log_relay import LogRelay
 from supervisor.rundir import RunInfo, hold_data_dir, open_runtime_dir, process_start_time, write_run_info
@@ -175,7 +175,7 @@ class _Root:
             actors=actors,
         )
 
-    def _admin_methods(self) -> dict[str, Callable[[msgspec.Raw], object]]:
+    def _admin_methods(self) -> dict[str, AdminMethod]:
         runtime = self._runtime
         assert runtime is not None
 

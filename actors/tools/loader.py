@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Which tools there are: Greenroom's own, one file per tool in one folder per category, and the user's (`tools.paths`).
+
+* Greenroom's own tools are listed by file name alone (`own_tools`); a file's tool is named like the file. Files that
+  begin with `_` are helpers.
+* A user's path is a module, a package, a folder of `.py` files or one `.py` file; each file may hold several tools.
+* Every file is loaded on its own. What can't be used becomes a descriptor with `broken`, never an error of the process:
+  only a category that does not exist is refused as a whole (`UnknownCategoryError`), because then the operator's
+  wish is unclear.
+* Names are unique: of two tools of one name the later is broken. Own tools come first, then the user's in given order.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import inspect
+import re
+import sys
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from actors.errors import MCPServerError
+from actors.messages import ToolAnnotations, ToolDescriptor
+from actors.schema import Contract, ContractError, check_published, contract_of
+from actors.settings import ToolsSettings
+from actors.toolkit import SPEC_ATTRIBUTE, ToolSpec
+from actors.tools.execution import LoadedTool
+
+DEFAULT_POOL: Final = "general"
+ALL: Final = "all"
+_OWN_PACKAGE: Final = "actors.tools"
+_OWN_FOLDER: Final = Path(__file__).parent
+_USER_PACKAGE: Final = "greenroom_user_tools"
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+_NO_SCHEMA: Final = b'{"type":"object"}'
+
+
+class UnknownCategoryError(MCPServerError):
+    """`tools.enabled_categories` names a category that does not exist; the message lists those that do."""
+
+    code = "UNKNOWN_CATEGORY"
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """What a pool can run, and what it can't and why."""
+
+    tools: dict[str, LoadedTool]
+    broken: list[ToolDescriptor]
+
+    def descriptors(self) -> list[ToolDescriptor]:
+        """All of them, as the pool offers them: usable ones first."""
+        return [tool.descriptor for tool in self.tools.values()] + self.broken
+
+
+class _Source(msgspec.Struct, frozen=True, kw_only=True):
+    """One module that may hold tools."""
+
+    module: str
+    category: str
+    shown: str
+    """Where it is, for people."""
+    own: str = ""
+    """The tool's name, for Greenroom's own files."""
+    problem: str = ""
+    """Why there is no module."""
+
+
+def own_tools() -> dict[str, list[str]]:
+    """Category -> names of Greenroom's own tools, from file names alone: nothing is imported."""
+    categories = {}
+    for folder in sorted(_OWN_FOLDER.iterdir()):
+        if (folder / "__init__.py").is_file():
+            categories[folder.name] = [path.stem for path in _tool_files(folder)]
+    return categories
+
+
+def enabled_categories(settings: ToolsSettings) -> list[str]:
+    """Greenroom's own categories that are switched on. Raises `UnknownCategoryError`.
+
+    The user's tools are always on: they were named one by one.
+    """
+    own = list(own_tools())
+    users = {source.category for path in settings.paths for source in _user_sources(path)}
+    for name in settings.enabled_categories:
+        if name != ALL and name not in own and name not in users:
+            near = difflib.get_close_matches(name, [*own, *users], n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UnknownCategoryError(
+                f"tools.enabled_categories names {name!r}, which does not exist{hint} There are: all, "
+                f"{', '.join(sorted({*own, *users}))}"
+            )
+    return own if ALL in settings.enabled_categories else [name for name in own if name in settings.enabled_categories]
+
+
+def pool_of(settings: ToolsSettings, category: str, wanted: str | None = None) -> str:
+    """The pool that runs a category: as configured, else `wanted` (by the tool) where it exists, else `general`."""
+    for name, pool in settings.pools.items():
+        if category in pool.categories:
+            return name
+    return wanted if wanted is not None and wanted in settings.pools else DEFAULT_POOL
+
+
+def load(settings: ToolsSettings, pool: str, *, default_timeout_s: float = 60.0) -> Loaded:
+    """Import the tools of `pool`. `default_timeout_s`: for tools that don't say (`runtimes.general.timeout`).
+
+    Files of categories that the configuration gives to another pool are not imported here.
+    """
+    catalogue = _Catalogue(settings, pool, default_timeout_s)
+    enabled = enabled_categories(settings)
+    for category, names in own_tools().items():
+        for name in names:
+            catalogue.reserve(name, f"{category}/{name}.py")
+            if category in enabled:
+                module = f"{_OWN_PACKAGE}.{category}.{name}"
+                catalogue.add(_Source(module=module, category=category, shown=f"{category}/{name}.py", own=name))
+    for path in settings.paths:
+        for source in _user_sources(path):
+            catalogue.add(source)
+    return Loaded(tools=catalogue.tools, broken=catalogue.broken)
+
+
+# --- where tools are -----------------------------------------------------------------------------------------------
+
+
+def _tool_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.py") if not path.name.startswith("_"))
+
+
+def _user_sources(path: str) -> Iterator[_Source]:
+    place = Path(path).expanduser()
+    if place.is_dir():
+        yield from _folder_sources(place.resolve())
+    elif place.suffix == ".py" or "/" in path:
+        if place.is_file():
+            package = _namespace(place.resolve().parent)
+            yield _Source(module=f"{package}.{place.stem}", category=place.stem, shown=str(place))
+        else:
+            yield _Source(module="", category=place.stem, shown=path, problem=f"there is no file or folder {path}")
+    else:
+        yield from _module_sources(path)
+
+
+def _folder_sources(folder: Path) -> Iterator[_Source]:
+    package = _namespace(folder)
+    files = [path for path in _tool_files(folder) if not path.name.startswith("test_") and path.name != "conftest.py"]
+    for file in files:
+        yield _Source(module=f"{package}.{file.stem}", category=folder.name, shown=f"{folder.name}/{file.name}")
+    if not files:
+        yield _Source(module="", category=folder.name, shown=str(folder), problem="there is no .py file in it")
+
+
+def _module_sources(name: str) -> Iterator[_Source]:
+    category = name.rpartition(".")[2]
+    yield _Source(module=name, category=category, shown=name)
+    try:
+        spec = importlib.util.find_spec(name)
+    except Exception:  # noqa: BLE001 - the import of the module itself, above, will say what is wrong
+        return
+    for location in (spec.submodule_search_locations or ()) if spec is not None else ():
+        for file in _tool_files(Path(location)):
+            yield _Source(module=f"{name}.{file.stem}", category=category, shown=f"{name}.{file.stem}")
+
+
+def _namespace(folder: Path) -> str:
+    """A package of our own that stands for a folder, so that its files can import each other with `from . import x`."""
+    root = sys.modules.setdefault(_USER_PACKAGE, types.ModuleType(_USER_PACKAGE))
+    root.__path__ = []
+    stem = re.sub(r"\W", "_", folder.name) or "folder"
+    for number in range(1, len(sys.modules) + 2):
+        name = f"{_USER_PACKAGE}.{stem}_{number}"
+        known = sys.modules.get(name)
+        if known is None:
+            package = types.ModuleType(name)
+            package.__path__ = [str(folder)]
+            sys.modules[name] = package
+            return name
+        if list(known.__path__) == [str(folder)]:
+            return name
+    raise AssertionError("unreachable: there are more names than modules")
+
+
+# --- loading -------------------------------------------------------------------------------------------------------
+
+
+class _Catalogue:
+    """Tools collected so far."""
+
+    def __init__(self, settings: ToolsSettings, pool: str, default_timeout_s: float) -> None:
+        self.tools: dict[str, LoadedTool] = {}
+        self.broken: list[ToolDescriptor] = []
+        self._settings = settings
+        self._pool = pool
+        self._default_timeout_s = default_timeout_s
+        self._places: dict[str, str] = {}
+        """Name -> where it is defined."""
+
+    def reserve(self, name: str, place: str) -> None:
+        """Own names are taken also when their category is off or runs elsewhere."""
+        self._places.setdefault(name, place)
+
+    def add(self, source: _Source) -> None:
+        """Load one module and take its tools."""
+        if self._configured_pool(source.category) not in (None, self._pool):
+            return
+        if source.problem:
+            self._break(source, Path(source.shown).stem, source.problem)
+            return
+        try:
+            module = importlib.import_module(source.module)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a file does at import breaks that file only
+            self._break(source, source.own or source.module.rpartition(".")[2], _why_not_imported(error))
+            return
+        functions = list(_marked(module))
+        if source.own:
+            problem = _own_problem(source.own, functions)
+            if problem:
+                self._break(source, source.own, problem)
+                return
+        for function in functions:
+            self._take(source, function)
+
+    def _configured_pool(self, category: str) -> str | None:
+        return next((name for name, pool in self._settings.pools.items() if category in pool.categories), None)
+
+    def _take(self, source: _Source, function: Callable[..., Any]) -> None:
+        spec: ToolSpec = getattr(function, SPEC_ATTRIBUTE)
+        category = spec.category or source.category
+        # The folder's pool decides first: a file is imported in one pool only.
+        pool = self._configured_pool(source.category) or pool_of(self._settings, category, spec.pool)
+        if pool != self._pool:
+            return
+        try:
+            _check_spec(spec)
+            contract = _checked_contract(function, spec)
+            descriptor = self._descriptor(source, spec, category, contract)
+        except ContractError as error:
+            self._break(source, spec.name, str(error))
+            return
+        place = self._places.setdefault(spec.name, source.shown)
+        if spec.name in self.tools or (place != source.shown and not source.own):
+            self._break(source, f"{spec.name}@{source.shown}", f"{place} has a tool named {spec.name} already")
+            return
+        self.tools[spec.name] = LoadedTool(descriptor, function, contract)
+
+    def _descriptor(self, source: _Source, spec: ToolSpec, category: str, contract: Contract) -> ToolDescriptor:
+        published = contract.input_schema if spec.input_schema is None else spec.input_schema
+        title = spec.title or spec.name.replace("_", " ").capitalize()
+        output = contract.output_schema
+        return ToolDescriptor(
+            name=spec.name,
+            title=title,
+            description=contract.description,
+            category=category,
+            runtime="general",
+            pool=self._pool,
+            input_schema=_json(published),
+            output_schema=None if output is None else _json(output),
+            annotations=ToolAnnotations(
+                title=title,
+                read_only_hint=spec.read_only,
+                destructive_hint=spec.destructive,
+                idempotent_hint=spec.idempotent,
+                open_world_hint=spec.open_world,
+            ),
+            timeout_s=self._default_timeout_s if spec.timeout_s is None else spec.timeout_s,
+            retry_safe=spec.retry_safe,
+            max_concurrent=self._settings.max_concurrent.get(spec.name, spec.max_concurrent),
+            source=source.shown,
+        )
+
+    def _break(self, source: _Source, name: str, reason: str) -> None:
+        if pool_of(self._settings, source.category) != self._pool:
+            return
+        taken = {tool.name for tool in self.broken} | set(self.tools)
+        self.broken.append(
+            ToolDescriptor(
+                name=name if name not in taken else f"{name}@{source.shown}",
+                title=name,
+                description=f"Can't be used: {reason}",
+                category=source.category,
+                runtime="general",
+                pool=self._pool,
+                input_schema=_NO_SCHEMA,
+                broken=f"{source.shown}: {reason}",
+                source=source.shown,
+            )
+        )
+
+
+def _marked(module: types.ModuleType) -> Iterator[Callable[..., Any]]:
+    """The tools that a module defines, not those that it imported."""
+    seen: set[int] = set()
+    for value in vars(module).values():
+        if not inspect.isfunction(value) or not hasattr(value, SPEC_ATTRIBUTE):
+            continue
+        if value.__module__ == module.__name__ and id(value) not in seen:
+            seen.add(id(value))
+            yield value
+
+
+def _own_problem(name: str, functions: list[Callable[..., Any]]) -> str:
+    names = [getattr(function, SPEC_ATTRIBUTE).name for function in functions]
+    if len(names) != 1:
+        return f"it must define one tool and defines {len(names)}" + (f": {', '.join(names)}" if names else "")
+    return "" if names[0] == name else f"its tool is named {names[0]}, which is not the file's name"
+
+
+def _check_spec(spec: ToolSpec) -> None:
+    if not _NAME.fullmatch(spec.name):
+        raise ContractError(f"its name {spec.name!r} must be 1-128 letters, digits, '_', '.' and '-'")
+    if spec.timeout_s is not None and not spec.timeout_s > 0:
+        raise ContractError("its timeout must be more than 0 seconds")
+    if spec.max_concurrent is not None and spec.max_concurrent < 1:
+        raise ContractError("its max_concurrent must be at least 1")
+    if spec.read_only and spec.destructive:
+        raise ContractError("it can't be read_only and destructive")
+
+
+def _checked_contract(function: Callable[..., Any], spec: ToolSpec) -> Contract:
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        raise ContractError("it must return its result, not yield")
+    contract = contract_of(function)
+    if spec.input_schema is not None:
+        check_published(spec.input_schema, contract.input_schema)
+    return contract
+
+
+def _json(schema: dict[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(schema)
+    except TypeError as error:
+        raise ContractError(f"its schema can't be written as JSON: {error}") from error
+
+
+def _why_not_imported(error: BaseException) -> str:
+    if isinstance(error, SyntaxError):
+        return f"syntax error in line {error.lineno}: {error.msg}"
+    return f"{type(error).__name__}: {error}"[:500]

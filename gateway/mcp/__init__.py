@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The Model Context Protocol of the gateway, sans I/O: values and bytes in, bytes out. No sockets, no web framework.
+
+    eras            the five revisions, and which one a request belongs to
+    http            Accept, Content-Type, headers of answers
+    guard           Host and Origin
+    jsonrpc         frames and errors
+    headers         routing headers of the modern revision
+    calls           SSE queues, and calls that turn into streams
+    sessions        legacy session ids
+    shaping         tools and results as each revision knows them
+    exchange        what handlers get, and what runs them
+    paging          cursors
+    tools_methods   tools/list, tools/call
+    listen          streams for changes
+    modern, legacy  the two ways to serve a request
+    protocol        the endpoint
+    testing         helpers for tests
+
+Layering: each module imports only those above it in this list.
+"""
+
+from gateway.mcp.exchange import Backend as Backend
+from gateway.mcp.exchange import CatalogueView as CatalogueView
+from gateway.mcp.protocol import Protocol as Protocol
+from gateway.mcp.protocol import Statistics as Statistics

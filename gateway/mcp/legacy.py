@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The four handshake revisions: `initialize`, sessions, GET streams, DELETE, and arrays of messages at 2025-03-26.
+
+Errors of requests travel in HTTP 200; only what concerns HTTP or the session itself has another status. A client that
+goes away cancels nothing here; `notifications/cancelled` does, in the process that runs the call.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+import trio
+from msgspec import UNSET, Raw
+
+from gateway.mcp.eras import VERSIONS, B, C, negotiate
+from gateway.mcp.exchange import Core, Exchange, Handler
+from gateway.mcp.http import JSON_HEADERS, NO_HEADERS
+from gateway.mcp.jsonrpc import (
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    MALFORMED,
+    MAX_BATCH,
+    METHOD_NOT_FOUND,
+    Frame,
+    McpError,
+    check_envelope,
+    error_body,
+    id_json,
+    params_as,
+    parse,
+)
+from gateway.mcp.sessions import Session, Sessions
+from gateway.mcp.tools_methods import ToolMethods, check_level
+from gateway.types import Answer, Request, Stream
+
+BATCH_AT_ONCE: Final = 8
+"""Requests of one array that run at the same time."""
+
+_NOTHING: Final = Answer(202, NO_HEADERS, b"")
+
+
+class InitializeParams(msgspec.Struct, rename="camel"):
+    """Params of `initialize`. Only the version is needed to go on."""
+
+    protocol_version: str
+    capabilities: dict[str, Any] = {}
+    client_info: dict[str, Any] = {}
+
+
+class LevelParams(msgspec.Struct):
+    """Params of `logging/setLevel`."""
+
+    level: Any = None
+
+
+class CancelledParams(msgspec.Struct, rename="camel"):
+    """Params of `notifications/cancelled`."""
+
+    request_id: Any = None
+
+
+_initialize_params = msgspec.json.Decoder(InitializeParams)
+_level_params = msgspec.json.Decoder(LevelParams)
+_cancelled_params = msgspec.json.Decoder(CancelledParams)
+
+
+class Legacy:
+    """Serves sessions."""
+
+    def __init__(self, core: Core, tools: ToolMethods, sessions: Sessions) -> None:
+        self._core = core
+        self._sessions = sessions
+        self.capabilities: dict[str, object] = {"tools": {"listChanged": True}, "logging": {}}
+        self.methods: dict[str, Handler] = {
+            "ping": self._ping,
+            "logging/setLevel": self._set_level,
+            "tools/list": tools.list,
+            "tools/call": tools.call,
+        }
+
+    def handshake(self, request: Request, frame: Frame) -> Answer:
+        """Answer `initialize` and open a session."""
+        echo = id_json(frame.id)
+        try:
+            check_envelope(frame)
+            if frame.id is UNSET:
+                raise McpError(INVALID_REQUEST, "initialize needs an id", status=400)
+            params = params_as(request.body, _initialize_params)
+        except McpError as error:
+            return self._core.error(echo, error, B)
+        revision = negotiate(params.protocol_version)
+        result: dict[str, object] = {
+            "protocolVersion": VERSIONS[revision],
+            "capabilities": self.capabilities,
+            "serverInfo": self._core.server_info if revision >= C else _bare(self._core.server_info),
+        }
+        if self._core.instructions:
+            result["instructions"] = self._core.instructions
+        token = self._sessions.open(
+            revision, client=params.client_info, capabilities=params.capabilities, principal=request.principal
+        )
+        body = b'{"jsonrpc":"2.0","id":' + echo + b',"result":' + msgspec.json.encode(result) + b"}"
+        return Answer(200, [*JSON_HEADERS, ("mcp-session-id", token)], body)
+
+    async def serve(
+        self, request: Request, session: Session, message: Frame | list[Raw], *, may_stream: bool
+    ) -> Answer | Stream:
+        """Answer one message, or an array of them, in a live session."""
+        if isinstance(message, list):
+            return await self._batch(request.principal, session, message)
+        return await self._one(request.principal, session, message, request.body, may_stream=may_stream)
+
+    async def _one(
+        self, principal: str, session: Session, frame: Frame, body: bytes, *, may_stream: bool
+    ) -> Answer | Stream:
+        if frame.is_response:
+            return _NOTHING
+        echo = id_json(frame.id)
+        try:
+            check_envelope(frame)
+            if frame.id is UNSET:
+                self._notified(session, frame, body)
+                return _NOTHING
+            handler = self.methods.get(frame.method)
+            if handler is None:
+                raise McpError(METHOD_NOT_FOUND, f"Method not found: {frame.method[:200]}")
+            if frame.params is MALFORMED:
+                raise McpError(INVALID_PARAMS, "params and params._meta must be objects")
+        except McpError as error:
+            return self._core.error(echo, error, session.revision)
+        x = Exchange(
+            principal, frame, body, id_json=echo, revision=session.revision, session=session, may_stream=may_stream
+        )
+        return await self._core.respond(x, handler)
+
+    async def _batch(self, principal: str, session: Session, elements: list[Raw]) -> Answer:
+        """An array (2025-03-26 only): the answers as one JSON array, in the order of the requests."""
+        problem = ""
+        if session.revision != B:
+            problem = f"arrays of messages do not exist in {VERSIONS[session.revision]}"
+        elif not 1 <= len(elements) <= MAX_BATCH:
+            problem = f"an array must hold 1 to {MAX_BATCH} messages"
+        if problem:
+            return self._core.error(b"", McpError(INVALID_REQUEST, problem, status=400), B)
+        # Shielded, as single calls are: a client that leaves does not cancel what it sent.
+        scope = trio.CancelScope(shield=True)
+        self._core.shielded.add(scope)
+        try:
+            with scope:
+                said = [answer for answer in await self._elements(principal, session, elements) if answer]
+        finally:
+            self._core.shielded.discard(scope)
+        if scope.cancelled_caught:
+            return self._core.stopping(b"")
+        return Answer(200, JSON_HEADERS, b"[" + b",".join(said) + b"]") if said else _NOTHING
+
+    async def _elements(self, principal: str, session: Session, elements: list[Raw]) -> list[bytes]:
+        answers = [b""] * len(elements)
+        limit = trio.Semaphore(BATCH_AT_ONCE)
+
+        async def one(index: int) -> None:
+            async with limit:
+                answers[index] = await self._element(principal, session, bytes(elements[index]))
+
+        async with trio.open_nursery() as nursery:
+            for index in range(len(elements)):
+                nursery.start_soon(partial(one, index))
+        return answers
+
+    async def _element(self, principal: str, session: Session, body: bytes) -> bytes:
+        """The answer to one element; b'' when there is none."""
+        try:
+            frame = parse(body)
+            if isinstance(frame, list) or frame.method == "initialize":
+                raise McpError(INVALID_REQUEST, "not allowed inside an array")
+        except McpError as error:
+            return error_body(b"", error)
+        answer = await self._one(principal, session, frame, body, may_stream=False)
+        assert isinstance(answer, Answer)  # it may not stream
+        return answer.body
+
+    def _notified(self, session: Session, frame: Frame, body: bytes) -> None:
+        """Notifications that mean nothing here are dropped, as the protocol wants."""
+        if frame.method != "notifications/cancelled":
+            return
+        try:
+            id_ = params_as(body, _cancelled_params).request_id
+        except McpError:
+            return
+        scope = session.calls.get(id_) if type(id_) in {str, int} else None
+        if scope is not None:
+            scope.cancel()
+
+    async def _ping(self, _x: Exchange) -> bytes:
+        return b"{}"
+
+    async def _set_level(self, x: Exchange) -> bytes:
+        level = check_level(params_as(x.body, _level_params).level)
+        assert x.session is not None  # legacy only
+        x.session.log_level = level
+        return b"{}"
+
+
+def _bare(info: dict[str, object]) -> dict[str, object]:
+    """`Implementation` as the first two revisions know it."""
+    return {"name": info["name"], "version": info["version"]}

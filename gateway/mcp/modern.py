@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Revision 2026-07-28: one request, one answer, no sessions.
+
+`serve` makes the checks of the specification in their order; the first that fails answers. Whoever changes the order
+changes what clients see: `tests/unit/test_mcp_modern.py` has a case for each pair of neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from msgspec import UNSET
+
+from gateway.mcp.eras import MODERN_VERSION, MODERN_VERSIONS, E
+from gateway.mcp.exchange import Core, Exchange, Handler
+from gateway.mcp.headers import NAME_FIELDS, check_name, check_not_repeated, check_params, mismatch
+from gateway.mcp.http import NO_HEADERS
+from gateway.mcp.jsonrpc import (
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    MALFORMED,
+    METHOD_NOT_FOUND,
+    UNSUPPORTED_VERSION,
+    Frame,
+    McpError,
+    Meta,
+    Params,
+    check_envelope,
+    id_json,
+)
+from gateway.mcp.tools_methods import ToolMethods
+from gateway.types import Answer, Request, Stream
+
+DISCOVER_TTL_MS: Final = 300_000
+"""Milliseconds that a client may keep what `server/discover` said."""
+
+
+class Modern:
+    """The modern pipeline."""
+
+    def __init__(self, core: Core, tools: ToolMethods) -> None:
+        self._core = core
+        self._tools = tools
+        self._discovered = b""
+        self.capabilities: dict[str, object] = {"tools": {"listChanged": True}, "logging": {}}
+        """What `server/discover` says; complete before the first request."""
+        self.methods: dict[str, Handler] = {
+            "server/discover": self._discover,
+            "tools/list": tools.list,
+            "tools/call": tools.call,
+        }
+
+    async def serve(self, request: Request, frame: Frame, *, may_stream: bool, by_body: bool) -> Answer | Stream:
+        """Answer one message. `by_body`: the routing headers may be missing, and the version header says nothing."""
+        id_ = frame.id
+        echo = id_json(id_)
+        try:
+            if frame.is_response:
+                raise McpError(INVALID_REQUEST, "this revision has no requests of the server that could be answered")
+            check_envelope(frame)
+            if id_ is UNSET:
+                return Answer(202, NO_HEADERS, b"")
+            params = self._check(request, frame, by_body=by_body)
+            handler = self.methods.get(frame.method)
+            if handler is None:
+                raise McpError(METHOD_NOT_FOUND, f"Method not found: {frame.method[:200]}")
+        except McpError as error:
+            return self._core.error(echo, error, E)
+        frame.params = params
+        x = Exchange(
+            request.principal, frame, request.body, id_json=echo, revision=E, session=None, may_stream=may_stream
+        )
+        return await self._core.respond(x, handler)
+
+    def _check(self, request: Request, frame: Frame, *, by_body: bool) -> Params:
+        """Steps 3 to 7 of the pipeline."""
+        if request.repeated:
+            check_not_repeated(request.repeated)
+        params = frame.params
+        meta = params.meta if params is not None else None
+        if params is None or params is MALFORMED or meta is None:
+            raise McpError(INVALID_PARAMS, "params._meta must be an object")
+        _check_meta(meta)
+        headers, method = request.headers, frame.method
+        if not by_body:
+            version = headers.get("mcp-protocol-version")
+            if version is None or (version != meta.version and version.strip(" \t") != meta.version):
+                raise mismatch("header MCP-Protocol-Version is missing or differs from _meta")
+        _check_routing(headers, method, params, by_body=by_body)
+        if meta.version != MODERN_VERSION:
+            raise McpError(
+                UNSUPPORTED_VERSION,
+                "Unsupported protocol version",
+                {"supported": MODERN_VERSIONS, "requested": meta.version},
+            )
+        if method == "tools/call" and not by_body:
+            rules = self._tools.param_rules(params.name)
+            if rules:
+                check_params(rules, headers, bytes(params.arguments))
+        return params
+
+    async def _discover(self, _x: Exchange) -> bytes:
+        if not self._discovered:
+            members: dict[str, object] = {"supportedVersions": MODERN_VERSIONS, "capabilities": self.capabilities}
+            if self._core.instructions:
+                members["instructions"] = self._core.instructions
+            self._discovered = self._core.shapers[E].result(members, ttl_ms=DISCOVER_TTL_MS)
+        return self._discovered
+
+
+def _check_routing(headers: Mapping[str, str], method: str, params: Params, *, by_body: bool) -> None:
+    named = headers.get("mcp-method")
+    if named is None:
+        if not by_body:
+            raise mismatch("header Mcp-Method is missing")
+    elif named != method and named.strip(" \t") != method:
+        raise mismatch("header Mcp-Method differs from the body")
+    field = NAME_FIELDS.get(method)
+    if field is not None and not (by_body and "mcp-name" not in headers):
+        check_name(headers.get("mcp-name"), params.name if field == "name" else params.uri)
+
+
+def _check_meta(meta: Meta) -> None:
+    if type(meta.version) is not str:
+        raise McpError(INVALID_PARAMS, "params._meta needs io.modelcontextprotocol/protocolVersion, a string")
+    if type(meta.capabilities) is not dict:
+        raise McpError(INVALID_PARAMS, "params._meta needs io.modelcontextprotocol/clientCapabilities, an object")

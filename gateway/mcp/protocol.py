@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The endpoint: one request in, one answer out. This is what the HTTP side calls.
+
+    async with protocol.running():           # holds the tasks of calls; leaving it cancels them
+        answer = await protocol.handle(request)
+
+Cancel `handle`, or close the events of its `Stream`, when the client goes away. At revision 2026-07-28 that cancels the
+call; in legacy sessions the call runs on to its end (`handle` then returns late, shielded), as those revisions demand.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import msgspec
+import trio
+
+from actors.settings import Settings
+from gateway.mcp.eras import LEGACY_VERSIONS, E, Way, classify
+from gateway.mcp.exchange import Backend, Core
+from gateway.mcp.guard import Guard
+from gateway.mcp.http import JSON_HEADERS, NO_HEADERS, SSE_HEADERS, Accepts, accepts, is_json, sse
+from gateway.mcp.jsonrpc import INVALID_REQUEST, Frame, McpError, error_body, id_json, parse
+from gateway.mcp.legacy import Legacy
+from gateway.mcp.listen import Listeners
+from gateway.mcp.modern import Modern
+from gateway.mcp.sessions import Session, Sessions
+from gateway.mcp.tools_methods import ToolMethods
+from gateway.types import Answer, Request, Stream
+
+DEFAULT_PAGE_SIZE = 1000
+"""Tools per page of `tools/list`. Large, because many clients read only the first."""
+_MIN_SECRET_BYTES = 16
+
+
+class Statistics(msgspec.Struct, frozen=True):
+    """What one gateway's protocol holds at the moment."""
+
+    sessions: int
+    """Legacy sessions with state in this process."""
+    revoked: int
+    """Ended session ids that are remembered."""
+    live_calls: int
+    """Calls in tasks of their own."""
+    shielded_calls: int
+    """Legacy calls that are run directly."""
+    listeners: int
+    """Open streams for changes."""
+
+
+class Protocol:
+    """All revisions of MCP on one endpoint. One per gateway process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        backend: Backend,
+        *,
+        server_name: str,
+        version: str,
+        session_secret: bytes,
+        new_call_id: Callable[[], str],
+        title: str = "",
+        instructions: str = "",
+        page_size: int = DEFAULT_PAGE_SIZE,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """`session_secret` signs session ids: the same in all gateways and over restarts. `now`: seconds since 1970."""
+        if len(session_secret) < _MIN_SECRET_BYTES:
+            raise ValueError(f"session_secret needs at least {_MIN_SECRET_BYTES} bytes")
+        server = settings.server
+        info: dict[str, object] = {"name": server_name, "version": version}
+        if title:
+            info["title"] = title
+        self._core = Core(
+            settings,
+            backend,
+            server_info=info,
+            instructions=instructions,
+            secret=session_secret,
+            new_call_id=new_call_id,
+        )
+        self._guard = Guard(
+            bound_host=server.host, allowed_hosts=server.allowed_hosts, allowed_origins=server.allowed_origins
+        )
+        self._strict = server.strict
+        self._max_body = server.max_body_bytes
+        self._sessions = Sessions(session_secret, now)
+        tools = ToolMethods(self._core, page_size)
+        self._listeners = Listeners(self._core.shapers[E])
+        self._modern = Modern(self._core, tools)
+        self._modern.methods["subscriptions/listen"] = self._listeners.listen
+        self._legacy = Legacy(self._core, tools, self._sessions)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """While this is entered calls can be handled. Leaving it, or being cancelled, ends all calls and streams."""
+        async with trio.open_nursery() as nursery:
+            self._core.nursery = nursery
+            nursery.start_soon(self._end_when_cancelled)
+            try:
+                yield
+            finally:
+                self._core.nursery = None
+                nursery.cancel_scope.cancel()
+
+    async def _end_when_cancelled(self) -> None:
+        # Direct legacy calls are shielded from the cancellation of their own tasks, so somebody must pass it on.
+        try:
+            await trio.sleep_forever()
+        finally:
+            self._core.nursery = None
+            self._listeners.close()
+            for scope in list(self._core.shielded):
+                scope.cancel()
+
+    def tools_changed(self) -> None:
+        """The catalogue is a new one: tell those who listen."""
+        self._listeners.tools_changed()
+
+    def statistics(self) -> Statistics:
+        """Numbers for metrics."""
+        nursery = self._core.nursery
+        return Statistics(
+            sessions=len(self._sessions),
+            revoked=self._sessions.revoked,
+            live_calls=len(nursery.child_tasks) - 1 if nursery is not None else 0,
+            shielded_calls=len(self._core.shielded),
+            listeners=len(self._listeners),
+        )
+
+    def check_host_origin(self, request: Request) -> Answer | None:
+        """None when Host and Origin may pass, else the refusal. `handle` asks this itself; other routes should too."""
+        refusal = self._guard.refusal(request)
+        return None if refusal is None else _refused(*refusal)
+
+    async def handle(self, request: Request) -> Answer | Stream:
+        """Answer one request. Raises nothing but cancellation."""
+        refused = self.check_host_origin(request)
+        if refused is not None:
+            return refused
+        headers = request.headers
+        takes = accepts(headers.get("accept"))
+        if request.method != "POST":
+            return self._other_verb(request, takes)
+        refused = self._check_http(request, takes)
+        if refused is not None:
+            return refused
+        try:
+            message = parse(request.body)
+        except McpError as error:
+            return Answer(400, JSON_HEADERS, error_body(b"", error))
+        answer = await self._route(request, message, may_stream=takes.sse)
+        if not takes.json and isinstance(answer, Answer) and answer.status == 200:
+            return Answer(200, [*SSE_HEADERS, *answer.headers[1:]], sse(answer.body))
+        return answer
+
+    def _check_http(self, request: Request, takes: Accepts) -> Answer | None:
+        content_type = request.headers.get("content-type")
+        if content_type is None:
+            if self._strict:
+                return _refused(400, "Content-Type must be application/json")
+        elif not is_json(content_type):
+            return _refused(400, "Content-Type must be application/json")
+        if not (takes.json or takes.sse) or (self._strict and not takes.both_named):
+            return _refused(406, "Accept must list application/json and text/event-stream")
+        if len(request.body) > self._max_body:
+            return _refused(413, f"the body may have at most {self._max_body} bytes")
+        return None
+
+    async def _route(
+        self, request: Request, message: Frame | list[msgspec.Raw], *, may_stream: bool
+    ) -> Answer | Stream:
+        """Tell the era and serve there."""
+        headers = request.headers
+        header = headers.get("mcp-protocol-version")
+        if header is not None:
+            header = header.strip(" \t")
+        method, meta_version = None, None
+        if isinstance(message, Frame):
+            method = message.method
+            meta = message.params.meta if message.params is not None else None
+            if meta is not None and meta.version is not msgspec.UNSET:
+                meta_version = meta.version
+        token = headers.get("mcp-session-id")
+        session = self._session(request, token) if token is not None else None
+        way = classify(
+            method=method,
+            header=header,
+            meta_version=meta_version,
+            session_live=session is not None,
+            session_given=token is not None,
+            strict=self._strict,
+        )
+        if way is Way.MODERN or way is Way.MODERN_LENIENT:
+            if isinstance(message, list):
+                return _refused(400, "the body must be one request or notification")
+            return await self._modern.serve(request, message, may_stream=may_stream, by_body=way is Way.MODERN_LENIENT)
+        if way is Way.HANDSHAKE:
+            assert isinstance(message, Frame)  # it has a method
+            return self._legacy.handshake(request, message)
+        if way is Way.SESSION:
+            assert session is not None
+            return await self._legacy.serve(request, session, message, may_stream=may_stream)
+        return _not_served(way, id_json(message.id) if isinstance(message, Frame) else b"")
+
+    def _session(self, request: Request, token: str) -> Session | None:
+        return None if "mcp-session-id" in request.repeated else self._sessions.find(token, request.principal)
+
+    def _other_verb(self, request: Request, takes: Accepts) -> Answer | Stream:
+        """GET and DELETE belong to sessions; without a sign of one, and in all other cases, only POST is allowed."""
+        header, token = request.headers.get("mcp-protocol-version"), request.headers.get("mcp-session-id")
+        if header is not None:
+            header = header.strip(" \t")
+        session = self._session(request, token) if token is not None else None
+        known_verb = request.method in {"GET", "DELETE"}
+        if not known_verb or (session is None and header not in LEGACY_VERSIONS and (header or token is None)):
+            refusal = _refused(405, f"{request.method} is not served here")
+            allowed = "POST" if known_verb else "POST, GET, DELETE"
+            return Answer(405, [*JSON_HEADERS, ("allow", allowed)], refusal.body)
+        way = classify(
+            method=None,
+            header=header,
+            meta_version=None,
+            session_live=session is not None,
+            session_given=token is not None,
+            strict=self._strict,
+        )
+        if way is not Way.SESSION or session is None or token is None:
+            return _not_served(way, b"")
+        if request.method == "DELETE":
+            self._sessions.end(token, session)
+            return Answer(200, NO_HEADERS, b"")
+        if not takes.sse:
+            return _refused(406, "Accept must list text/event-stream")
+        return self._listeners.open_legacy(session)
+
+
+def _refused(status: int, reason: str) -> Answer:
+    return Answer(status, JSON_HEADERS, error_body(b"", McpError(INVALID_REQUEST, reason)))
+
+
+def _not_served(way: Way, echo: bytes) -> Answer:
+    """The answer to a request that belongs to no session that lives."""
+    status, reason = {
+        Way.BAD_VERSION: (400, "unknown version in MCP-Protocol-Version"),
+        Way.UNKNOWN_SESSION: (404, "unknown or ended session; send initialize again"),
+    }.get(way, (400, "no session: send initialize first, or _meta of revision 2026-07-28"))
+    return Answer(status, JSON_HEADERS, error_body(echo, McpError(INVALID_REQUEST, reason)))

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Legacy sessions: ids that carry what was negotiated, and the little that one gateway remembers about each.
+
+An id is a signed token (HMAC-SHA256), so that any gateway process with the same secret, also one that was started
+later, serves the session. What is *not* in the token lives in this process only: the log level, running calls (a
+cancellation must reach the process that runs the call), open streams, and the ids that were ended by DELETE.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+if TYPE_CHECKING:
+    import trio
+
+    from gateway.mcp.calls import Outbox
+
+MAX_AGE_S: Final = 30 * 24 * 3600
+"""Seconds after which an id is stale. Long, because many clients never start again on their own."""
+MAX_REMEMBERED: Final = 4096
+"""Sessions whose state is kept per gateway; the one that was idle for longest goes first, never one in use."""
+MAX_REVOKED: Final = 16384
+"""Ended ids that are remembered per gateway; the oldest is forgotten first (its signature is then valid again)."""
+MAX_STREAMS: Final = 8
+"""GET streams of one session; a further one ends the oldest."""
+CLOCK_SLACK_S: Final = 300
+"""An id may come from this far in the future: another gateway's clock."""
+
+_PURPOSE: Final = b"greenroom mcp session 1\n"
+_MAC_BYTES: Final = hashlib.sha256().digest_size
+_MAX_LENGTH: Final = 512
+
+CAPABILITY_BITS: Final = (
+    ("roots",),
+    ("roots", "listChanged"),
+    ("sampling",),
+    ("sampling", "tools"),
+    ("sampling", "context"),
+    ("elicitation",),
+    ("elicitation", "form"),
+    ("elicitation", "url"),
+    ("tasks",),
+)
+"""Client capabilities that a token keeps, each as a path into the capabilities object; bit n is entry n."""
+
+
+class Claims(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What a session id says."""
+
+    revision: int
+    issued_at: int
+    """Seconds since 1970."""
+    nonce: bytes
+    """Makes the id unique."""
+    client: bytes
+    """Digest of the client's name and version."""
+    capabilities: int
+    """See `CAPABILITY_BITS`."""
+    principal: bytes
+    """Digest of who opened the session; others can't use it."""
+
+
+class Session:
+    """A live session as this process knows it."""
+
+    __slots__ = ("calls", "claims", "log_level", "revision", "streams")
+
+    def __init__(self, claims: Claims) -> None:
+        self.claims = claims
+        self.revision = claims.revision
+        self.log_level = ""
+        """Set by the client; '' = it has not asked for log messages."""
+        self.calls: dict[int | str, trio.CancelScope] = {}
+        """Request id -> its running call."""
+        self.streams: list[Outbox] = []
+        """Open GET streams, the newest last."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether something here would be lost with this object."""
+        return bool(self.calls or self.streams)
+
+    def declared(self, *path: str) -> bool:
+        """Whether the client declared a capability of `CAPABILITY_BITS`."""
+        return bool(self.claims.capabilities >> CAPABILITY_BITS.index(path) & 1)
+
+
+class Sessions:
+    """Makes, checks and ends session ids."""
+
+    def __init__(self, secret: bytes, now: Callable[[], float]) -> None:
+        self._key = secret
+        self._now = now
+        self._live: OrderedDict[str, Session] = OrderedDict()
+        self._revoked: OrderedDict[bytes, None] = OrderedDict()
+
+    def open(self, revision: int, *, client: object, capabilities: object, principal: str) -> str:
+        """A new session's id. `client` and `capabilities` are JSON values from the handshake."""
+        claims = Claims(
+            revision=revision,
+            issued_at=int(self._now()),
+            nonce=secrets.token_bytes(12),
+            client=_digest(msgspec.json.encode(client, order="deterministic")),
+            capabilities=_bits(capabilities),
+            principal=_digest(principal.encode()),
+        )
+        payload = msgspec.msgpack.encode(claims)
+        return base64.urlsafe_b64encode(payload + self._mac(payload)).decode().rstrip("=")
+
+    def find(self, token: str, principal: str) -> Session | None:
+        """The session of an id; None when it is forged, stale, ended or somebody else's."""
+        session = self._live.get(token)
+        if session is None:
+            claims = self._verify(token)
+            if claims is None or claims.nonce in self._revoked:
+                return None
+            session = self._live[token] = Session(claims)
+            self._forget_idle()
+        else:
+            self._live.move_to_end(token)
+        claims = session.claims
+        if not -CLOCK_SLACK_S <= self._now() - claims.issued_at <= MAX_AGE_S:
+            return None
+        return session if claims.principal == _digest(principal.encode()) else None
+
+    def end(self, token: str, session: Session) -> None:
+        """Revoke an id, cancel its calls and close its streams."""
+        self._live.pop(token, None)
+        self._revoked[session.claims.nonce] = None
+        if len(self._revoked) > MAX_REVOKED:
+            self._revoked.popitem(last=False)
+        for scope in list(session.calls.values()):
+            scope.cancel()
+        for stream in list(session.streams):
+            stream.finish()
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    @property
+    def revoked(self) -> int:
+        """Ended ids that are remembered."""
+        return len(self._revoked)
+
+    def _forget_idle(self) -> None:
+        if len(self._live) <= MAX_REMEMBERED:
+            return
+        for token, session in self._live.items():
+            if not session.busy:
+                del self._live[token]
+                return
+
+    def _verify(self, token: str) -> Claims | None:
+        if len(token) > _MAX_LENGTH:
+            return None
+        try:
+            data = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+        except (binascii.Error, ValueError):
+            return None
+        payload, mac = data[:-_MAC_BYTES], data[-_MAC_BYTES:]
+        if not hmac.compare_digest(mac, self._mac(payload)):
+            return None
+        # Several texts decode to the same bytes; only the one that was issued may pass.
+        if base64.urlsafe_b64encode(data).decode().rstrip("=") != token:
+            return None
+        try:
+            return msgspec.msgpack.decode(payload, type=Claims)
+        except msgspec.MsgspecError:
+            return None
+
+    def _mac(self, payload: bytes) -> bytes:
+        return hmac.digest(self._key, _PURPOSE + payload, "sha256")
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()[:8] if data else b""
+
+
+def _bits(capabilities: Any) -> int:  # noqa: ANN401 - a JSON value
+    bits = 0
+    for number, path in enumerate(CAPABILITY_BITS):
+        value = capabilities
+        for name in path:
+            value = value.get(name) if isinstance(value, dict) else None
+        # An empty object declares a capability; `false` and null do not.
+        if value is not None and value is not False:
+            bits |= 1 << number
+    return bits

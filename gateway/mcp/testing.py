@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""For tests of the protocol and of what calls it: a backend whose tools are plain functions, and requests by the rules.
+
+Nothing here opens a socket. A request is right unless the test changes it, so that each test shows just its own fault.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from actors.errors import UnknownToolError
+from actors.messages import Shape, ToolCall, ToolDescriptor, ToolItem, ToolResult
+from actors.settings import Settings
+from gateway.mcp.eras import MODERN_VERSION
+from gateway.mcp.headers import NAME_FIELDS
+from gateway.mcp.protocol import DEFAULT_PAGE_SIZE, Protocol
+from gateway.types import Answer, Request, Stream
+
+OnItem = Callable[[ToolItem], object] | None
+Tool = Callable[[ToolCall, OnItem], Awaitable[ToolResult]]
+
+SECRET: Final = b"a secret of 32 bytes for testing"
+CLIENT: Final = {"name": "test", "version": "1"}
+META: Final[dict[str, Any]] = {
+    "io.modelcontextprotocol/protocolVersion": MODERN_VERSION,
+    "io.modelcontextprotocol/clientCapabilities": {},
+    "io.modelcontextprotocol/clientInfo": CLIENT,
+}
+HEADERS: Final = {
+    "host": "127.0.0.1:8000",
+    "content-type": "application/json",
+    "accept": "application/json, text/event-stream",
+}
+
+
+def descriptor(name: str, **fields: Any) -> ToolDescriptor:  # noqa: ANN401 - fields of the Struct
+    """A tool; `fields` override."""
+    given: dict[str, Any] = {
+        "title": name.title(),
+        "description": f"The tool {name}.",
+        "category": "test",
+        "runtime": "general",
+        "pool": "general",
+        "input_schema": b'{"type":"object","properties":{"text":{"type":"string"}}}',
+    }
+    return ToolDescriptor(name=name, **(given | fields))
+
+
+def result(value: object, shape: Shape = "text", **fields: Any) -> ToolResult:  # noqa: ANN401 - as above
+    """What a tool answers."""
+    given: dict[str, Any] = {"runtime": "general", "duration_ms": 0.5}
+    return ToolResult(value=msgspec.json.encode(value), shape=shape, **(given | fields))
+
+
+async def echo(call: ToolCall, _on_item: OnItem) -> ToolResult:
+    """A tool that answers with the JSON of its arguments, as text."""
+    return result(call.arguments.decode())
+
+
+class ScriptedCatalogue:
+    """A list of tools with a version."""
+
+    def __init__(self, tools: list[ToolDescriptor], version: int) -> None:
+        self.tools = sorted(tools, key=lambda tool: tool.name)
+        self.version = version
+        self._by_name = {tool.name: tool for tool in tools}
+
+    def get(self, name: str) -> ToolDescriptor | None:
+        """One tool."""
+        return self._by_name.get(name)
+
+
+class ScriptedBackend:
+    """Runs tools in the caller's task. `calls` records what arrived."""
+
+    def __init__(
+        self, tools: Mapping[str, Tool] | None = None, descriptors: list[ToolDescriptor] | None = None
+    ) -> None:
+        self._tools = {"echo": echo} if tools is None else dict(tools)
+        self.calls: list[ToolCall] = []
+        self.catalogue = ScriptedCatalogue(descriptors or [descriptor(name) for name in self._tools], 1)
+
+    def replace(self, descriptors: list[ToolDescriptor]) -> None:
+        """Offer another list of tools."""
+        self.catalogue = ScriptedCatalogue(descriptors, self.catalogue.version + 1)
+
+    async def call(
+        self,
+        call: ToolCall,
+        *,
+        timeout_s: float,  # noqa: ARG002 - part of the interface
+        on_item: OnItem = None,
+    ) -> ToolResult:
+        """Run a tool."""
+        self.calls.append(call)
+        tool = self._tools.get(call.name)
+        if tool is None:
+            raise UnknownToolError(f"there is no tool {call.name!r}")
+        return await tool(call, on_item)
+
+
+def protocol(
+    backend: ScriptedBackend | None = None, settings: Settings | None = None, *, page_size: int = DEFAULT_PAGE_SIZE
+) -> Protocol:
+    """A protocol with fixed name, secret and call ids."""
+    numbers = itertools.count(1)
+    return Protocol(
+        settings if settings is not None else Settings(),
+        backend if backend is not None else ScriptedBackend(),
+        server_name="greenroom",
+        version="1.2.3",
+        session_secret=SECRET,
+        new_call_id=lambda: f"call-{next(numbers)}",
+        page_size=page_size,
+    )
+
+
+def post(body: object, headers: Mapping[str, str | None] | None = None, **fields: Any) -> Request:  # noqa: ANN401
+    """A POST of a JSON value (or of bytes as they are). A header that is None is left out."""
+    data = body if isinstance(body, bytes) else msgspec.json.encode(body)
+    merged = {**HEADERS, **(headers or {})}
+    return Request("POST", {name: value for name, value in merged.items() if value is not None}, data, **fields)
+
+
+def modern(
+    method: str,
+    params: Mapping[str, object] | None = None,
+    headers: Mapping[str, str | None] | None = None,
+    *,
+    id: object = 1,  # noqa: A002 - the protocol's word
+    meta: Mapping[str, object] | None = None,
+    **fields: Any,  # noqa: ANN401
+) -> Request:
+    """A request of revision 2026-07-28, right in all its parts but those given."""
+    given = {"_meta": {**META, **(meta or {})}, **(params or {})}
+    routing: dict[str, str | None] = {"mcp-protocol-version": MODERN_VERSION, "mcp-method": method}
+    name = given.get(NAME_FIELDS.get(method, ""))
+    if isinstance(name, str):
+        routing["mcp-name"] = name
+    body = {"jsonrpc": "2.0", "id": id, "method": method, "params": given}
+    return post(body, routing | dict(headers or {}), **fields)
+
+
+def legacy(
+    method: str,
+    params: Mapping[str, object] | None = None,
+    headers: Mapping[str, str | None] | None = None,
+    *,
+    id: object = 1,  # noqa: A002
+    **fields: Any,  # noqa: ANN401
+) -> Request:
+    """A request of a handshake revision; `headers` are those of the session. With `id=None`: a notification."""
+    body: dict[str, object] = {"jsonrpc": "2.0", "method": method}
+    if id is not None:
+        body["id"] = id
+    if params is not None:
+        body["params"] = params
+    return post(body, headers, **fields)
+
+
+async def open_session(endpoint: Protocol, version: str, **fields: Any) -> dict[str, str | None]:  # noqa: ANN401
+    """Make the handshake; the headers for requests in the session."""
+    params = {"protocolVersion": version, "capabilities": {}, "clientInfo": CLIENT}
+    answer = await endpoint.handle(legacy("initialize", params, **fields))
+    return {"mcp-session-id": dict(answer.headers)["mcp-session-id"], "mcp-protocol-version": version}
+
+
+def said(answer: Answer | Stream) -> Any:  # noqa: ANN401 - JSON
+    """The JSON of a complete answer."""
+    assert isinstance(answer, Answer)
+    return msgspec.json.decode(answer.body)
+
+
+def messages(frames: bytes) -> list[Any]:
+    """The JSON-RPC messages in a piece of an SSE stream; comments are left out."""
+    found = []
+    for event in frames.split(b"\n\n"):
+        data = [line.removeprefix(b"data: ") for line in event.split(b"\n") if line.startswith(b"data: ")]
+        if data:
+            found.append(msgspec.json.decode(b"\n".join(data)))
+    return found
+
+
+async def drain(answer: Answer | Stream) -> list[Any]:
+    """All messages of a stream that ends."""
+    assert isinstance(answer, Stream)
+    return [message async for frames in answer.events for message in messages(frames)]

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""`tools/list` and `tools/call`, for all revisions.
+
+A call takes one of two ways. *Directly*, in the task of its request, when nothing but the result will be sent: the hot
+path. As a *live call*, in a task of its own, when notifications were asked for or the tool may take so long that the
+answer must become a stream. Which tools are quick is learned: one that was quick `QUICK_CALLS` times in a row is run
+directly until it is slow once. (The call that shows it to be slow is answered without keep-alives.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import msgspec
+import trio
+
+from actors.errors import MCPServerError, UnknownToolError, code_of
+from actors.messages import LogItem, Progress, ToolCall, ToolDescriptor, ToolItem
+from gateway.mcp.calls import STREAM_AFTER_S, LiveCall
+from gateway.mcp.eras import E
+from gateway.mcp.exchange import CatalogueView, Core, Exchange
+from gateway.mcp.headers import ParamRule, param_rules
+from gateway.mcp.jsonrpc import INVALID_PARAMS, McpError, is_id, params_as
+from gateway.mcp.paging import Pages
+from gateway.mcp.shaping import LOG_LEVELS
+from gateway.types import Answer, Stream
+
+TOOLS_TTL_MS: Final = 10_000
+"""Milliseconds that a client may keep a page of `tools/list` without asking."""
+QUICK_S: Final = 1.0
+"""A call is quick when it takes less, in seconds."""
+QUICK_CALLS: Final = 16
+"""Quick calls in a row that make a tool a quick one."""
+NOTHING_ASKED: Final = ""
+"""No log level."""
+
+
+class ListParams(msgspec.Struct):
+    """Params of all list methods."""
+
+    cursor: str | None = None
+
+
+_list_params = msgspec.json.Decoder(ListParams)
+
+
+class ToolMethods:
+    """The handlers, with what they remember of the catalogue."""
+
+    def __init__(self, core: Core, page_size: int) -> None:
+        self._core = core
+        self._pages = Pages(core.secret, page_size)
+        self._catalogue: CatalogueView | None = None
+        self._version = -1
+        self._shown: list[ToolDescriptor] = []
+        self._lists: dict[tuple[int, int], bytes] = {}
+        self._rules: dict[str, tuple[ParamRule, ...]] = {}
+        self._quick: dict[str, int] = {}
+
+    def param_rules(self, name: object) -> tuple[ParamRule, ...]:
+        """The header rules of a tool; none for a tool that does not exist."""
+        catalogue = self._current()
+        try:
+            return self._rules[name]  # type: ignore[index]
+        except (KeyError, TypeError):
+            tool = catalogue.get(name) if isinstance(name, str) else None
+            if tool is None:
+                return ()
+            rules = self._rules[tool.name] = param_rules(tool.input_schema)
+            return rules
+
+    async def list(self, x: Exchange) -> bytes:
+        """Handler of `tools/list`."""
+        cursor = params_as(x.body, _list_params).cursor
+        self._current()
+        start, end = self._pages.bounds([tool.name for tool in self._shown] if cursor else [], cursor)
+        key = (x.revision, start)
+        page = self._lists.get(key)
+        if page is None:
+            tools = self._shown[start:end]
+            more = self._pages.cursor(tools[-1].name) if end < len(self._shown) else None
+            page = self._lists[key] = self._core.shapers[x.revision].tool_list(tools, more, ttl_ms=TOOLS_TTL_MS)
+        return page
+
+    async def call(self, x: Exchange) -> bytes | Answer | Stream:
+        """Handler of `tools/call`."""
+        params = x.frame.params
+        name = params.name if params is not None else None
+        if type(name) is not str or params is None:
+            raise McpError(INVALID_PARAMS, "params.name must be the name of a tool")
+        tool = self._current().get(name)
+        token, level = _wanted(x)
+        call = ToolCall(
+            name=name,
+            arguments=_arguments(bytes(params.arguments)),
+            call_id=self._core.new_call_id(),
+            progress=token is not None and x.may_stream,
+            log_level=level if x.may_stream else NOTHING_ASKED,
+            principal=x.principal,
+        )
+        if tool is not None and (call.progress or call.log_level):
+            return await self._live(x, tool, call, token)
+        if tool is None or tool.broken:
+            # The backend knows why: no such tool, or one that can't be called at the moment.
+            return await self._run(x, call, tool)
+        if tool.timeout_s <= STREAM_AFTER_S or not x.may_stream or self._quick.get(name, 0) >= QUICK_CALLS:
+            return await self._direct(x, tool, call)
+        return await self._live(x, tool, call, None)
+
+    async def _direct(self, x: Exchange, tool: ToolDescriptor, call: ToolCall) -> bytes | Answer:
+        """Run a call in the task of its request."""
+        if x.session is None:
+            return await self._run(x, call, tool)
+        # A client that leaves does not cancel: the shield keeps the call until it ends or is cancelled by its id.
+        scope = trio.CancelScope(shield=True)
+        calls, core, id_ = x.session.calls, self._core, x.frame.id
+        calls[id_] = scope
+        core.shielded.add(scope)
+        try:
+            with scope:
+                return await self._run(x, call, tool)
+        finally:
+            core.shielded.discard(scope)
+            if calls.get(id_) is scope:
+                del calls[id_]
+        return core.cancelled(x.id_json)
+
+    async def _live(self, x: Exchange, tool: ToolDescriptor, call: ToolCall, token: object) -> Answer | Stream:
+        """Run a call in a task of its own."""
+        core, session, id_ = self._core, x.session, x.frame.id
+        if core.nursery is None:
+            raise RuntimeError("Protocol.running() must be entered before calls are handled")
+        live = LiveCall(cancel_on_close=session is None)
+        on_item = self._forwarder(live, x.revision, token, call.log_level)
+
+        async def work() -> Answer:
+            said = await core.respond(x, partial(self._run, call=call, tool=tool, on_item=on_item))
+            assert isinstance(said, Answer)  # `_run` returns bytes
+            return said
+
+        async def task() -> None:
+            try:
+                await live.run(work)
+            finally:
+                if session is not None and session.calls.get(id_) is live.scope:
+                    del session.calls[id_]
+
+        if session is not None:
+            session.calls[id_] = live.scope
+        core.nursery.start_soon(task, name=f"call {call.name}")
+        answer = await live.answer()
+        return answer if answer is not None else core.cancelled(x.id_json)
+
+    def _forwarder(self, live: LiveCall, revision: int, token: object, level: str) -> Callable[[ToolItem], None] | None:
+        """What turns items of the tool into notifications of the request; None when none is wanted."""
+        if token is None and not level:
+            return None
+        shaper = self._core.shapers[revision]
+        at_least = LOG_LEVELS.get(level, len(LOG_LEVELS))
+        last = float("-inf")
+
+        def forward(item: ToolItem) -> None:
+            nonlocal last
+            if isinstance(item, Progress):
+                # The protocol wants progress to increase; a tool that repeats itself is not worth an error.
+                if token is not None and item.progress > last:
+                    last = item.progress
+                    live.notify(shaper.progress(item, token))
+            elif isinstance(item, LogItem) and LOG_LEVELS.get(item.level, -1) >= at_least:
+                live.notify(shaper.log(item))
+
+        return forward
+
+    async def _run(
+        self,
+        x: Exchange,
+        call: ToolCall,
+        tool: ToolDescriptor | None,
+        on_item: Callable[[ToolItem], None] | None = None,
+    ) -> bytes:
+        """Call the backend; the JSON of the result, also of a call that failed."""
+        timeout_s = tool.timeout_s if tool is not None else self._core.settings.runtimes.general.timeout
+        started = trio.current_time()
+        quick = False
+        try:
+            result = await self._core.backend.call(call, timeout_s=timeout_s, on_item=on_item)
+            quick = trio.current_time() - started < QUICK_S
+            return self._core.shapers[x.revision].tool_result(result)
+        except UnknownToolError as error:
+            raise McpError(INVALID_PARAMS, f"Unknown tool: {error.message}") from None
+        except MCPServerError as error:
+            took = trio.current_time() - started
+            quick = took < QUICK_S
+            return self._core.shapers[x.revision].tool_error(
+                error.message,
+                code=code_of(error),
+                retryable=error.retryable,
+                runtime=tool.runtime if tool is not None else None,
+                duration_ms=took * 1000,
+            )
+        finally:
+            if tool is not None:
+                self._quick[tool.name] = self._quick.get(tool.name, 0) + 1 if quick else 0
+
+    def _current(self) -> CatalogueView:
+        """The catalogue; what was derived from an older one is dropped."""
+        catalogue = self._core.backend.catalogue
+        if catalogue is not self._catalogue or catalogue.version != self._version:
+            self._catalogue, self._version = catalogue, catalogue.version
+            self._shown = [tool for tool in catalogue.tools if not tool.broken]
+            self._lists.clear()
+            self._rules.clear()
+            self._quick.clear()
+        return catalogue
+
+
+def _wanted(x: Exchange) -> tuple[object, str]:
+    """Progress token (None: no progress) and log level ('': no log) of a call."""
+    meta = x.frame.params.meta if x.frame.params is not None else None
+    level = x.session.log_level if x.session is not None else NOTHING_ASKED
+    if meta is None:
+        return None, level
+    token = meta.progress_token
+    if token is not None and not is_id(token):
+        raise McpError(INVALID_PARAMS, "_meta.progressToken must be a string or an integer")
+    if x.revision == E and meta.log_level is not msgspec.UNSET:
+        level = check_level(meta.log_level)
+    return token, level
+
+
+def check_level(level: object) -> str:
+    """A log level, or INVALID_PARAMS."""
+    if not isinstance(level, str) or level not in LOG_LEVELS:
+        raise McpError(INVALID_PARAMS, f"log level must be one of {', '.join(LOG_LEVELS)}")
+    return level
+
+
+def _arguments(raw: bytes) -> bytes:
+    """The arguments of a call as a JSON object."""
+    if raw[:1] == b"{":
+        return raw
+    if raw in {b"", b"null"}:
+        return b"{}"
+    raise McpError(INVALID_PARAMS, "params.arguments must be an object")

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""All that goes out fits the official JSON Schema of its revision.
+
+The schemas are not ours to ship. They are looked for in the folder that GREENROOM_MCP_SCHEMAS names, else in
+`shared/reference/mcp-schema` beside the repository; without them these tests are skipped.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import msgspec
+import pytest
+
+from actors.errors import BusyError
+from actors.messages import LogItem, Progress, ToolAnnotations, ToolCall, ToolResult
+from gateway.mcp.testing import (
+    CLIENT,
+    OnItem,
+    ScriptedBackend,
+    descriptor,
+    drain,
+    legacy,
+    messages,
+    modern,
+    open_session,
+    protocol,
+    result,
+    said,
+)
+from gateway.types import Request, Stream
+
+_BESIDE = Path(__file__).resolve().parents[2].parent / "shared" / "reference" / "mcp-schema"
+FOLDER = Path(os.environ.get("GREENROOM_MCP_SCHEMAS", str(_BESIDE)))
+
+pytestmark = pytest.mark.skipif(
+    not (FOLDER / "2026-07-28.json").is_file(), reason="no MCP schemas; set GREENROOM_MCP_SCHEMAS to their folder"
+)
+
+LEGACY = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]
+MODERN = "2026-07-28"
+VALUES: dict[str, ToolResult] = {
+    "text": result("plain ü\n"),
+    "object": result({"a": 1}, "object"),
+    "wrapped": result([1, 2], "wrapped"),
+    "error": result("it failed", is_error=True),
+    "content": result(
+        [
+            {"type": "text", "text": "t", "annotations": {"priority": 1, "lastModified": "2025-01-01T00:00:00Z"}},
+            {"type": "image", "data": "QQ==", "mimeType": "image/png"},
+            {"type": "audio", "data": "QQ==", "mimeType": "audio/wav"},
+            {"type": "resource", "resource": {"uri": "file:///a", "text": "x"}},
+            {"type": "resource_link", "uri": "file:///a", "name": "a", "icons": [{"src": "file:///i.png"}]},
+        ],
+        "content",
+    ),
+}
+
+
+@lru_cache(maxsize=64)
+def validator(version: str, name: str) -> Any:
+    schema = msgspec.json.decode((FOLDER / f"{version}.json").read_bytes())
+    section = "$defs" if "$defs" in schema else "definitions"
+    kind = jsonschema.validators.validator_for(schema)
+    # Draft 7 ignores what stands beside a `$ref`, so the root must hold nothing but the definitions.
+    return kind({"$ref": f"#/{section}/{name}", section: schema[section]})
+
+
+def check(version: str, name: str, message: object) -> None:
+    validator(version, name).validate(message)
+
+
+async def tool(call: ToolCall, on_item: OnItem) -> ToolResult:
+    if call.name == "busy":
+        raise BusyError("too many calls")
+    if on_item is not None:
+        on_item(Progress(progress=1.0, total=2.0, message="half"))
+        on_item(LogItem(level="info", data=b'{"a":1}', logger="x"))
+    return VALUES[call.name]
+
+
+def backend() -> ScriptedBackend:
+    given = ScriptedBackend(dict.fromkeys([*VALUES, "busy"], tool))
+    given.replace(
+        [
+            descriptor(
+                name,
+                output_schema=b'{"type":"object"}' if name == "object" else None,
+                annotations=ToolAnnotations(title="T", read_only_hint=True),
+            )
+            for name in [*VALUES, "busy"]
+        ]
+    )
+    return given
+
+
+def test_the_schemas_can_fail() -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        check(MODERN, "CallToolResult", {"content": []})
+    with pytest.raises(jsonschema.ValidationError):
+        check("2024-11-05", "CallToolResult", {"content": [{"type": "audio", "data": "QQ==", "mimeType": "a/b"}]})
+
+
+@pytest.mark.parametrize("version", LEGACY)
+async def test_a_legacy_session_speaks_its_schema(version: str) -> None:
+    response = "JSONRPCResultResponse" if version == "2025-11-25" else "JSONRPCResponse"
+    error = "JSONRPCErrorResponse" if version == "2025-11-25" else "JSONRPCError"
+    endpoint = protocol(backend(), page_size=4)
+    async with endpoint.running():
+        params = {"protocolVersion": version, "capabilities": {}, "clientInfo": CLIENT}
+        hello = said(await endpoint.handle(legacy("initialize", params)))
+        check(version, response, hello)
+        check(version, "InitializeResult", hello["result"])
+        session = await open_session(endpoint, version)
+        page = said(await endpoint.handle(legacy("tools/list", headers=session)))["result"]
+        assert "nextCursor" in page
+        check(version, "ListToolsResult", page)
+        check(version, "EmptyResult", said(await endpoint.handle(legacy("ping", headers=session)))["result"])
+        await endpoint.handle(legacy("logging/setLevel", {"level": "debug"}, session))
+        for name in VALUES:
+            call = legacy("tools/call", {"name": name, "_meta": {"progressToken": "p"}}, session)
+            progress, log, last = await drain(await endpoint.handle(call))
+            check(version, "ProgressNotification", progress)
+            check(version, "LoggingMessageNotification", log)
+            check(version, response, last)
+            check(version, "CallToolResult", last["result"])
+        failed = said(await endpoint.handle(legacy("tools/call", {"name": "busy"}, session)))
+        check(version, "CallToolResult", failed["result"])
+        check(version, error, said(await endpoint.handle(legacy("nope", headers=session))))
+        headers = {**legacy("x", headers=session).headers, "accept": "text/event-stream"}
+        stream = await endpoint.handle(Request("GET", headers))
+        assert isinstance(stream, Stream)
+        endpoint.tools_changed()
+        (changed,) = messages(await anext(aiter(stream.events)))
+        check(version, "ToolListChangedNotification", changed)
+
+
+async def test_the_modern_revision_speaks_its_schema() -> None:
+    endpoint = protocol(backend(), page_size=4)
+    async with endpoint.running():
+        found = said(await endpoint.handle(modern("server/discover")))
+        check(MODERN, "DiscoverResultResponse", found)
+        check(MODERN, "ListToolsResultResponse", said(await endpoint.handle(modern("tools/list"))))
+        for name in VALUES:
+            meta = {"progressToken": 1, "io.modelcontextprotocol/logLevel": "debug"}
+            progress, log, last = await drain(await endpoint.handle(modern("tools/call", {"name": name}, meta=meta)))
+            check(MODERN, "ProgressNotification", progress)
+            check(MODERN, "LoggingMessageNotification", log)
+            check(MODERN, "CallToolResultResponse", last)
+            check(MODERN, "CallToolResult", last["result"])
+        failed = said(await endpoint.handle(modern("tools/call", {"name": "busy"})))
+        check(MODERN, "CallToolResult", failed["result"])
+
+
+@pytest.mark.parametrize(
+    ("name", "request_"),
+    [
+        ("MethodNotFoundError", modern("nope")),
+        ("InvalidParamsError", modern("tools/call", {"name": "nope"})),
+        ("HeaderMismatchError", modern("tools/list", headers={"mcp-method": "x"})),
+        (
+            "UnsupportedProtocolVersionError",
+            modern(
+                "tools/list",
+                headers={"mcp-protocol-version": "v9"},
+                meta={"io.modelcontextprotocol/protocolVersion": "v9"},
+            ),
+        ),
+    ],
+)
+async def test_modern_errors_speak_their_schema(name: str, request_: Request) -> None:
+    error = said(await protocol(backend()).handle(request_))
+    check(MODERN, "JSONRPCErrorResponse", error)
+    check(MODERN, name, error if name in {"HeaderMismatchError", "UnsupportedProtocolVersionError"} else error["error"])
+
+
+async def test_a_listen_speaks_its_schema() -> None:
+    endpoint = protocol(backend())
+    async with endpoint.running():
+        wanted = {"notifications": {"toolsListChanged": True}}
+        answer = await endpoint.handle(modern("subscriptions/listen", wanted))
+        endpoint.tools_changed()
+    acknowledged, changed, end = await drain(answer)
+    check(MODERN, "SubscriptionsAcknowledgedNotification", acknowledged)
+    check(MODERN, "ToolListChangedNotification", changed)
+    check(MODERN, "SubscriptionsListenResultResponse", end)
