@@ -9,8 +9,8 @@ An actor's module has a `main` that the child process awaits:
             actor.ready()
             await actor.stopping.wait()
 
-The beat comes from the actor's own loop, never from a thread: a loop that is blocked is not alive. When the connection to
-the root ends, so does the actor.
+The beat comes from the actor's own loop, never from a thread: a loop that is blocked is not alive. When the
+connection to the root ends, so does the actor.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ class Actor:
         self._control: Channel | None = None
         self._directory_came = trio.Event()
         self._socket = ""
+        self._call_ended = trio.Event()
 
     @property
     def name(self) -> str:
@@ -129,6 +130,8 @@ class Actor:
         except Exception:
             self.errors_total += 1
             raise
+        finally:
+            self._call_ended.set()
 
     def post_to_all(self, value: msgspec.Struct) -> None:
         """Send a one-way event to every connected caller."""
@@ -205,7 +208,8 @@ class Actor:
         """Wait until no call from others is open, for as long as the root allows."""
         with trio.move_on_after(self.grace_s):
             while self.open_calls:
-                await trio.sleep(0.01)
+                await self._call_ended.wait()
+                self._call_ended = trio.Event()
 
 
 @asynccontextmanager

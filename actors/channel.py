@@ -3,11 +3,12 @@
 
 On the wire each frame is a length (4 bytes, big endian) and one msgpack value of `actors.messages.Frame`. Promises:
 
-* A call ends exactly once: with its reply, a typed error, its deadline, or `ActorDiedError` as soon as the connection ends.
+* A call ends exactly once: with its reply, a typed error, its deadline, or `ActorDiedError` as soon as the connection
+  ends.
 * Cancelling the task that waits for a call, or its deadline, cancels the handler on the other side.
 * Inside a call the callee may send items (progress) and ask the caller (elicitation); both end with the call.
-* All that waits is bounded: open calls in each direction (`BusyError` beyond), bytes queued for a slow reader, the size of
-  a frame (checked before memory is taken for it), and the time that a peer may take to read or to say hello.
+* All that waits is bounded: open calls in each direction (`BusyError` beyond), bytes queued for a slow reader, the
+  size of a frame (checked before memory is taken for it), and the time that a peer may take to read or to say hello.
 * A bad frame ends this connection with a reason; nothing else.
 
 It does not promise order between different calls, and it retries nothing.
@@ -434,7 +435,7 @@ class Channel:
             self._start(frame)  # type: ignore[arg-type]
         elif kind is Event:
             if self._on_event is not None:
-                self._on_event(frame.body)  # type: ignore[union-attr, arg-type]
+                self._on_event(frame.body)  # type: ignore[union-attr]
         else:
             self._dispatch_rare(frame)
 

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The way to a tool: which process runs it, and what happens when that process dies. For the gateway, the router, the CLI.
+"""The way to a tool: which process runs it, and what happens when that process dies. For the gateway, the router, the
+CLI.
 
 A `ToolClient` keeps a copy of the router's catalogue and sends a call straight to the least busy ready process of the
 tool's pool; the pool enforces its own bound. Tools that have a limit for the whole system are carried by the router,
-which alone can count them. While no process is ready, calls are held (bounded) up to their deadline. A call that had not
-left yet is sent to the next process; one that was running is repeated once, elsewhere, if the tool is `retry_safe`; any
-other ends as `OutcomeUnknownError`. When the router is dead, direct calls go on by the last catalogue.
+which alone can count them. While no process is ready, calls are held (bounded) up to their deadline. A call that had
+not left yet is sent to the next process; one that was running is repeated once, elsewhere, if the tool is
+`retry_safe`; any other ends as `OutcomeUnknownError`. When the router is dead, direct calls go on by the last
+catalogue.
 """
 
 from __future__ import annotations
@@ -23,10 +25,11 @@ from actors.errors import (
     DeadlineExceededError,
     OutcomeUnknownError,
     RuntimeUnavailableError,
+    UnavailableError,
     UnknownToolError,
 )
 from actors.messages import Catalogue, DirectoryEntry, State, ToolCall, ToolDescriptor, ToolResult
-from actors.p2p.names import P2P_TOOLS
+from actors.p2p_names import P2P_TOOLS
 from actors.peers import Peers
 
 ROUTER = "router"
@@ -49,10 +52,9 @@ class CatalogueView:
         """The tool of this name."""
         return self._by_name.get(name)
 
-    def nearest(self, name: str) -> str | None:
-        """The known name that is most like this one."""
-        matches = difflib.get_close_matches(name, self._by_name, n=1)
-        return matches[0] if matches else None
+    def nearest(self, name: str) -> list[str]:
+        """The known names that are most like this one, best first."""
+        return difflib.get_close_matches(name, self._by_name, n=3)
 
 
 def actor_of(tool: ToolDescriptor) -> str:
@@ -72,7 +74,8 @@ class ToolClient:
         carry: bool = False,
         on_catalogue: Callable[[CatalogueView], None] | None = None,
     ) -> None:
-        """`carry` sends every call through the router; the router itself never does. `on_catalogue` hears of changes."""
+        """`carry` sends every call through the router; the router itself never does. `on_catalogue` hears of
+        changes."""
         self.catalogue = CatalogueView(Catalogue(tools=[]))
         self._peers = peers
         self._max_held = max_held_calls
@@ -124,18 +127,18 @@ class ToolClient:
     # --- calls -----------------------------------------------------------------------------------------------------
 
     def find(self, name: str) -> ToolDescriptor:
-        """The tool of this name. Raises `UnknownToolError` with the nearest name, or `RuntimeUnavailableError` when it
-        is known but can't be called."""
+        """The tool of this name. Raises `UnknownToolError` with the nearest name, `UnavailableError` when it is
+        broken, or `RuntimeUnavailableError` when the actor that has it is off."""
         tool = self.catalogue.get(name)
         if tool is None and name in P2P_TOOLS:
             base = P2P_TOOLS[name]
             raise RuntimeUnavailableError(_why_off(base, self._peers.processes(base), name), tool=name)
         if tool is None:
             nearest = self.catalogue.nearest(name)
-            hint = f"; did you mean {nearest!r}?" if nearest else ""
-            raise UnknownToolError(f"there is no tool {name!r}{hint}", tool=name)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            raise UnknownToolError(f"there is no tool {name!r}{hint}", tool=name, nearest=nearest)
         if tool.broken:
-            raise RuntimeUnavailableError(f"tool {name} can't be called: {tool.broken}", tool=name)
+            raise UnavailableError(f"tool {name} can't be called: {tool.broken}", tool=name)
         return tool
 
     async def call(
@@ -180,8 +183,8 @@ class ToolClient:
                     died = error
                     continue
                 raise OutcomeUnknownError(
-                    f"the process that ran {call.name} ({error.actor}) ended before it answered; the call may or may not "
-                    "have taken effect: check before you repeat it",
+                    f"the process that ran {call.name} ({error.actor}) ended before it answered; the call may or may "
+                    "not have taken effect: check before you repeat it",
                     tool=call.name,
                 ) from None
             finally:

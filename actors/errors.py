@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The errors that cross a border: what a caller of a tool or an actor may have to handle.
 
-Each has a stable `code`, says whether the same request may succeed later (`retryable`), and keeps what a program needs in
-fields. The message says what happened and what to do. `to_info` and `from_info` carry them over a channel; an exception
-of any other type is never shown to a caller in full (it may hold secrets): it becomes `INTERNAL`.
+Each has a stable `code`, says whether the same request may succeed later (`retryable`), and keeps what a program
+needs in fields. The message says what happened and what to do. `to_info` and `from_info` carry them over a channel;
+an exception of any other type is never shown to a caller in full (it may hold secrets): it becomes `INTERNAL`.
 """
 
 from __future__ import annotations

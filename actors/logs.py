@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Logs of one actor process: one JSON line per event on stderr, which is a pipe to the root.
 
-Fields (the seed's, then ours): timestamp (UTC, ms), level, event, actor, incarnation, pid, runtime, tool, duration_ms, status.
-A line is one write. The pipe never blocks the actor: when it is full the line is dropped and counted, and the next line that
-gets through says how many were. Values of keys that look like secrets are masked.
+Fields (the seed's, then ours): timestamp (UTC, ms), level, event, actor, incarnation, pid, runtime, tool,
+duration_ms, status. A line is one write. The pipe never blocks the actor: when it is full the line is dropped and
+counted, and the next line that gets through says how many were. Values of keys that look like secrets are masked.
 
 Executions of tools are the hot path: their lines are gathered and written together, at most 50 ms later.
 """
@@ -78,7 +78,8 @@ def timestamp() -> str:
 
 
 def setup(actor: str, incarnation: int, level: str, *, fd: int = 2) -> None:
-    """Configure logging for this process. A pipe is made non-blocking; a terminal, which others share, is left alone."""
+    """Configure logging for this process. A pipe is made non-blocking; a terminal, which others share, is left
+    alone."""
     _sink.fd = fd
     _sink.identity = {"actor": actor, "incarnation": incarnation, "pid": os.getpid()}
     _sink.info_enabled = _LEVELS[level] <= _LEVELS["INFO"]

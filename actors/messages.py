@@ -8,8 +8,8 @@ Three planes use it:
 * `ControlMessage`: between the root and an actor, as one-way events on the control socket.
 * the values of calls (`ToolCall`, `ToolResult`, `Catalogue`, ...), named beside the method that carries them.
 
-Values are msgspec Structs in msgpack. Frames are arrays (they are the hot path), all others are maps. Unknown fields are
-refused everywhere, so two versions never misread each other; `PROTOCOL_VERSION` is compared in the first frame.
+Values are msgspec Structs in msgpack. Frames are arrays (they are the hot path), all others are maps. Unknown fields
+are refused everywhere, so two versions never misread each other; `PROTOCOL_VERSION` is compared in the first frame.
 """
 
 from __future__ import annotations

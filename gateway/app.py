@@ -143,7 +143,6 @@ def respond(answer: Answer | Stream) -> Response:
         headers = wire.stream_headers(answer.headers)
         wire.check_headers(headers)
         response = Response(_frames(answer), status=answer.status)
-        response.timeout = None
     del response.headers["content-type"]
     for name, value in headers:
         response.headers.add(name, value)

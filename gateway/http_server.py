@@ -66,7 +66,7 @@ class HypercornWay:
     async def run(self, ready: trio.Event) -> None:
         """Start the application, set `ready`, and keep its lifespan until cancelled.
 
-        Raises StartupError or what the start raised, in a group. The end is a cancellation: there is no shutdown phase.
+        Raises StartupError, in a group; the log has the cause. The end is a cancellation: there is no shutdown phase.
         """
         async with trio.open_nursery() as nursery:
             await nursery.start(self._lifespan.handle_lifespan)
@@ -74,7 +74,7 @@ class HypercornWay:
                 await self._lifespan.wait_for_startup()
             except trio.BrokenResourceError as error:
                 raise StartupError("the application ended during its start") from error
-            if not self._lifespan.supported:
+            if self._lifespan.shutdown.is_set():  # it ended, with or without saying so
                 raise StartupError("the application failed to start; the log has the reason")
             ready.set()
             await self._lifespan.shutdown.wait()  # set when the lifespan ends; we never ask it to

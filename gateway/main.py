@@ -36,7 +36,8 @@ def _tree_status(actor: Actor) -> tuple[bool, list[DirectoryEntry], int]:
 
 async def main(boot: Boot) -> None:
     """The gateway's life: serve once the tools are known, drain when told to stop."""
-    assert boot.listen_fd is not None, "a gateway is given its listening socket"
+    listener = boot.listen_fd
+    assert listener is not None, "a gateway is given its listening socket"
     async with open_actor(boot) as actor:
         settings = actor.settings
         known = trio.Event()
@@ -77,9 +78,7 @@ async def main(boot: Boot) -> None:
         async with protocol.running():
 
             async def serve_http(task_status: trio.TaskStatus[object]) -> None:
-                await serve(
-                    boot.listen_fd, protocol, make_app, settings.server, metrics=metrics, task_status=task_status
-                )
+                await serve(listener, protocol, make_app, settings.server, metrics=metrics, task_status=task_status)
 
             lane = await actor.nursery.start(serve_http)
             actor.ready()

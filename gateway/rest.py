@@ -18,11 +18,12 @@ from msgspec import Meta
 from quart import Response, g, request
 from quart_trio import QuartTrio
 
-from actors.errors import InvalidArgumentsError, MCPServerError, UnavailableError, UnknownToolError, to_info
+from actors.errors import InvalidArgumentsError, MCPServerError, UnknownToolError, to_info
 from actors.messages import ErrorInfo, ToolAnnotations, ToolCall, ToolDescriptor, ToolResult
 from gateway import openapi
 from gateway.types import Answer, Backend, Tools
 
+_LONGEST_S = 60.0
 HTTP_STATUS = {
     "UNKNOWN_TOOL": 404,
     "INVALID_ARGUMENTS": 422,
@@ -150,21 +151,20 @@ async def run_tool(backend: Backend, body: bytes, principal: str) -> Answer:
     runtime = ""
     try:
         wanted = _read_call(body)
-        tool = _find(backend.catalogue, wanted.tool)
-        runtime = tool.runtime
-        if tool.broken:
-            raise UnavailableError(f"tool {tool.name} can't be called: {tool.broken}", tool=tool.name)
+        tool = backend.catalogue.get(wanted.tool)
+        # A tool that is not listed goes the same way: the backend knows whether it is unknown, broken or switched off.
+        longest = _LONGEST_S if tool is None else tool.timeout_s
+        runtime = "" if tool is None else tool.runtime
         call = ToolCall(
-            name=tool.name,
+            name=wanted.tool,
             arguments=msgspec.json.encode(wanted.args),
             call_id=f"rest-{secrets.token_hex(12)}",
             principal=principal,
         )
-        timeout_s = min(wanted.timeout_s or tool.timeout_s, tool.timeout_s)
-        result = await backend.call(call, timeout_s=timeout_s)
+        result = await backend.call(call, timeout_s=min(wanted.timeout_s or longest, longest))
     except MCPServerError as error:
         return error_answer(error, runtime, _since(began))
-    return _result_answer(tool, result)
+    return _result_answer(wanted.tool, result)
 
 
 def _since(began: float) -> float:
@@ -180,12 +180,12 @@ def _read_call(body: bytes) -> ExecuteRequest:
         raise InvalidArgumentsError(f"the body is not JSON: {error}") from None
 
 
-def _result_answer(tool: ToolDescriptor, result: ToolResult) -> Answer:
+def _result_answer(tool: str, result: ToolResult) -> Answer:
     if result.is_error:
         info = ErrorInfo(
             code="TOOL_FAILED",
-            message=f"tool {tool.name} answered with an error; details.result has what it said",
-            details={"tool": tool.name, "result": msgspec.json.decode(result.value)},
+            message=f"tool {tool} answered with an error; details.result has what it said",
+            details={"tool": tool, "result": msgspec.json.decode(result.value)},
         )
         return json_answer(status_of(info), ExecuteError("error", info, result.runtime, result.duration_ms))
     return json_answer(200, ExecuteResult("success", msgspec.Raw(result.value), result.runtime, result.duration_ms))

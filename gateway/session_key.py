@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The key that signs session ids. It lies in the data directory, so that a session outlives the gateway that made it."""
+"""The key that signs session ids. It lies in the data directory, so that a session outlives the gateway that made
+it."""
 
 from __future__ import annotations
 

@@ -74,11 +74,16 @@ class Tools(Interface):
     """The table of tools as the gateway holds it."""
 
     @property
+    def version(self) -> int:
+        """Grows with each change."""
+        ...
+
+    @property
     def tools(self) -> list[ToolDescriptor]:
         """All tools, in the order in which they are shown."""
         ...
 
-    def get(self, name: str) -> ToolDescriptor | None:
+    def get(self, name: str, /) -> ToolDescriptor | None:
         """The tool of this name."""
         ...
 

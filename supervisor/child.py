@@ -21,7 +21,7 @@ from supervisor import tractor_compat
 tractor_compat.install()
 import tractor  # noqa: E402
 
-_started = False
+_started = trio.Event()
 _MAX_TRACEBACK = 8192
 
 
@@ -31,10 +31,9 @@ async def run_actor(ctx: tractor.Context, boot: bytes) -> None:
 
     The process ends from here, not through tractor's teardown, so the exit code is exact and nothing can delay it.
     """
-    global _started
-    if _started:
+    if _started.is_set():
         raise RuntimeError("this process runs an actor already")
-    _started = True
+    _started.set()
     life = msgspec.msgpack.decode(boot, type=Boot)
     code = 0
     try:

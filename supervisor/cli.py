@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The command line. `up` runs the tree; every other verb is a client of a running one.
 
-Exit codes: 0 done, 1 it failed, 2 wrong usage, 3 no running system, 4 it runs but is degraded. Results go to stdout, notes
-and errors to stderr; `--json` prints one documented object.
+Exit codes: 0 done, 1 it failed, 2 wrong usage, 3 no running system, 4 it runs but is degraded. Results go to stdout,
+notes and errors to stderr; `--json` prints one documented object.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ EXIT_FAILED, EXIT_NOT_RUNNING, EXIT_DEGRADED = 1, 3, 4
 class _Verbs(click.Group):
     """Names the nearest verb for a misspelt one, and turns our errors into two sentences and an exit code."""
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:

@@ -201,8 +201,8 @@ def _check_exposure(draft: _Draft, settings: Settings) -> None:
     if not loopback and not settings.server.allow_unauthenticated:
         place = draft.origin.get("server.host", Origin("default"))
         draft.faults.append(
-            f"{place}: server.host {host} can be reached by others and nobody has to prove who they are; keep 127.0.0.1 "
-            "behind a proxy that authenticates, or set server.allow_unauthenticated: true"
+            f"{place}: server.host {host} can be reached by others and nobody has to prove who they are; keep "
+            "127.0.0.1 behind a proxy that authenticates, or set server.allow_unauthenticated: true"
         )
 
 

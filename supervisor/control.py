@@ -26,7 +26,7 @@ async def open_unix_listener(path: Path) -> trio.SocketListener:
     """A listening Unix socket that only this user can reach (its folder is private, and so is it)."""
     sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
     await sock.bind(str(path))
-    path.chmod(0o600)
+    await trio.Path(path).chmod(0o600)
     sock.listen(128)
     return trio.SocketListener(sock)
 
@@ -74,9 +74,7 @@ class ControlServer:
             assert life is not None
             self._told(life, _decode(body))
 
-        channel = Channel(
-            sock, me=Hello(PROTOCOL_VERSION, "root", 0), accept=accept, on_event=on_event, limits=_LIMITS
-        )
+        channel = Channel(sock, me=Hello(PROTOCOL_VERSION, "root", 0), accept=accept, on_event=on_event, limits=_LIMITS)
         try:
             with sock:
                 reason = await channel.run()

@@ -3,14 +3,14 @@
 
 The contract follows OTP's supervisor (https://www.erlang.org/doc/man/supervisor.html), with these rules of ours:
 
-* The order of the tree is: of each group first its nested groups, then its own children, as they were given. Children start
-  in that order; in `rest_for_one` and `one_for_all` groups each waits until the one before it is ready, others start at
-  once, because the first answer of a system counts. They stop in the reverse order, one after the other; processes of one
-  base name (`tools.general#0`, `#1`) stop together.
+* The order of the tree is: of each group first its nested groups, then its own children, as they were given. Children
+  start in that order; in `rest_for_one` and `one_for_all` groups each waits until the one before it is ready, others
+  start at once, because the first answer of a system counts. They stop in the reverse order, one after the other;
+  processes of one base name (`tools.general#0`, `#1`) stop together.
 * The first start fails fast: a child that ends before the tree was up once ends the tree with exit code 1. Restarts are
   retried, with back-off, until the intensity of their group is exceeded.
-* A group that gives up stops its children. If it `escalates`, its parent restarts it as a child of its own, at last the root
-  gives up and the tree ends with exit code 70; else it stays failed and the rest of the tree works on.
+* A group that gives up stops its children. If it `escalates`, its parent restarts it as a child of its own, at last
+  the root gives up and the tree ends with exit code 70; else it stays failed and the rest of the tree works on.
 * A stop wins over every restart that is planned. A second one kills what is left at once.
 
 Every event of an incarnation that is no more is ignored and reported.
@@ -325,18 +325,21 @@ class Core:
             self._advance()
         return self._out
 
+    def _take_life(self, event: ChildReady | ChildExited | ChildHung, now: float) -> None:
+        child = self._children.get(event.name)
+        if child is None or not child.alive or child.incarnation != event.incarnation:
+            self._report("DEBUG", "stale", self._root.spec.id, event.name, event.incarnation)
+        elif isinstance(event, ChildReady):
+            self._child_ready(child, now)
+        elif isinstance(event, ChildExited):
+            self._child_exited(child, event.reason, now)
+        else:
+            self._report("ERROR", "hung", child.spec.group, child.name, child.incarnation, decision="kill")
+            self._out.append(Kill(child.name, child.incarnation, "hung"))
+
     def _take(self, event: Event, now: float) -> None:
         if isinstance(event, (ChildReady, ChildExited, ChildHung)):
-            child = self._children.get(event.name)
-            if child is None or not child.alive or child.incarnation != event.incarnation:
-                self._report("DEBUG", "stale", self._root.spec.id, event.name, event.incarnation)
-            elif isinstance(event, ChildReady):
-                self._child_ready(child, now)
-            elif isinstance(event, ChildExited):
-                self._child_exited(child, event.reason, now)
-            else:
-                self._report("ERROR", "hung", child.spec.group, child.name, child.incarnation, decision="kill")
-                self._out.append(Kill(child.name, child.incarnation, "hung"))
+            self._take_life(event, now)
         elif isinstance(event, TimerFired):
             for child in self._children.values():
                 if child.key == event.key:

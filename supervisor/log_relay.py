@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The one place where the root writes logs: its children's lines and its own, to its stderr, never blocking.
 
-Children's lines come in pieces and are put together per child. In `json` form whole lines are passed on as they are; what
-is no JSON is wrapped into an event. In `text` form each line is rendered for people.
+Children's lines come in pieces and are put together per child. In `json` form whole lines are passed on as they are;
+what is no JSON is wrapped into an event. In `text` form each line is rendered for people.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ class LogRelay:
     def _render(self, fields: dict[str, object]) -> bytes:
         level = str(fields.get("level", "INFO"))
         rest = " ".join(f"{key}={_short(value)}" for key, value in fields.items() if key not in _QUIET)
-        line = f"{str(fields.get('timestamp', ''))[11:19]} {fields.get('actor', '?')!s:<18} {fields.get('event', '')} {rest}"
+        clock = str(fields.get("timestamp", ""))[11:19]
+        line = f"{clock} {fields.get('actor', '?')!s:<18} {fields.get('event', '')} {rest}"
         if "traceback" in fields:
             line += f"\n{fields['traceback']}"
         colour = _COLOURS.get(level, "") if self._colour else ""

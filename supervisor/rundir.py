@@ -59,7 +59,9 @@ def hold_data_dir(data_dir: Path) -> Generator[None, None, None]:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = os.open(data_dir / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StartError(f"the data directory {data_dir} can't be used ({error.strerror}); choose another: --data-dir") from None
+        raise StartError(
+            f"the data directory {data_dir} can't be used ({error.strerror}); choose another: --data-dir"
+        ) from None
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -97,7 +99,9 @@ def open_runtime_dir(wanted: str) -> Generator[Path, None, None]:
             parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = Path(tempfile.mkdtemp(prefix="greenroom-", dir=parent))
     except OSError as error:
-        raise StartError(f"no runtime directory below {parent} ({error.strerror}); set supervisor.runtime_dir") from None
+        raise StartError(
+            f"no runtime directory below {parent} ({error.strerror}); set supervisor.runtime_dir"
+        ) from None
     try:
         longest = len(os.fsencode(path)) + 1 + _LONGEST_SOCKET_NAME
         if longest > _MAX_SOCKET_PATH:
@@ -134,7 +138,8 @@ def find_running(data_dir: Path) -> RunInfo:
 
 
 def process_start_time(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None when there is none. With the pid it names one for good."""
+    """When a process started, in clock ticks since boot; None when there is none. With the pid it names one for
+    good."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:

@@ -50,7 +50,8 @@ class Runtime:
         on_stderr: Callable[[str, bytes], None],
         off: tuple[DirectoryEntry, ...] = (),
     ) -> None:
-        """`listen_fds`: child name -> listening socket that it gets. `off`: parts that are not configured, shown as such."""
+        """`listen_fds`: child name -> listening socket that it gets. `off`: parts that are not configured, shown as
+        such."""
         self.core = core
         self.lives = Lives()
         self.started_at = trio.current_time()

@@ -11,8 +11,8 @@ def first_screen(status: TreeStatus, seconds: float) -> str:
     """What `greenroom up` shows once everything is ready."""
     return "\n".join(
         [
-            f"greenroom {status.version}  ready in {seconds:.2f} s                     "
-            "(Ctrl-C stops in order, twice stops now)",
+            f"greenroom {status.version}  ready in {seconds:.2f} s".ljust(52)
+            + "(Ctrl-C stops in order, twice stops now)",
             f"  MCP        {status.url}/mcp",
             f"  REST       {status.url}/tools        (OpenAPI: /openapi.json, metrics: /metrics)",
             "",

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Processes through tractor: one tractor nursery for each life, in a task of its own.
 
-tractor starts the process, connects to it and runs the actor in a context. What it does not do is done here: the process
-is watched and reaped, its stderr is drained, its limits are set, and its end is always SIGKILL if nothing else helps.
+tractor starts the process, connects to it and runs the actor in a context. What it does not do is done here: the
+process is watched and reaped, its stderr is drained, its limits are set, and its end is always SIGKILL if nothing
+else helps.
 """
 
 from __future__ import annotations

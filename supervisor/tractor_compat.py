@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """tractor 0.1.0a5 on modern trio: its source is edited as it loads, by an import hook.
 
-The release is from 2022 and names things that trio has removed since. Each edit below is one exact piece of its text; if
-one no longer matches, the import fails with that piece named, so a new release can't be run half adapted. trio itself is
-left alone. The same edits close three faults: a stray or broken connection no longer ends the process it reached, and
-the length of a frame is bounded. `install` must be called before `tractor` is imported, in the root and in children.
+The release is from 2022 and names things that trio has removed since. Each edit below is one exact piece of its text;
+if one no longer matches, the import fails with that piece named, so a new release can't be run half adapted. trio
+itself is left alone. The same edits close three faults: a stray or broken connection no longer ends the process it
+reached, and the length of a frame is bounded. `install` must be called before `tractor` is imported, in the root and
+in children.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ _EDITS: dict[str, list[tuple[str, str]]] = {
         # trio's events refuse truth tests.
         ("        if event:\n", "        if event is not None:\n"),
         (
-            "            TransportClosed,\n        ):\n            # XXX: This may propagate up from ``Channel._aiter_recv()``",
+            "            TransportClosed,\n        ):\n"
+            "            # XXX: This may propagate up from ``Channel._aiter_recv()``",
             "            TransportClosed, OSError, ValueError, TypeError, KeyError,\n"
             "            trio.BrokenResourceError, trio.ClosedResourceError,\n        ):\n"
             "            # XXX: This may propagate up from ``Channel._aiter_recv()``",

@@ -33,8 +33,11 @@ from supervisor.tree import Tree, build_tree, gateway_name
 _ADMIN_GRACE_S = 0.2
 
 
-def run_up(settings: Settings, data_dir: Path, *, started_at: float, show: Callable[[TreeStatus, str], None]) -> TreeEnd:
-    """Run the tree until it ends. `started_at` is a `time.monotonic()` reading; `show` prints the first screen (text) or the status.
+def run_up(
+    settings: Settings, data_dir: Path, *, started_at: float, show: Callable[[TreeStatus, str], None]
+) -> TreeEnd:
+    """Run the tree until it ends. `started_at` is a `time.monotonic()` reading; `show` prints the first screen (text)
+    or the status.
 
     Raises `StartError` when it can't start at all.
     """

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A YAML file as dotted keys with values and line numbers, variables filled in. It knows nothing of what the keys mean."""
+"""A YAML file as dotted keys with values and line numbers, variables filled in. It knows nothing of what the keys
+mean."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The router actor: it asks every process for its tools, keeps the registry, and carries the calls that need counting.
 
-Methods: `catalogue` -> `Catalogue`; `tools/call` (`ToolCall`) -> `ToolResult`, with the tool's items. Whoever is connected
-gets the new `Catalogue` as an event when the registry changes. It owns no durable truth: a new router asks again.
+Methods: `catalogue` -> `Catalogue`; `tools/call` (`ToolCall`) -> `ToolResult`, with the tool's items. Whoever is
+connected gets the new `Catalogue` as an event when the registry changes. It owns no durable truth: a new router asks
+again.
 """
 
 from __future__ import annotations
@@ -107,7 +108,6 @@ class Router:
             self.client.take_catalogue(self.registry.catalogue)
             self.actor.post_to_all(self.registry.catalogue)
             self.actor.log.debug("catalogue changed", tools=len(self.registry.catalogue.tools))
-
 
     async def complete(self) -> None:
         """Wait until every process that is or will be there has told its tools, so that no tool is unknown for being

@@ -27,7 +27,9 @@ _decode_call = msgspec.msgpack.Decoder(ToolCall).decode
 class ToolHost:
     """The tools of one process."""
 
-    def __init__(self, actor: Actor, tools: dict[str, LoadedTool], broken: list[ToolDescriptor], max_calls: int) -> None:
+    def __init__(
+        self, actor: Actor, tools: dict[str, LoadedTool], broken: list[ToolDescriptor], max_calls: int
+    ) -> None:
         self._actor = actor
         self._tools = tools
         self._offer = Catalogue(tools=[tool.descriptor for tool in tools.values()] + broken)

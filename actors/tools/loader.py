@@ -18,14 +18,14 @@ import inspect
 import re
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from actors.errors import MCPServerError
-from actors.messages import ToolAnnotations, ToolDescriptor
+from actors.messages import Runtime, ToolAnnotations, ToolDescriptor
 from actors.schema import Contract, ContractError, check_published, contract_of
 from actors.settings import ToolsSettings
 from actors.toolkit import SPEC_ATTRIBUTE, ToolSpec
@@ -124,6 +124,16 @@ def load(settings: ToolsSettings, pool: str, *, default_timeout_s: float = 60.0)
     return Loaded(tools=catalogue.tools, broken=catalogue.broken)
 
 
+def load_functions(
+    functions: Iterable[Callable[..., Any]], *, runtime: Runtime, actor: str, category: str, default_timeout_s: float
+) -> Loaded:
+    """Tools that an actor brings along itself, such as the P2P actors do: decorated functions, no files to look for."""
+    catalogue = _Catalogue(ToolsSettings(), actor, default_timeout_s, runtime)
+    for function in functions:
+        catalogue.take(_Source(module=function.__module__, category=category, shown=function.__module__), function)
+    return Loaded(tools=catalogue.tools, broken=catalogue.broken)
+
+
 # --- where tools are -----------------------------------------------------------------------------------------------
 
 
@@ -190,7 +200,10 @@ def _namespace(folder: Path) -> str:
 class _Catalogue:
     """Tools collected so far."""
 
-    def __init__(self, settings: ToolsSettings, pool: str, default_timeout_s: float) -> None:
+    def __init__(
+        self, settings: ToolsSettings, pool: str, default_timeout_s: float, runtime: Runtime = "general"
+    ) -> None:
+        self._runtime: Runtime = runtime
         self.tools: dict[str, LoadedTool] = {}
         self.broken: list[ToolDescriptor] = []
         self._settings = settings
@@ -229,11 +242,16 @@ class _Catalogue:
 
     def _take(self, source: _Source, function: Callable[..., Any]) -> None:
         spec: ToolSpec = getattr(function, SPEC_ATTRIBUTE)
-        category = spec.category or source.category
         # The folder's pool decides first: a file is imported in one pool only.
+        category = spec.category or source.category
         pool = self._configured_pool(source.category) or pool_of(self._settings, category, spec.pool)
-        if pool != self._pool:
-            return
+        if pool == self._pool:
+            self.take(source, function)
+
+    def take(self, source: _Source, function: Callable[..., Any]) -> None:
+        """Take one decorated function, which belongs here."""
+        spec: ToolSpec = getattr(function, SPEC_ATTRIBUTE)
+        category = spec.category or source.category
         try:
             _check_spec(spec)
             contract = _checked_contract(function, spec)
@@ -256,7 +274,7 @@ class _Catalogue:
             title=title,
             description=contract.description,
             category=category,
-            runtime="general",
+            runtime=self._runtime,
             pool=self._pool,
             input_schema=_json(published),
             output_schema=None if output is None else _json(output),
@@ -283,7 +301,7 @@ class _Catalogue:
                 title=name,
                 description=f"Can't be used: {reason}",
                 category=source.category,
-                runtime="general",
+                runtime=self._runtime,
                 pool=self._pool,
                 input_schema=_NO_SCHEMA,
                 broken=f"{source.shown}: {reason}",

@@ -14,7 +14,7 @@ from collections import Counter
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import META, MODERN, McpClient, started, wait_until
+from running import META, MODERN, McpClient, started, wait_until
 
 pytestmark = pytest.mark.process
 
@@ -58,7 +58,9 @@ class SteadyLoad:
             due += WORKERS / RATE
             began = time.monotonic()
             for _ in range(3):
-                connection = connection or http.client.HTTPConnection(self.address.hostname, self.address.port, timeout=20)
+                connection = connection or http.client.HTTPConnection(
+                    self.address.hostname, self.address.port, timeout=20
+                )
                 try:
                     outcome = self._call(connection)
                 except ConnectionRefusedError:

@@ -9,7 +9,7 @@ import subprocess
 
 import httpx
 import pytest
-from conftest import GREENROOM, McpClient, alive, started, wait_until
+from running import GREENROOM, McpClient, alive, started, wait_until
 
 pytestmark = pytest.mark.process
 
@@ -45,7 +45,7 @@ def test_health_readiness_and_metrics(greenroom):
     httpx.post(f"{greenroom.url}/tools/execute", json={"tool": "echo", "args": {"text": "hi"}})
     metrics = httpx.get(f"{greenroom.url}/metrics").text
     assert 'mcp_runtime_active{runtime="general"} 1.0' in metrics
-    assert 'mcp_tool_execution_total{' in metrics
+    assert "mcp_tool_execution_total{" in metrics
 
 
 def test_status_has_the_promised_fields(greenroom):
@@ -123,11 +123,11 @@ def test_users_add_tools_and_a_broken_one_harms_nobody(tmp_path):
     tools = tmp_path / "mytools"
     tools.mkdir()
     (tools / "greet.py").write_text(
-        "from actors.toolkit import tool\n\n\n@tool()\nasync def greet(name: str) -> str:\n"
-        '    """Greet somebody."""\n    return f"Hello, {name}!"\n'
+        "from actors.toolkit import tool\n\n\n@tool()\nasync def greet(whom: str) -> str:\n"
+        '    """Greet somebody."""\n    return f"Hello, {whom}!"\n'
     )
     (tools / "wrong.py").write_text("import nothing_of_this_name\n")
     with started(tmp_path / "data", "--tools", str(tools)) as tree, McpClient(tree.url) as client:
-        assert client.text("greet", name="Ada") == "Hello, Ada!"
+        assert client.text("greet", whom="Ada") == "Hello, Ada!"
         assert "broken" in tree.run("tools", "list").stdout
         assert "nothing_of_this_name" in tree.run("tools", "list").stdout

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from functools import partial
 
@@ -264,11 +265,14 @@ async def test_a_stream_outlives_quarts_response_timeout(autojump_clock):
 
 async def test_a_handed_call_is_cancelled_when_the_gateway_ends(autojump_clock):
     protocol = EchoProtocol()
-    async with gateway(protocol, partial(our_app, protocol)) as server, server.connect() as client:
-        await client.send(post(b'"flood"', "X-A: 1", "X-A: 2"))
-        await client.read_until(b"\r\n\r\n")  # the server now waits in a shielded send
-        began = trio.current_time()
-    assert trio.current_time() - began < 1
+    async with contextlib.AsyncExitStack() as stack:
+        async with gateway(protocol, partial(our_app, protocol)) as server:
+            client = await stack.enter_async_context(server.connect())
+            await client.send(post(b'"flood"', "X-A: 1", "X-A: 2"))
+            await client.read_until(b"\r\n\r\n")
+            await trio.testing.wait_all_tasks_blocked(0.01)  # the server is in a shielded send of the body
+            began = trio.current_time()
+        assert trio.current_time() - began < 1
 
 
 async def _failing_lifespan(scope, receive, send):
@@ -302,13 +306,28 @@ def _failing_nursery():
     return app
 
 
-@pytest.mark.parametrize(
-    "make_app", [lambda: _failing_lifespan, _failing_factory, _failing_start, _failing_nursery], ids=range(4)
-)
-async def test_an_application_that_can_not_serve_is_an_error(make_app):
-    with pytest.raises(ExceptionGroup), trio.fail_after(2):
+def _leaves(error):
+    """The exceptions in a group, at any depth."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for part in error.exceptions for leaf in _leaves(part)]
+    return [error]
+
+
+UNFIT = {
+    "the lifespan fails": (lambda: _failing_lifespan, StartupError, "failed to start"),
+    "it can't be built": (_failing_factory, RuntimeError, "no application"),
+    "its start fails": (_failing_start, StartupError, "failed to start"),
+    "its nursery fails": (_failing_nursery, StartupError, "lifespan ended"),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+async def test_an_application_that_can_not_serve_is_an_error(case):
+    make_app, kind, message = UNFIT[case]
+    with pytest.raises(ExceptionGroup) as caught, trio.fail_after(2):
         async with gateway(EchoProtocol(), make_app, wait_ready=False):
             await trio.sleep_forever()
+    assert any(isinstance(error, kind) and message in str(error) for error in _leaves(caught.value))
 
 
 def test_another_hypercorn_is_refused(monkeypatch):

@@ -492,3 +492,20 @@ async def test_statistics_count_what_is_open() -> None:
                 "listeners": 0,
             }
             gate.go.set()
+
+
+async def test_a_client_that_leaves_does_not_cancel_what_waits_in_its_array() -> None:
+    gate = Gate()
+    backend = ScriptedBackend({"echo": gate.tool})
+    endpoint = protocol(backend)
+    batch = [{"jsonrpc": "2.0", "id": n, "method": "tools/call", "params": CALL} for n in range(20)]
+    with trio.fail_after(1):
+        session = await open_session(endpoint, B)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(endpoint.handle, post(batch, session))
+            await gate.started.wait()
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                await wait_all_tasks_blocked()
+                gate.go.set()
+    assert len(backend.calls) == 20

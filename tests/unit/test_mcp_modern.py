@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import msgspec
@@ -571,3 +572,14 @@ async def test_a_listen_must_be_a_stream_and_name_notifications() -> None:
 async def test_legacy_requests_without_a_session_are_told_to_begin() -> None:
     answer = await protocol().handle(legacy("tools/list"))
     assert (answer.status, said(answer)["error"]["code"], said(answer)["id"]) == (400, -32600, 1)
+
+
+async def test_a_cursor_that_was_not_given_out_is_refused() -> None:
+    names = [descriptor(name) for name in ("a", "b", "c")]
+    endpoint = protocol(ScriptedBackend(descriptors=names), page_size=1)
+    cursor = said(await endpoint.handle(modern("tools/list")))["result"]["nextCursor"]
+    forged = base64.urlsafe_b64encode(base64.urlsafe_b64decode(cursor)[:-1] + b"b").decode()
+    for wrong in (forged, cursor[:-1], "ü", "===="):
+        answer = await endpoint.handle(modern("tools/list", {"cursor": wrong}))
+        assert (answer.status, said(answer)["error"]["code"]) == (400, -32602)
+    assert (await endpoint.handle(modern("tools/list", {"cursor": cursor}))).status == 200

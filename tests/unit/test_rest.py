@@ -48,6 +48,12 @@ class Backend:
         return next((tool for tool in self.tools if tool.name == name), None)
 
     async def call(self, call, *, timeout_s, on_item=None):
+        # As the real way to the tools does: what can't be called is refused there.
+        found = self.get(call.name)
+        if found is None:
+            raise errors.UnknownToolError(f"there is no tool {call.name!r}", tool=call.name, nearest=["echo"])
+        if found.broken:
+            raise errors.UnavailableError(f"tool {call.name} can't be called: {found.broken}", tool=call.name)
         self.calls.append((call, timeout_s))
         if isinstance(self.outcome, Exception):
             raise self.outcome

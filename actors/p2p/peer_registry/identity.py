@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""This node's identity: an Ed25519 key on disk, readable by the user alone, and the libp2p peer id that follows from it.
+"""This node's identity: an Ed25519 key on disk, readable by the user alone, and the libp2p peer id that follows from
+it.
 
 The peer id is the base58 form of an identity multihash over the protobuf form of the public key
 (https://github.com/libp2p/specs/blob/master/peer-ids/peer-ids.md).
@@ -30,7 +31,9 @@ def load_or_create_key(data_dir: Path) -> Ed25519PrivateKey:
         try:
             return Ed25519PrivateKey.from_private_bytes(path.read_bytes())
         except ValueError:
-            raise UnavailableError(f"{path} holds no key of 32 bytes; restore it, or remove it to become a new peer") from None
+            raise UnavailableError(
+                f"{path} holds no key of 32 bytes; restore it, or remove it to become a new peer"
+            ) from None
     key = Ed25519PrivateKey.generate()
     with os.fdopen(descriptor, "wb") as file:
         file.write(key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption()))

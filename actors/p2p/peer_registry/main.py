@@ -16,7 +16,7 @@ async def main(boot: Boot) -> None:
         loaded = load_functions(
             [tools.peer_id],
             runtime="p2p",
-            pool="peer_registry",
+            actor="peer_registry",
             category="peer_management_tools",
             default_timeout_s=actor.settings.runtimes.p2p.timeout,
         )
