@@ -52,7 +52,7 @@ def export(
     allow_lossy: bool,
     source: Path | Callable[[Path], tuple[Path, str]],
 ) -> Written:
-    """Write all rows of `source`: a Parquet file, or a function that puts a file into a workspace and tells its table."""
+    """Write all of `source`: a Parquet file, or a function that puts a file into a workspace and names its table."""
     with Store(ctx.data_dir).workspace() as workspace, ctx.files.writing(destination, overwrite=overwrite) as temporary:
         if isinstance(source, Path):
             file, table = source, f"read_parquet({quoted(source)})"

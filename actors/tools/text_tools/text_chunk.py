@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from typing import Annotated, Literal
 
 import msgspec
@@ -72,25 +73,28 @@ def _borders(text: str, strategy: Strategy) -> list[int]:
 
 
 def _spans(ctx: ToolContext, borders: list[int], length: int, size: int, overlap: int) -> list[tuple[int, int]]:
-    from bisect import bisect_left, bisect_right
-
     spans: list[tuple[int, int]] = []
-    start = 0
-    while start < length:
+    start = covered = 0
+    while covered < length:
         ctx.check_cancelled()
         end = start + size
-        if end >= length:
-            spans.append((start, length))
-            break
-        # The last border within reach that lies beyond what the chunk before has covered: every chunk adds something.
-        covered = spans[-1][1] if spans else 0
-        last = bisect_right(borders, end) - 1
-        if last >= 0 and borders[last] > covered:
-            end = borders[last]
-        spans.append((start, end))
-        wanted = end - overlap
-        first = bisect_left(borders, wanted)
-        begins = borders[first] if first < len(borders) and borders[first] <= end else None
-        start = begins if begins is not None else (wanted if not borders or borders[0] > end else end)
-        start = max(start, spans[-1][0] + 1)
+        if end < length:
+            # The last border within reach that lies beyond what is covered: every chunk adds something.
+            last = bisect_right(borders, end) - 1
+            if last >= 0 and borders[last] > covered:
+                end = borders[last]
+        covered = min(end, length)
+        spans.append((start, covered))
+        start = _next_start(borders, start, covered, length, size, overlap)
     return spans
+
+
+def _next_start(borders: list[int], start: int, end: int, length: int, size: int, overlap: int) -> int:
+    earliest = max(end - overlap, start + 1)
+    following = bisect_right(borders, end)
+    unit_end = borders[following] if following < len(borders) else length
+    if borders and unit_end - end <= size:
+        # Rather less overlap than a cut in the unit that follows.
+        earliest = max(earliest, unit_end - size)
+    first = bisect_left(borders, earliest)
+    return borders[first] if first < len(borders) and borders[first] <= end else earliest
