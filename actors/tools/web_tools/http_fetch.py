@@ -87,7 +87,8 @@ async def _fetch(ctx: ToolContext, url: str, max_bytes: int, own_headers: dict[s
     visited: list[str] = []
     transport = GuardedTransport(allow_private=ctx.settings.allow_private_addresses)
     try:
-        async with httpx.AsyncClient(transport=transport, trust_env=False, timeout=None) as client:
+        # The tool's own `timeout` bounds everything together, which httpx's single limits do not.
+        async with httpx.AsyncClient(transport=transport, trust_env=False, timeout=None) as client:  # noqa: S113
             while True:
                 headers = own_headers if _same_origin(origin, target) else {}
                 async with client.stream("GET", target, headers=_all_headers(headers)) as response:
