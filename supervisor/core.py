@@ -22,225 +22,33 @@ import random
 from collections.abc import Iterable
 from typing import Literal
 
-import msgspec
-
-from actors.messages import State
+from supervisor.events import (
+    AddChild,
+    CancelTimer,
+    ChildExited,
+    ChildHung,
+    ChildReady,
+    ChildView,
+    Command,
+    Event,
+    ExitReason,
+    Kill,
+    RemoveChild,
+    Report,
+    RestartChild,
+    SetTimer,
+    Spawn,
+    StopTree,
+    Terminate,
+    TimerFired,
+    TreeStopped,
+)
+from supervisor.members import Child, Group
 from supervisor.spec import ChildSpec, GroupSpec, Restart, SpecError, Strategy
 
 EXIT_START_FAILED = 1
 EXIT_GAVE_UP = 70
 """EX_SOFTWARE of sysexits.h: the service manager may start the tree again."""
-
-
-ExitKind = Literal["normal", "abnormal", "killed", "hung", "boot_timeout", "boot_death", "shutdown"]
-
-
-class ExitReason(msgspec.Struct, frozen=True, kw_only=True):
-    """How one life ended."""
-
-    kind: ExitKind
-    exit_code: int | None = None
-    signal: int | None = None
-    text: str = ""
-
-    @property
-    def words(self) -> str:
-        """For people: `signal 9`, `exit code 3: ValueError ...`."""
-        what = self.kind.replace("_", " ")
-        if self.signal is not None:
-            what = f"signal {self.signal}"
-        elif self.exit_code is not None and self.kind != "normal":
-            what = f"{what}, exit code {self.exit_code}"
-        return f"{what}: {self.text}" if self.text else what
-
-
-class _Value(msgspec.Struct, frozen=True):
-    """Base of events and commands: plain values."""
-
-
-class Start(_Value, frozen=True):
-    """Start the whole tree. Once."""
-
-
-class ChildReady(_Value, frozen=True):
-    """A child said that it does its work."""
-
-    name: str
-    incarnation: int
-
-
-class ChildExited(_Value, frozen=True):
-    """A life has ended and is reaped, or could not begin."""
-
-    name: str
-    incarnation: int
-    reason: ExitReason
-
-
-class ChildHung(_Value, frozen=True):
-    """No beat came in time."""
-
-    name: str
-    incarnation: int
-
-
-class TimerFired(_Value, frozen=True):
-    """A timer set by `SetTimer` has run out."""
-
-    key: str
-
-
-class StopTree(_Value, frozen=True):
-    """Stop everything in order; the second time at once."""
-
-    reason: str
-
-
-class RestartChild(_Value, frozen=True):
-    """An operator wants a new process (or a failed child back). Does not count for the intensity."""
-
-    name: str
-
-
-class AddChild(_Value, frozen=True):
-    """A pool grows: a new child at the end of its group."""
-
-    spec: ChildSpec
-
-
-class RemoveChild(_Value, frozen=True):
-    """A pool shrinks: stop this child and forget it."""
-
-    name: str
-
-
-Event = Start | ChildReady | ChildExited | ChildHung | TimerFired | StopTree | RestartChild | AddChild | RemoveChild
-
-
-class Spawn(_Value, frozen=True):
-    """Start a process."""
-
-    spec: ChildSpec
-    incarnation: int
-
-
-class Terminate(_Value, frozen=True):
-    """Ask it to end, kill it after `grace_s` seconds (None = wait for as long as it takes)."""
-
-    name: str
-    incarnation: int
-    grace_s: float | None
-
-
-class Kill(_Value, frozen=True):
-    """End it now."""
-
-    name: str
-    incarnation: int
-    cause: str
-
-
-class SetTimer(_Value, frozen=True):
-    """Send `TimerFired(key)` after so many seconds."""
-
-    key: str
-    delay_s: float
-
-
-class CancelTimer(_Value, frozen=True):
-    """Forget this timer."""
-
-    key: str
-
-
-class Report(_Value, frozen=True, kw_only=True):
-    """What happened and what was decided, for the log: one shape for all of it."""
-
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"]
-    context: Literal["started", "exited", "hung", "gave_up", "stopping", "stopped", "stale", "operator"]
-    supervisor: str
-    offender: str = ""
-    incarnation: int = 0
-    reason: str = ""
-    decision: str = ""
-
-
-class TreeStopped(_Value, frozen=True):
-    """The end."""
-
-    exit_code: int
-    reason: str
-
-
-Command = Spawn | Terminate | Kill | SetTimer | CancelTimer | Report | TreeStopped
-
-
-class ChildView(msgspec.Struct, frozen=True, kw_only=True):
-    """One child as others may see it."""
-
-    spec: ChildSpec
-    name: str
-    state: State
-    incarnation: int
-    restarts: int
-    reason: str
-
-
-class _Child:
-    """What the core remembers of one child."""
-
-    def __init__(self, spec: ChildSpec) -> None:
-        self.spec = spec
-        self.name = spec.id
-        self.base = spec.id.partition("#")[0]
-        self.wanted = True
-        self.alive = False
-        self.ready = False
-        self.must_stop = False
-        self.terminating = False
-        self.forget = False
-        self.timer = False
-        self.incarnation = 0
-        self.restarts = 0
-        self.failures = 0
-        self.ready_since = 0.0
-        self.reason = ""
-
-    @property
-    def key(self) -> str:
-        return f"restart {self.name}"
-
-    def state(self, *, group_failed: bool) -> State:
-        if self.alive and self.terminating:
-            return State.DRAINING
-        if self.alive:
-            return State.READY if self.ready else (State.RESTARTING if self.restarts else State.STARTING)
-        if group_failed:
-            return State.FAILED
-        if self.wanted:
-            return State.RESTARTING if self.incarnation else State.STARTING
-        return State.OFF
-
-
-class _Group:
-    """What the core remembers of one group."""
-
-    def __init__(self, spec: GroupSpec) -> None:
-        self.spec = spec
-        self.children: list[_Child] = []
-        self.nested: list[_Group] = []
-        self.attempts: list[float] = []
-        self.failed = False
-
-    def all(self) -> list[_Child]:
-        """Its children and those of nested groups, in start order."""
-        return [child for group in self.nested for child in group.all()] + self.children
-
-    def count(self, now: float) -> bool:
-        """Note one restart attempt; False when that is one too many."""
-        intensity = self.spec.intensity
-        self.attempts = [at for at in self.attempts if now - at < intensity.within_s] + [now]
-        return len(self.attempts) <= intensity.restarts
 
 
 class Core:
@@ -249,8 +57,8 @@ class Core:
     def __init__(self, groups: Iterable[GroupSpec], children: Iterable[ChildSpec], rng: random.Random) -> None:
         """Raises `SpecError` for duplicate names, unknown groups, or anything but one root."""
         self._rng = rng
-        self._groups: dict[str, _Group] = {}
-        self._children: dict[str, _Child] = {}
+        self._groups: dict[str, Group] = {}
+        self._children: dict[str, Child] = {}
         self._incarnation = 0
         self._up = False
         self._stopping = ""
@@ -278,7 +86,7 @@ class Core:
         """All groups, as they were given."""
         return [group.spec for group in self._groups.values()]
 
-    def _view(self, child: _Child) -> ChildView:
+    def _view(self, child: Child) -> ChildView:
         return ChildView(
             spec=child.spec,
             name=child.name,
@@ -293,23 +101,23 @@ class Core:
     def _add_group(self, spec: GroupSpec) -> None:
         if spec.id in self._groups:
             raise SpecError(f"group {spec.id!r}", "id", "is used twice")
-        group = self._groups[spec.id] = _Group(spec)
+        group = self._groups[spec.id] = Group(spec)
         if spec.parent is not None:
             parent = self._groups.get(spec.parent)
             if parent is None:
                 raise SpecError(f"group {spec.id!r}", "parent", f"{spec.parent!r} is no group before this one")
             parent.nested.append(group)
 
-    def _add_child(self, spec: ChildSpec) -> _Child:
+    def _add_child(self, spec: ChildSpec) -> Child:
         if spec.id in self._children:
             raise SpecError(f"child {spec.id!r}", "id", "is used twice")
         if spec.group not in self._groups:
             raise SpecError(f"child {spec.id!r}", "group", f"{spec.group!r} is not part of the tree")
-        child = self._children[spec.id] = _Child(spec)
+        child = self._children[spec.id] = Child(spec)
         self._groups[spec.group].children.append(child)
         return child
 
-    def _only_root(self) -> _Group:
+    def _only_root(self) -> Group:
         roots = [group for group in self._groups.values() if group.spec.parent is None]
         if len(roots) != 1:
             raise SpecError("the tree", "groups", f"must have one group without a parent, not {len(roots)}")
@@ -353,7 +161,7 @@ class Core:
         elif isinstance(event, RemoveChild):
             self._remove(self._children[event.name])
 
-    def _child_ready(self, child: _Child, now: float) -> None:
+    def _child_ready(self, child: Child, now: float) -> None:
         child.ready = True
         child.ready_since = now
         child.reason = ""
@@ -361,7 +169,7 @@ class Core:
         if not self._up and all(other.ready for other in self._children.values()):
             self._up = True
 
-    def _child_exited(self, child: _Child, reason: ExitReason, now: float) -> None:
+    def _child_exited(self, child: Child, reason: ExitReason, now: float) -> None:
         backoff = self._groups[child.spec.group].spec.backoff
         if child.ready and now - child.ready_since >= backoff.reset_after_s:
             child.failures = 0
@@ -379,13 +187,13 @@ class Core:
         else:
             self._died(child, reason, now)
 
-    def _fail_start(self, child: _Child, reason: ExitReason) -> None:
+    def _fail_start(self, child: Child, reason: ExitReason) -> None:
         self._exit_code = EXIT_START_FAILED
         text = f"{child.name} could not be started: {reason.words}"
         self._report("ERROR", "exited", child.spec.group, child.name, child.incarnation, reason.words, "stop the tree")
         self._stop_tree(text)
 
-    def _died(self, child: _Child, reason: ExitReason, now: float) -> None:
+    def _died(self, child: Child, reason: ExitReason, now: float) -> None:
         """A child ended without being asked, in a tree that was up."""
         group = self._groups[child.spec.group]
         normal = reason.kind == "normal"
@@ -404,7 +212,7 @@ class Core:
             self._report(level, "exited", group.spec.id, child.name, child.incarnation, reason.words, "give up")
             self._give_up(group, f"{child.name}: {reason.words}", now)
             return
-        delay = self._delay(child, group)
+        delay = group.delay(child, self._rng)
         decision = "restart" if delay == 0 else f"restart in {delay:.2f} s"
         self._report(level, "exited", group.spec.id, child.name, child.incarnation, reason.words, decision)
         child.restarts += 1
@@ -412,28 +220,10 @@ class Core:
         if delay:
             child.timer = True
             self._out.append(SetTimer(child.key, delay))
-        for sibling in self._affected(group, child):
+        for sibling in group.affected(child):
             self._stop_for_restart(sibling)
 
-    def _delay(self, child: _Child, group: _Group) -> float:
-        """None for the first restart, then full jitter below a bound that doubles
-        (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/)."""
-        if child.failures == 0:
-            return 0.0
-        backoff = group.spec.backoff
-        bound: float = min(backoff.cap_s, backoff.first_s * 2 ** min(child.failures - 1, 30))
-        return self._rng.uniform(0.0, bound)
-
-    def _affected(self, group: _Group, child: _Child) -> list[_Child]:
-        """The siblings that go down with a child that is restarted."""
-        if group.spec.strategy is Strategy.ONE_FOR_ONE:
-            return []
-        siblings = group.all()
-        if group.spec.strategy is Strategy.REST_FOR_ONE:
-            siblings = siblings[siblings.index(child) + 1 :]
-        return [sibling for sibling in siblings if sibling is not child]
-
-    def _stop_for_restart(self, sibling: _Child) -> None:
+    def _stop_for_restart(self, sibling: Child) -> None:
         if sibling.spec.restart is Restart.TEMPORARY:
             sibling.wanted = False
         if sibling.alive:
@@ -443,7 +233,7 @@ class Core:
 
     # --- giving up, stopping ---------------------------------------------------------------------------------------
 
-    def _give_up(self, group: _Group, why: str, now: float) -> None:
+    def _give_up(self, group: Group, why: str, now: float) -> None:
         intensity = group.spec.intensity
         text = f"{why}; more than {intensity.restarts} restarts in {intensity.within_s:g} s"
         parent = self._groups[group.spec.parent] if group.spec.parent is not None else None
@@ -455,7 +245,7 @@ class Core:
         if not group.spec.escalates:
             self._report("ERROR", "gave_up", group.spec.id, reason=text, decision="stay failed; others work on")
             self._stop_group(group)
-            for member in self._groups_below(group):
+            for member in group.below():
                 member.failed = True
             for child in group.all():
                 child.reason = child.reason or f"its group {group.spec.id} gave up: {text}"
@@ -467,10 +257,7 @@ class Core:
         self._report("ERROR", "gave_up", group.spec.id, reason=text, decision="restart the group")
         self._restart_group(parent, group)
 
-    def _groups_below(self, group: _Group) -> list[_Group]:
-        return [group] + [below for nested in group.nested for below in self._groups_below(nested)]
-
-    def _restart_group(self, parent: _Group, group: _Group) -> None:
+    def _restart_group(self, parent: Group, group: Group) -> None:
         """Restart a group as its parent's strategy wants it, from a clean count."""
         affected = set(group.all())
         order = parent.all()
@@ -479,7 +266,7 @@ class Core:
         elif parent.spec.strategy is Strategy.REST_FOR_ONE:
             first = min((order.index(child) for child in group.all()), default=0)
             affected = set(order[first:])
-        for below in self._groups_below(group):
+        for below in group.below():
             below.attempts.clear()
         for child in [child for child in order if child in affected]:
             self._cancel_timer(child)
@@ -487,18 +274,18 @@ class Core:
             child.restarts += 1
             self._stop_for_restart(child)
 
-    def _stop_group(self, group: _Group) -> None:
+    def _stop_group(self, group: Group) -> None:
         """Take a whole group down for good."""
         for child in list(group.all()):
             self._put_down(child)
 
-    def _put_down(self, child: _Child) -> None:
+    def _put_down(self, child: Child) -> None:
         child.wanted = False
         self._cancel_timer(child)
         if child.alive:
             child.must_stop = True
 
-    def _cancel_timer(self, child: _Child) -> None:
+    def _cancel_timer(self, child: Child) -> None:
         if child.timer:
             child.timer = False
             self._out.append(CancelTimer(child.key))
@@ -534,7 +321,7 @@ class Core:
         if child.alive:
             child.must_stop = True
 
-    def _remove(self, child: _Child) -> None:
+    def _remove(self, child: Child) -> None:
         child.wanted = False
         child.forget = True
         self._cancel_timer(child)
@@ -543,7 +330,7 @@ class Core:
         else:
             self._forget(child)
 
-    def _forget(self, child: _Child) -> None:
+    def _forget(self, child: Child) -> None:
         self._cancel_timer(child)
         del self._children[child.name]
         self._groups[child.spec.group].children.remove(child)
@@ -567,13 +354,13 @@ class Core:
             if child.wanted and not child.alive and not child.timer and self._may_start(child):
                 self._spawn(child)
 
-    def _may_stop(self, child: _Child, order: list[_Child]) -> bool:
+    def _may_stop(self, child: Child, order: list[Child]) -> bool:
         """Those behind it that are to stop too have stopped."""
         scope = order if self._stopping else self._groups[child.spec.group].all()
         behind = scope[scope.index(child) + 1 :]
         return not any(other.alive and other.must_stop and other.base != child.base for other in behind)
 
-    def _may_start(self, child: _Child) -> bool:
+    def _may_start(self, child: Child) -> bool:
         """Nobody of its group is still being stopped, and where order matters those before it are ready."""
         group = self._groups[child.spec.group]
         members = group.all()
@@ -584,14 +371,14 @@ class Core:
         before = members[: members.index(child)]
         return all(other.ready or not other.wanted for other in before)
 
-    def _spawn(self, child: _Child) -> None:
+    def _spawn(self, child: Child) -> None:
         self._incarnation += 1
         child.incarnation = self._incarnation
         child.alive = True
         child.ready = False
         self._out.append(Spawn(child.spec, child.incarnation))
 
-    def _terminate(self, child: _Child) -> None:
+    def _terminate(self, child: Child) -> None:
         if child.spec.shutdown == "kill":
             self._out.append(Kill(child.name, child.incarnation, "stop by kill"))
         else:

@@ -18,8 +18,9 @@ import trio
 from actors.errors import MCPServerError
 from actors.messages import Boot, Directory, DirectoryEntry, Ready, State, Stop
 from actors.settings import Settings
-from supervisor import core as c
+from supervisor import events
 from supervisor.control import ControlServer, Report
+from supervisor.core import Core
 from supervisor.lives import Life, Lives
 from supervisor.spawn import ExitStatus, Spawner
 
@@ -39,7 +40,7 @@ class Runtime:
 
     def __init__(
         self,
-        core: c.Core,
+        core: Core,
         spawner: Spawner,
         *,
         settings: Settings,
@@ -66,7 +67,7 @@ class Runtime:
         self._report = report
         self._on_stderr = on_stderr
         self._off = off
-        self._send, self._receive = trio.open_memory_channel[c.Event](math.inf)
+        self._send, self._receive = trio.open_memory_channel[events.Event](math.inf)
         self._timers: dict[str, trio.CancelScope] = {}
         self._end: TreeEnd | None = None
         self._nursery: trio.Nursery | None = None
@@ -83,7 +84,7 @@ class Runtime:
             await nursery.start(self._control.run)
             nursery.start_soon(self._watch_beats)
             nursery.start_soon(self._push_directories)
-            self.tell(c.Start())
+            self.tell(events.Start())
             async for event in self._receive:
                 for command in self.core.handle(event, trio.current_time()):
                     self._carry_out(command)
@@ -96,13 +97,13 @@ class Runtime:
         assert self._end is not None
         return self._end
 
-    def tell(self, event: c.Event) -> None:
+    def tell(self, event: events.Event) -> None:
         """Give the core an event, in order."""
         self._send.send_nowait(event)
 
     def stop(self, reason: str) -> None:
         """Stop the tree in order; a second time: at once."""
-        self.tell(c.StopTree(reason))
+        self.tell(events.StopTree(reason))
 
     def restart(self, name: str) -> None:
         """Replace one child. Raises `MCPServerError` when there is none of this name."""
@@ -111,39 +112,39 @@ class Runtime:
             nearest = difflib.get_close_matches(name, names, n=1)
             hint = f"; did you mean {nearest[0]}?" if nearest else ""
             raise MCPServerError(f"no actor matches {name!r}{hint}")
-        self.tell(c.RestartChild(name))
+        self.tell(events.RestartChild(name))
 
     def _all_ready(self) -> bool:
         return all(child.state == State.READY for child in self.core.children())
 
     # --- commands --------------------------------------------------------------------------------------------------
 
-    def _carry_out(self, command: c.Command) -> None:
+    def _carry_out(self, command: events.Command) -> None:
         assert self._nursery is not None
-        if isinstance(command, c.Spawn):
+        if isinstance(command, events.Spawn):
             life = Life(command.spec, command.incarnation)
             self.lives.add(life)
             self._nursery.start_soon(self._live, life)
-        elif isinstance(command, c.Terminate):
+        elif isinstance(command, events.Terminate):
             life_ = self.lives.get(command.name, command.incarnation)
             if life_ is not None:
                 self._nursery.start_soon(self._terminate, life_, command.grace_s)
-        elif isinstance(command, c.Kill):
+        elif isinstance(command, events.Kill):
             life_ = self.lives.get(command.name, command.incarnation)
             if life_ is not None:
                 life_.kill(command.cause)
-        elif isinstance(command, c.SetTimer):
+        elif isinstance(command, events.SetTimer):
             self._nursery.start_soon(self._timer, command.key, command.delay_s)
-        elif isinstance(command, c.CancelTimer):
+        elif isinstance(command, events.CancelTimer):
             timer = self._timers.pop(command.key, None)
             if timer is not None:
                 timer.cancel()
-        elif isinstance(command, c.Report):
+        elif isinstance(command, events.Report):
             self._tell_report(command)
         else:
             self._end = TreeEnd(command.exit_code, command.reason)
 
-    def _tell_report(self, report: c.Report) -> None:
+    def _tell_report(self, report: events.Report) -> None:
         fields = {key: value for key, value in msgspec.structs.asdict(report).items() if value not in ("", None)}
         level = str(fields.pop("level", "INFO"))
         self._report(level, str(fields.pop("event", report.context)), **fields)
@@ -153,7 +154,7 @@ class Runtime:
             self._timers[key] = scope
             await trio.sleep(delay_s)
             self._timers.pop(key, None)
-            self.tell(c.TimerFired(key))
+            self.tell(events.TimerFired(key))
 
     # --- one life --------------------------------------------------------------------------------------------------
 
@@ -172,7 +173,7 @@ class Runtime:
             life.control.close("the process ended")
         self.lives.remove(life)
         self._remove_socket(life)
-        self.tell(c.ChildExited(life.name, life.incarnation, exit_reason(life, status)))
+        self.tell(events.ChildExited(life.name, life.incarnation, exit_reason(life, status)))
 
     async def _spawn(self, life: Life) -> ExitStatus:
         boot = Boot(
@@ -216,7 +217,7 @@ class Runtime:
 
     def _life_ready(self, life: Life, _: Ready) -> None:
         self._sockets[(life.name, life.incarnation)] = life.socket
-        self.tell(c.ChildReady(life.name, life.incarnation))
+        self.tell(events.ChildReady(life.name, life.incarnation))
 
     def _remove_socket(self, life: Life) -> None:
         path = self._sockets.pop((life.name, life.incarnation), "")
@@ -231,7 +232,7 @@ class Runtime:
                 silent = now - life.last_beat_at
                 if life.ready_at is not None and not life.kill_cause and silent > life.spec.heartbeat.hung_after_s:
                     life.kill_cause = f"hung: no beat for {silent:.1f} s"
-                    self.tell(c.ChildHung(life.name, life.incarnation))
+                    self.tell(events.ChildHung(life.name, life.incarnation))
 
     # --- the directory ---------------------------------------------------------------------------------------------
 
@@ -239,7 +240,7 @@ class Runtime:
         """Where every actor is and how it is, now."""
         return Directory(entries=[*map(self._entry, self.core.children()), *self._off])
 
-    def _entry(self, child: c.ChildView) -> DirectoryEntry:
+    def _entry(self, child: events.ChildView) -> DirectoryEntry:
         life = self.lives.get(child.name, child.incarnation)
         return DirectoryEntry(
             name=child.name,
@@ -259,9 +260,9 @@ class Runtime:
             self._control.push_directory()
 
 
-def exit_reason(life: Life, status: ExitStatus) -> c.ExitReason:
+def exit_reason(life: Life, status: ExitStatus) -> events.ExitReason:
     """Why a life ended, as the core and the incident see it."""
-    kind: c.ExitKind
+    kind: events.ExitKind
     if life.kill_cause.startswith("hung"):
         kind = "hung"
     elif life.kill_cause == "not ready in time":
@@ -274,7 +275,7 @@ def exit_reason(life: Life, status: ExitStatus) -> c.ExitReason:
         kind = "killed"
     else:
         kind = "normal" if status.returncode == 0 else "abnormal"
-    return c.ExitReason(
+    return events.ExitReason(
         kind=kind,
         exit_code=status.returncode,
         signal=status.signal,

@@ -20,8 +20,8 @@ import trio
 from actors.channel import Message
 from actors.messages import ActorStatus, Directory, State, TreeStatus
 from actors.settings import Settings
-from supervisor import core as c
 from supervisor.admin import AdminMethod, AdminServer, Down, RestartRequest
+from supervisor.core import Core
 from supervisor.listeners import open_listeners, url_of
 from supervisor.log_relay import LogRelay
 from supervisor.rundir import RunInfo, hold_data_dir, open_runtime_dir, process_start_time, write_run_info
@@ -81,7 +81,7 @@ class _Root:
             await outer.start(self._relay.run)
             async with open_tractor_spawner() as spawner:
                 self._runtime = runtime = Runtime(
-                    c.Core(self._tree.groups, self._tree.children, random.Random()),  # noqa: S311
+                    Core(self._tree.groups, self._tree.children, random.Random()),  # noqa: S311
                     spawner,
                     settings=self._settings,
                     runtime_dir=self._runtime_dir,
