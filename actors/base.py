@@ -15,6 +15,7 @@ connection to the root ends, so does the actor.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -31,6 +32,8 @@ from actors.peers import Peers, hello, socket_path
 from actors.settings import Settings
 
 CONTROL_SOCKET = "control.sock"
+_GC_THRESHOLDS = (10_000, 20, 50)
+"""New objects before a collection of the youngest, collections before one of the next generation, and again."""
 _FIRST_DIRECTORY_TIMEOUT_S = 10.0
 _PAGE_BYTES = 4096
 _decode_control = msgspec.msgpack.Decoder(ControlMessage).decode
@@ -150,6 +153,7 @@ class Actor:
     def ready(self, note: str = "") -> None:
         """Tell the root that this actor does its work from now on. Once."""
         assert self._control is not None
+        settle_memory()
         self._control.post(Ready(socket=self._socket, note=note))
 
     async def connect_root(self) -> None:
@@ -223,6 +227,13 @@ async def open_actor(boot: Boot) -> AsyncGenerator[Actor, None]:
         yield actor
         await actor.finish_calls()
         nursery.cancel_scope.cancel()
+
+
+def settle_memory() -> None:
+    """Take all that was loaded so far out of the garbage collector's sight: it stays, and looking at it again in each
+    full collection would stop every call for 10 to 20 ms."""
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
 
 
 def rss_bytes() -> int:

@@ -16,6 +16,7 @@ It does not promise order between different calls, and it retries nothing.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,8 @@ _LENGTH = struct.Struct(">I")
 _RECEIVE_BYTES = 65536
 _encode = msgspec.msgpack.Encoder().encode
 _NOTHING = msgspec.Raw(_encode(None))
+_LATE = object()
+"""Given to a caller in place of an answer when its deadline has come."""
 _decode: Callable[[memoryview], Frame] = msgspec.msgpack.Decoder(Frame).decode
 
 Message = msgspec.Struct | msgspec.Raw | None
@@ -99,10 +102,13 @@ class FrameTooLargeError(MCPServerError):
 class _Pending:
     """A call that this side waits for."""
 
-    __slots__ = ("end_offset", "on_ask", "on_item", "scopes", "task")
+    __slots__ = ("deadline", "end_offset", "on_ask", "on_item", "scopes", "task")
 
-    def __init__(self, task: trio.lowlevel.Task, on_item: OnItem | None, on_ask: OnAsk | None) -> None:
+    def __init__(
+        self, task: trio.lowlevel.Task, deadline: float, on_item: OnItem | None, on_ask: OnAsk | None
+    ) -> None:
         self.task = task
+        self.deadline = deadline
         self.on_item = on_item
         self.on_ask = on_ask
         self.end_offset = 0
@@ -211,6 +217,8 @@ class Channel:
         self._refused = 0
         self._closed = False
         self._nursery: trio.Nursery | None = None
+        self._look = trio.CancelScope()
+        self._look_at = math.inf
 
     # --- life ------------------------------------------------------------------------------------------------------
 
@@ -224,6 +232,7 @@ class Channel:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._write)
+                nursery.start_soon(self._keep_deadlines)
                 try:
                     await self._read(task_status)
                 except _EndError as end:
@@ -309,10 +318,13 @@ class Channel:
             self._refused += 1
             raise BusyError(f"{len(self._pending)} calls are open to {self.peer.actor}, which is the limit; try again")
         self._next_id = call_id = self._next_id + 1
-        pending = _Pending(trio.lowlevel.current_task(), on_item, on_ask)
+        deadline = trio.current_time() + timeout_s
+        pending = _Pending(trio.lowlevel.current_task(), deadline, on_item, on_ask)
         self.send(Call(call_id, method, timeout_s, msgspec.Raw(_encode(value))))
         pending.end_offset = self._queued_total
         self._pending[call_id] = pending
+        if deadline < self._look_at:
+            self._look_at = self._look.deadline = deadline
 
         def abort(_: Any) -> trio.lowlevel.Abort:  # noqa: ANN401
             if self._pending.pop(call_id, None) is not None:
@@ -320,15 +332,31 @@ class Channel:
                 _cancel_all(pending.scopes)
             return trio.lowlevel.Abort.SUCCEEDED
 
-        with trio.CancelScope(deadline=trio.current_time() + timeout_s):
-            answer = await trio.lowlevel.wait_task_rescheduled(abort)
+        answer = await trio.lowlevel.wait_task_rescheduled(abort)
+        if pending.scopes is not None:
             _cancel_all(pending.scopes)
-            if type(answer) is Reply:
-                return answer.body
-            if type(answer) is Failure:
-                raise from_info(answer.error)
-            raise answer
-        raise DeadlineExceededError(f"no answer from {self.peer.actor} within {timeout_s:g} s; the call was cancelled")
+        if type(answer) is Reply:
+            return answer.body
+        if type(answer) is Failure:
+            raise from_info(answer.error)
+        if answer is _LATE:
+            raise DeadlineExceededError(
+                f"no answer from {self.peer.actor} within {timeout_s:g} s; the call was cancelled"
+            )
+        raise answer
+
+    async def _keep_deadlines(self) -> None:
+        """End calls whose deadline has come. One task for all: a cancel scope for each would double a call's cost."""
+        while True:
+            self._look_at = min((pending.deadline for pending in self._pending.values()), default=math.inf)
+            with trio.CancelScope(deadline=self._look_at) as self._look:
+                await trio.sleep_forever()
+            now = trio.current_time()
+            for call_id, pending in list(self._pending.items()):
+                if pending.deadline <= now:
+                    del self._pending[call_id]
+                    self.send(Cancel(call_id, "its deadline has come"))
+                    trio.lowlevel.reschedule(pending.task, Value(_LATE))
 
     def post(self, value: Message) -> None:
         """Send a one-way event. Never waits; a peer that does not read is given up after `write_timeout_s`."""

@@ -56,15 +56,20 @@ class Peers:
         self._handler = handler
         self._on_event = on_event
         self._on_closed = on_closed
+        self._by_base: dict[str, list[DirectoryEntry]] = {}
         self._connections: dict[tuple[str, int], _Connection] = {}
         self._changed = trio.Event()
 
     def update(self, directory: Directory) -> None:
         """Take over a new directory and wake all who wait for a change."""
         self.entries = {entry.name: entry for entry in directory.entries}
+        self._by_base = {}
+        for entry in directory.entries:
+            if entry.state != State.SPARE:
+                self._by_base.setdefault(base_name(entry.name), []).append(entry)
         for name, incarnation in list(self._connections):
-            entry = self.entries.get(name)
-            if entry is None or entry.incarnation > incarnation:
+            current = self.entries.get(name)
+            if current is None or current.incarnation > incarnation:
                 self._drop(name, incarnation, "replaced by a newer incarnation")
         self.wake()
 
@@ -79,7 +84,7 @@ class Peers:
 
     def processes(self, base: str) -> list[DirectoryEntry]:
         """All processes of one spec, whatever their state, spares left out."""
-        return [entry for name, entry in self.entries.items() if base_name(name) == base and entry.state != State.SPARE]
+        return self._by_base.get(base, [])
 
     def connected(self, entry: DirectoryEntry) -> Channel | None:
         """The open connection to this incarnation, if there is one."""

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import trio
 
-from actors.base import Actor, open_actor
+from actors.base import Actor, open_actor, settle_memory
 from actors.client import CatalogueView, ToolClient
 from actors.logs import flush_loop
 from actors.messages import Boot, DirectoryEntry, State
 from actors.peers import base_name
 from gateway.backend import ToolBackend
-from gateway.fast_lane import serve
+from gateway.fast_lane import FastLane, serve
 from gateway.mcp import Protocol
 from gateway.metrics import MeteredBackend, Metrics
 from gateway.session_key import load_or_create_session_key
@@ -32,6 +32,11 @@ def _tree_status(actor: Actor) -> tuple[bool, list[DirectoryEntry], int]:
     entries = list(actor.peers.entries.values())
     ready = all(entry.state in {State.READY, State.OFF, State.SPARE} for entry in entries)
     return ready, entries, os.getppid()
+
+
+async def _settle_when_loaded(lane: FastLane) -> None:
+    await lane.handover_ready.wait()
+    settle_memory()
 
 
 async def main(boot: Boot) -> None:
@@ -77,10 +82,11 @@ async def main(boot: Boot) -> None:
 
         async with protocol.running():
 
-            async def serve_http(task_status: trio.TaskStatus[object]) -> None:
+            async def serve_http(task_status: trio.TaskStatus[FastLane]) -> None:
                 await serve(listener, protocol, make_app, settings.server, metrics=metrics, task_status=task_status)
 
             lane = await actor.nursery.start(serve_http)
             actor.ready()
+            actor.nursery.start_soon(_settle_when_loaded, lane)
             await actor.stopping.wait()
             await lane.drain(actor.grace_s)
