@@ -23,7 +23,8 @@ from pathlib import Path
 import msgspec
 import trio
 
-from actors.channel import Channel, ChannelClosedError, ChannelLimits, IncomingCall, Message
+from actors.calls import IncomingCall, Message
+from actors.channel import Channel, ChannelClosedError, ChannelLimits
 from actors.errors import MCPServerError, RuntimeUnavailableError
 from actors.logs import get_logger
 from actors.logs import setup as setup_logs

@@ -17,15 +17,15 @@ It does not promise order between different calls, and it retries nothing.
 from __future__ import annotations
 
 import math
-import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import trio
-from outcome import Value
 
-from actors.errors import ActorDiedError, BusyError, DeadlineExceededError, MCPServerError, from_info, to_info
+from actors.calls import Handler, IncomingCall, Message, OnAsk, OnEvent, OnItem, PendingCall, unwrap
+from actors.errors import ActorDiedError, BusyError, DeadlineExceededError, MCPServerError, to_info
+from actors.framing import EndError, FrameReader, Outbox
 from actors.messages import (
     PROTOCOL_VERSION,
     Answer,
@@ -44,21 +44,8 @@ from actors.messages import (
 if TYPE_CHECKING:
     from trio.socket import SocketType
 
-_LENGTH = struct.Struct(">I")
-_RECEIVE_BYTES = 65536
 _encode = msgspec.msgpack.Encoder().encode
 _NOTHING = msgspec.Raw(_encode(None))
-_LATE = object()
-"""Given to a caller in place of an answer when its deadline has come."""
-_decode: Callable[[memoryview], Frame] = msgspec.msgpack.Decoder(Frame).decode
-
-Message = msgspec.Struct | msgspec.Raw | None
-"""What a call, an answer or an event carries: a value, or one that is encoded already."""
-Handler = Callable[["IncomingCall"], Awaitable[Message]]
-"""Answers one call: returns the reply's value, or raises. Cancelled when the caller leaves or the deadline comes."""
-OnEvent = Callable[[msgspec.Raw], None]
-OnItem = Callable[[msgspec.Raw], object]
-OnAsk = Callable[[str, msgspec.Raw], Awaitable[Message]]
 
 
 class ChannelLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,86 +86,6 @@ class FrameTooLargeError(MCPServerError):
     code = "FRAME_TOO_LARGE"
 
 
-class _Pending:
-    """A call that this side waits for."""
-
-    __slots__ = ("deadline", "end_offset", "on_ask", "on_item", "scopes", "task")
-
-    def __init__(
-        self, task: trio.lowlevel.Task, deadline: float, on_item: OnItem | None, on_ask: OnAsk | None
-    ) -> None:
-        self.task = task
-        self.deadline = deadline
-        self.on_item = on_item
-        self.on_ask = on_ask
-        self.end_offset = 0
-        self.scopes: set[trio.CancelScope] | None = None
-
-
-class IncomingCall:
-    """A call as its handler sees it."""
-
-    __slots__ = ("_asks", "_channel", "_next_ask", "_scope", "body", "id", "method", "timeout_s")
-
-    def __init__(self, channel: Channel, frame: Call) -> None:
-        self._channel = channel
-        self.id = frame.id
-        self.method = frame.method
-        self.timeout_s = frame.timeout_s
-        """Time that was left when the frame came."""
-        self.body = frame.body
-        self._scope = trio.CancelScope()
-        self._asks: dict[int, trio.lowlevel.Task] | None = None
-        self._next_ask = 0
-
-    @property
-    def caller(self) -> Hello:
-        """Who calls."""
-        return self._channel.peer
-
-    @property
-    def channel(self) -> Channel:
-        """The connection that the call came on, for events back to the caller."""
-        return self._channel
-
-    def item(self, value: Message) -> bool:
-        """Send one element of the call's stream. Never waits; False when it was dropped because the caller reads too
-        slowly. Must be called from the loop's thread."""
-        if self._channel.queued_bytes > self._channel.limits.max_queued_bytes:
-            return False
-        self._channel.send(Item(self.id, msgspec.Raw(_encode(value))))
-        return True
-
-    async def ask(self, method: str, value: Message) -> msgspec.Raw:
-        """Ask the caller and wait for its answer, within this call's own deadline.
-
-        Raises what the caller's answer carries (`MCPServerError` and below).
-        """
-        if self._asks is None:
-            self._asks = {}
-        self._next_ask += 1
-        ask_id = self._next_ask
-        self._asks[ask_id] = trio.lowlevel.current_task()
-        self._channel.send(Ask(self.id, ask_id, method, msgspec.Raw(_encode(value))))
-
-        def abort(_: Any) -> trio.lowlevel.Abort:  # noqa: ANN401
-            assert self._asks is not None
-            self._asks.pop(ask_id, None)
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        answer: Answer = await trio.lowlevel.wait_task_rescheduled(abort)
-        if answer.error is not None:
-            raise from_info(answer.error)
-        return answer.body
-
-    def _answered(self, frame: Answer) -> bool:
-        task = self._asks.pop(frame.ask_id, None) if self._asks else None
-        if task is None:
-            return False
-        trio.lowlevel.reschedule(task, Value(frame))
-        return True
-
-
 class Channel:
     """One connection. Whoever opens it runs `run()` in a nursery of theirs; it ends when the connection does."""
 
@@ -197,19 +104,16 @@ class Channel:
         self.limits = limits or ChannelLimits()
         self.peer = Hello(PROTOCOL_VERSION, "?", 0)
         self.closed_reason = ""
-        self.queued_bytes = 0
         self._sock = sock
         self._me = me
         self._handler = handler
         self._on_event = on_event
         self._accept = accept
         self._on_error = on_error
-        self._outbox: list[bytes] = []
-        self._queued_total = 0
-        self._written_total = 0
-        self._writer: trio.lowlevel.Task | None = None
-        self._room = trio.lowlevel.ParkingLot()
-        self._pending: dict[int, _Pending] = {}
+        self._outbox = Outbox(
+            sock, max_queued_bytes=self.limits.max_queued_bytes, write_timeout_s=self.limits.write_timeout_s
+        )
+        self._pending: dict[int, PendingCall] = {}
         self._incoming: dict[int, IncomingCall] = {}
         self._next_id = 0
         self._frames_in = 0
@@ -235,7 +139,7 @@ class Channel:
                 nursery.start_soon(self._keep_deadlines)
                 try:
                     await self._read(task_status)
-                except _EndError as end:
+                except EndError as end:
                     self.closed_reason = self.closed_reason or str(end)
                 except (OSError, trio.ClosedResourceError) as error:
                     self.closed_reason = self.closed_reason or f"connection lost ({error})"
@@ -257,6 +161,11 @@ class Channel:
     def closed(self) -> bool:
         """True once no call can be made any more."""
         return self._closed
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes that wait for the other side."""
+        return self._outbox.queued_bytes
 
     @property
     def open_calls(self) -> int:
@@ -286,10 +195,11 @@ class Channel:
         self._sock.close()
         pending, self._pending = self._pending, {}
         for call in pending.values():
-            died = ActorDiedError(self.peer.actor, self.peer.incarnation, sent=call.end_offset <= self._written_total)
-            trio.lowlevel.reschedule(call.task, Value(died))
-            _cancel_all(call.scopes)
-        self._room.unpark_all()
+            died = ActorDiedError(
+                self.peer.actor, self.peer.incarnation, sent=call.end_offset <= self._outbox.written_total
+            )
+            call.end(died)
+        self._outbox.close()
 
     # --- calling ---------------------------------------------------------------------------------------------------
 
@@ -311,44 +221,34 @@ class Channel:
         """
         if self.queued_bytes > self.limits.max_queued_bytes:
             with trio.move_on_after(timeout_s):
-                await self._room_in_outbox()
+                await self._outbox.room()
         if self._closed:
             raise ActorDiedError(self.peer.actor, self.peer.incarnation, sent=False)
         if len(self._pending) >= self.limits.max_calls_at_once:
             self._refused += 1
             raise BusyError(f"{len(self._pending)} calls are open to {self.peer.actor}, which is the limit; try again")
         self._next_id = call_id = self._next_id + 1
-        deadline = trio.current_time() + timeout_s
-        pending = _Pending(trio.lowlevel.current_task(), deadline, on_item, on_ask)
+        pending = PendingCall(trio.lowlevel.current_task(), timeout_s, on_item, on_ask)
         self.send(Call(call_id, method, timeout_s, msgspec.Raw(_encode(value))))
-        pending.end_offset = self._queued_total
+        pending.end_offset = self._outbox.queued_total
         self._pending[call_id] = pending
-        if deadline < self._look_at:
-            self._look_at = self._look.deadline = deadline
+        self._look_no_later_than(pending.deadline)
 
         def abort(_: Any) -> trio.lowlevel.Abort:  # noqa: ANN401
             if self._pending.pop(call_id, None) is not None:
                 self.send(Cancel(call_id, "the caller left"))
-                _cancel_all(pending.scopes)
+                pending.cancel_questions()
             return trio.lowlevel.Abort.SUCCEEDED
 
-        answer = await trio.lowlevel.wait_task_rescheduled(abort)
-        if pending.scopes is not None:
-            _cancel_all(pending.scopes)
-        if type(answer) is Reply:
-            return answer.body
-        if type(answer) is Failure:
-            raise from_info(answer.error)
-        if answer is _LATE:
-            raise DeadlineExceededError(
-                f"no answer from {self.peer.actor} within {timeout_s:g} s; the call was cancelled"
-            )
-        raise answer
+        return unwrap(await trio.lowlevel.wait_task_rescheduled(abort))
 
     async def _keep_deadlines(self) -> None:
         """End calls whose deadline has come. One task for all: a cancel scope for each would double a call's cost."""
         while True:
-            self._look_at = min((pending.deadline for pending in self._pending.values()), default=math.inf)
+            self._look_at = min(
+                (call.deadline for calls in (self._pending, self._incoming) for call in calls.values()),
+                default=math.inf,
+            )
             with trio.CancelScope(deadline=self._look_at) as self._look:
                 await trio.sleep_forever()
             now = trio.current_time()
@@ -356,7 +256,15 @@ class Channel:
                 if pending.deadline <= now:
                     del self._pending[call_id]
                     self.send(Cancel(call_id, "its deadline has come"))
-                    trio.lowlevel.reschedule(pending.task, Value(_LATE))
+                    within = f"within {pending.timeout_s:g} s; the call was cancelled"
+                    pending.end(DeadlineExceededError(f"no answer from {self.peer.actor} {within}"))
+            for call in self._incoming.values():
+                if call.deadline <= now:
+                    call.scope.cancel()
+
+    def _look_no_later_than(self, deadline: float) -> None:
+        if deadline < self._look_at:
+            self._look_at = self._look.deadline = deadline
 
     def post(self, value: Message) -> None:
         """Send a one-way event. Never waits; a peer that does not read is given up after `write_timeout_s`."""
@@ -369,68 +277,29 @@ class Channel:
         if self._closed:
             return
         data = _encode(frame)
-        size = len(data)
-        if size > self.limits.max_frame_bytes:
+        if len(data) > self.limits.max_frame_bytes:
             raise FrameTooLargeError(
-                f"a message has {size} bytes; the limit is {self.limits.max_frame_bytes} (channel.max_frame_bytes)"
+                f"a message has {len(data)} bytes; the limit is {self.limits.max_frame_bytes} (channel.max_frame_bytes)"
             )
-        self._outbox.append(_LENGTH.pack(size))
-        self._outbox.append(data)
-        self.queued_bytes += size + 4
-        self._queued_total += size + 4
-        if self._writer is not None:
-            writer, self._writer = self._writer, None
-            trio.lowlevel.reschedule(writer)
-
-    async def _room_in_outbox(self) -> None:
-        while self.queued_bytes > self.limits.max_queued_bytes and not self._closed:
-            await self._room.park()
+        self._outbox.put(data)
 
     async def _write(self) -> None:
-        def abort(_: Any) -> trio.lowlevel.Abort:  # noqa: ANN401
-            self._writer = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
         try:
-            while True:
-                if not self._outbox:
-                    self._writer = trio.lowlevel.current_task()
-                    await trio.lowlevel.wait_task_rescheduled(abort)
-                data = b"".join(self._outbox)
-                self._outbox.clear()
-                await self._write_all(data)
-                if self._room:
-                    self._room.unpark_all()
+            await self._outbox.run()
         except (OSError, trio.ClosedResourceError) as error:
             self.close(f"connection lost ({error})")
         except trio.TooSlowError:
             self.close(f"the other side took nothing for {self.limits.write_timeout_s:g} s")
 
-    async def _write_all(self, data: bytes) -> None:
-        sent = await self._sock.send(data)
-        self._wrote(sent)
-        if sent == len(data):
-            return
-        view = memoryview(data)
-        while sent < len(data):
-            with trio.fail_after(self.limits.write_timeout_s):
-                count = await self._sock.send(view[sent:])
-            sent += count
-            self._wrote(count)
-
-    def _wrote(self, count: int) -> None:
-        self.queued_bytes -= count
-        self._written_total += count
-
     # --- reading ---------------------------------------------------------------------------------------------------
 
     async def _read(self, task_status: trio.TaskStatus[None]) -> None:
-        reader = _FrameReader(self._sock, self.limits.max_frame_bytes)
+        reader = FrameReader(self._sock, self.limits.max_frame_bytes)
         with trio.move_on_after(self.limits.hello_timeout_s) as waiting:
             while (hello := reader.next_frame()) is None:
                 await reader.fill()
         if waiting.cancelled_caught or hello is None:
-            raise _EndError("no hello in time")
+            raise EndError("no hello in time")
         self._check_hello(hello)
         task_status.started()
         while True:
@@ -441,14 +310,14 @@ class Channel:
 
     def _check_hello(self, frame: Frame) -> None:
         if not isinstance(frame, Hello):
-            raise _EndError("the first frame was no hello")
+            raise EndError("the first frame was no hello")
         if frame.version != PROTOCOL_VERSION:
-            raise _EndError(f"{frame.actor} speaks version {frame.version}, this side {PROTOCOL_VERSION}")
+            raise EndError(f"{frame.actor} speaks version {frame.version}, this side {PROTOCOL_VERSION}")
         if self._accept is not None:
             try:
                 self._accept(frame)
             except MCPServerError as refused:
-                raise _EndError(f"refused {frame.actor}: {refused}") from None
+                raise EndError(f"refused {frame.actor}: {refused}") from None
         self.peer = frame
 
     def _dispatch(self, frame: Frame) -> None:
@@ -458,7 +327,7 @@ class Channel:
             if pending is None:
                 self._late += 1
             else:
-                trio.lowlevel.reschedule(pending.task, Value(frame))
+                pending.end(frame)  # type: ignore[arg-type]
         elif kind is Call:
             self._start(frame)  # type: ignore[arg-type]
         elif kind is Event:
@@ -471,7 +340,7 @@ class Channel:
         if isinstance(frame, Cancel):
             call = self._incoming.get(frame.id)
             if call is not None:
-                call._scope.cancel()  # noqa: SLF001
+                call.scope.cancel()
         elif isinstance(frame, Item):
             pending = self._pending.get(frame.id)
             if pending is None or pending.on_item is None:
@@ -483,10 +352,10 @@ class Channel:
             self._nursery.start_soon(self._answer, frame)
         elif isinstance(frame, Answer):
             call = self._incoming.get(frame.id)
-            if call is None or not call._answered(frame):  # noqa: SLF001
+            if call is None or not call.answered(frame):
                 self._late += 1
         else:
-            raise _EndError("a second hello")
+            raise EndError("a second hello")
 
     # --- serving ---------------------------------------------------------------------------------------------------
 
@@ -494,12 +363,13 @@ class Channel:
         if self._handler is None:
             self._fail(frame.id, MCPServerError(f"this side answers no calls ({frame.method})"))
         elif frame.id in self._incoming:
-            raise _EndError(f"call {frame.id} was started twice")
+            raise EndError(f"call {frame.id} was started twice")
         elif len(self._incoming) >= self.limits.max_calls_at_once:
             self._refused += 1
             self._fail(frame.id, BusyError(f"{self._me.actor} has {len(self._incoming)} calls open; try again"))
         else:
             call = self._incoming[frame.id] = IncomingCall(self, frame)
+            self._look_no_later_than(call.deadline)
             assert self._nursery is not None
             self._nursery.start_soon(self._serve, call)
 
@@ -507,10 +377,8 @@ class Channel:
         """Run the handler; its slot is kept until there is room for the reply, so that a peer that never reads can't
         pile up finished work."""
         assert self._handler is not None
-        scope = call._scope  # noqa: SLF001
-        deadline = scope.deadline = trio.current_time() + call.timeout_s
         try:
-            with scope:
+            with call.scope:
                 try:
                     value = await self._handler(call)
                 except Exception as error:  # noqa: BLE001
@@ -518,9 +386,9 @@ class Channel:
                 else:
                     self._reply(call, value)
                 if self.queued_bytes > self.limits.max_queued_bytes:
-                    await self._room_in_outbox()
+                    await self._outbox.room()
                 return
-            if trio.current_time() >= deadline:
+            if trio.current_time() >= call.deadline:
                 self._fail(call.id, DeadlineExceededError(f"{call.method} did not end within {call.timeout_s:g} s"))
         finally:
             del self._incoming[call.id]
@@ -554,7 +422,7 @@ class Channel:
             self.send(Answer(frame.id, frame.ask_id, _NOTHING, refusal))
             return
         scope = trio.CancelScope()
-        pending.scopes = (pending.scopes or set()) | {scope}
+        pending.questions = (pending.questions or set()) | {scope}
         with scope:
             try:
                 value = await pending.on_ask(frame.method, frame.body)
@@ -562,62 +430,3 @@ class Channel:
             except Exception as error:  # noqa: BLE001
                 answer = Answer(frame.id, frame.ask_id, _NOTHING, to_info(error))
             self.send(answer)
-
-
-class _EndError(Exception):
-    """The connection has to end, for the reason in its text."""
-
-
-def _cancel_all(scopes: set[trio.CancelScope] | None) -> None:
-    for scope in scopes or ():
-        scope.cancel()
-
-
-class _FrameReader:
-    """Cuts the byte stream into frames. A frame's memory is taken as its bytes come, never by its announced length."""
-
-    def __init__(self, sock: SocketType, max_frame_bytes: int) -> None:
-        self._sock = sock
-        self._max = max_frame_bytes
-        self._buffer: bytes | bytearray = b""
-        self._at = 0
-        self._need = 4
-
-    def next_frame(self) -> Frame | None:
-        """The next whole frame that has come, or None."""
-        start = self._at + 4
-        if len(self._buffer) < start:
-            return None
-        (size,) = _LENGTH.unpack_from(self._buffer, self._at)
-        if size > self._max:
-            raise _EndError(f"a frame of {size} bytes was announced; the limit is {self._max}")
-        end = start + size
-        if len(self._buffer) < end:
-            self._need = end - len(self._buffer)
-            return None
-        self._at = end
-        try:
-            return _decode(memoryview(self._buffer)[start:end])
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise _EndError(f"a bad frame ({error})") from None
-
-    async def fill(self) -> None:
-        """Wait for more bytes."""
-        chunk = await self._sock.recv(max(_RECEIVE_BYTES, min(self._need, 1 << 20)))
-        if not chunk:
-            raise _EndError("the other side closed the connection" + (" in mid-frame" if self._rest() else ""))
-        rest = self._rest()
-        # Frames hold views into the buffer: a new one is made each time, so no view can pin memory that grows.
-        self._buffer = chunk if not rest else self._joined(rest, chunk)
-        self._at = 0
-
-    def _rest(self) -> int:
-        return len(self._buffer) - self._at
-
-    def _joined(self, rest: int, chunk: bytes) -> bytes | bytearray:
-        if isinstance(self._buffer, bytearray) and self._at == 0:
-            self._buffer += chunk
-            return self._buffer
-        joined = bytearray(memoryview(self._buffer)[len(self._buffer) - rest :])
-        joined += chunk
-        return joined

@@ -18,7 +18,8 @@ from collections.abc import Callable
 import msgspec
 import trio
 
-from actors.channel import Channel, OnAsk, OnItem
+from actors.calls import OnAsk, OnItem
+from actors.channel import Channel
 from actors.errors import (
     ActorDiedError,
     BusyError,

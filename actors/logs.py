@@ -2,16 +2,17 @@
 """Logs of one actor process: one JSON line per event on stderr, which is a pipe to the root.
 
 Fields (the seed's, then ours): timestamp (UTC, ms), level, event, actor, incarnation, pid, runtime, tool,
-duration_ms, status. A line is one write. The pipe never blocks the actor: when it is full the line is dropped and
-counted, and the next line that gets through says how many were. Values of keys that look like secrets are masked.
+duration_ms, status. The pipe never blocks the actor: when it is full lines are dropped and counted, and before the next
+line that gets through one says how many were. A line is never torn: what of it had no room goes out first next time.
+Values that look like secrets, by their key or by their form, are masked. A line is at most 32 KiB long.
 
 Executions of tools are the hot path: their lines are gathered and written together, at most 50 ms later.
 """
 
 from __future__ import annotations
 
-import errno
 import os
+import re
 import stat
 import time
 import traceback
@@ -24,9 +25,24 @@ import structlog
 import trio
 
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40}
-_SECRET_WORDS = ("token", "secret", "password", "authorization", "api_key", "apikey", "credential")
+_SECRET_WORDS = (
+    "token",
+    "secret",
+    "password",
+    "passwd",
+    "authorization",
+    "cookie",
+    "api_key",
+    "apikey",
+    "private_key",
+    "credential",
+)
+_SECRET_TEXT = re.compile(r"(?i)(?<=\bbearer )[\w.~+/=-]+|(?<=\bbasic )[\w.~+/=-]{8,}|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)")
 _MASK = "***"
 _MAX_TRACEBACK = 8192
+_MAX_LINE = 32 * 1024
+_MAX_SHORTENED = 8192
+_MAX_NAME = 200
 _FLUSH_EVERY_S = 0.05
 _FLUSH_BYTES = 32 * 1024
 _encode = msgspec.json.Encoder(enc_hook=str).encode
@@ -41,32 +57,42 @@ class _Sink:
         self.info_enabled = True
         self.dropped = 0
         self._told = 0
+        self._torn = b""
+        """The rest of a line whose beginning is in the pipe."""
         self.waiting: list[bytes] = []
         self.waiting_bytes = 0
 
     def write(self, lines: bytes) -> None:
-        if self.dropped > self._told:
-            note = _encode(
-                {"timestamp": timestamp(), "level": "WARNING", "event": "log lines dropped"}
-                | self.identity
-                | {"count": self.dropped - self._told}
-            )
-            if self._try(note + b"\n"):
-                self._told = self.dropped
-        if not self._try(lines):
-            self.dropped += lines.count(b"\n")
+        """Write whole lines, or as many of them as there is room for."""
+        if self._torn:
+            self._torn = self._torn[self._send(self._torn) :]
+        if not self._torn and self.dropped > self._told:
+            count = self.dropped - self._told
+            note = {"timestamp": timestamp(), "level": "WARNING", "event": "log lines dropped"} | self.identity
+            if self._put(_encode(note | {"count": count}) + b"\n") == 0:
+                self._told += count
+        self.dropped += lines.count(b"\n") if self._torn else self._put(lines)
 
-    def _try(self, data: bytes) -> bool:
-        while data:
+    def _put(self, lines: bytes) -> int:
+        """Send lines; how many were lost. One that was begun is not lost: its rest is kept."""
+        done = self._send(lines)
+        if 0 < done < len(lines) and lines[done - 1 : done] != b"\n":
+            end = lines.index(b"\n", done) + 1
+            self._torn = lines[done:end]
+            done = end
+        return lines[done:].count(b"\n")
+
+    def _send(self, data: bytes) -> int:
+        done = 0
+        while done < len(data):
             try:
-                written = os.write(self.fd, data)
+                done += os.write(self.fd, data[done:])
             except BlockingIOError:
-                return False
-            except OSError as error:
+                return done
+            except OSError:
                 # The root is gone: nobody reads any more, and this process ends soon.
-                return error.errno == errno.EPIPE
-            data = data[written:]
-        return True
+                return len(data)
+        return done
 
 
 _sink = _Sink(2)
@@ -118,18 +144,39 @@ def _finish(_: object, method: str, event: MutableMapping[str, Any]) -> bytes:
     line |= masked(event)
     if isinstance(error, BaseException):
         line["error"] = type(error).__name__
-        line["traceback"] = "".join(traceback.format_exception(error))[-_MAX_TRACEBACK:]
-    return _encode(line) + b"\n"
+        line["traceback"] = _masked_text("".join(traceback.format_exception(error))[-_MAX_TRACEBACK:])
+    encoded = _encode(line)
+    return (encoded if len(encoded) <= _MAX_LINE else _shortened(line, encoded)) + b"\n"
 
 
-def masked(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The same fields, with the values of those that are named like secrets hidden, at any depth."""
+def _shortened(line: dict[str, Any], encoded: bytes) -> bytes:
+    """The line's head, and the beginning of all of it as text."""
+    head = {key: line[key] for key in ("timestamp", "level", "event", *_sink.identity)}
+    head["event"] = str(head["event"])[:200]
+    return _encode(head | {"cut_from_bytes": len(encoded), "text": encoded[:_MAX_SHORTENED].decode(errors="replace")})
+
+
+def masked(fields: Mapping[Any, Any]) -> dict[str, Any]:
+    """The same fields with secrets hidden, at any depth: values whose key is named like one, and parts of texts that
+    look like one (`Bearer ...`, `https://user:password@...`)."""
     return {
-        key: _MASK
-        if any(word in str(key).lower() for word in _SECRET_WORDS)
-        else (masked(value) if isinstance(value, Mapping) else value)
+        str(key): _MASK if any(word in str(key).lower() for word in _SECRET_WORDS) else _masked_value(value)
         for key, value in fields.items()
     }
+
+
+def _masked_value(value: object) -> object:
+    if isinstance(value, str):
+        return _masked_text(value)
+    if isinstance(value, Mapping):
+        return masked(value)
+    if isinstance(value, (list, tuple)):
+        return [_masked_value(item) for item in value]
+    return value
+
+
+def _masked_text(text: str) -> str:
+    return _SECRET_TEXT.sub(_MASK, text)
 
 
 # --- executions ----------------------------------------------------------------------------------------------------
@@ -181,7 +228,7 @@ def log_execution(
             identity.get("incarnation"),
             identity.get("pid"),
             runtime,
-            tool,
+            tool[:_MAX_NAME],
             duration_ms,
             status,
             call_id,

@@ -13,7 +13,8 @@ from pathlib import Path
 import msgspec
 import trio
 
-from actors.channel import Channel, ChannelClosedError, ChannelLimits, Handler, OnEvent
+from actors.calls import Handler, OnEvent
+from actors.channel import Channel, ChannelClosedError, ChannelLimits
 from actors.errors import ActorDiedError
 from actors.messages import PROTOCOL_VERSION, Directory, DirectoryEntry, Hello, State
 

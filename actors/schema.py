@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""From a typed function to its contract: JSON Schemas, a strict decoder for arguments, an encoder for results.
+"""From a typed function to its contract: JSON Schemas, and a Struct that decodes arguments strictly.
 
 Annotations are read once, when a tool is loaded; nothing of that is repeated per call. A function that can't be a tool
 raises `ContractError`, which says what its author has to change. Schemas are JSON Schema 2020-12.
@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import difflib
 import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 
-from actors.errors import InvalidArgumentsError
 from actors.messages import Shape
 from actors.toolkit import ContentBlock, ToolContext
 
@@ -60,7 +58,7 @@ def contract_of(function: Callable[..., Any]) -> Contract:
     keyword_only = 0
     for position, parameter in enumerate(signature.parameters.values()):
         annotation = _annotation(parameter, hints)
-        if annotation is ToolContext:
+        if bare(annotation) is ToolContext:
             if context_at is not None:
                 raise ContractError("it has two ToolContext parameters")
             if parameter.kind is parameter.KEYWORD_ONLY:
@@ -79,7 +77,7 @@ def contract_of(function: Callable[..., Any]) -> Contract:
         arguments=arguments,
         context_at=context_at,
         keyword_only=keyword_only,
-        input_schema=_input_schema(arguments, documented),
+        input_schema=_input_schema(arguments, documented, signature),
         output_schema=_output_schema(hints["return"], shape),
         shape=shape,
         returns=hints["return"],
@@ -95,19 +93,44 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 def _annotation(parameter: inspect.Parameter, hints: dict[str, Any]) -> Any:  # noqa: ANN401 - an annotation
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-        raise ContractError(f"its parameter *{parameter.name} has no fixed meaning; list the parameters one by one")
+        stars = "*" if parameter.kind is parameter.VAR_POSITIONAL else "**"
+        raise ContractError(
+            f"its parameter {stars}{parameter.name} has no fixed meaning; list the parameters one by one"
+        )
     if parameter.name not in hints:
         raise ContractError(f"its parameter {parameter.name} needs an annotation")
     return hints[parameter.name]
 
 
 def _field(parameter: inspect.Parameter, annotation: object) -> tuple[str, Any] | tuple[str, Any, Any]:
+    if ToolContext in get_args(annotation):
+        raise ContractError(f"its parameter {parameter.name} must be annotated ToolContext and nothing else")
+    try:
+        json_schema(annotation)
+    except ContractError as error:
+        raise ContractError(f"its parameter {parameter.name}: {error}") from error
     if parameter.default is parameter.empty:
         return parameter.name, annotation
     default = parameter.default
-    if isinstance(default, (list, dict, set, bytearray)) and default:
+    _check_default(parameter.name, annotation, default)
+    try:
+        hash(default)
+    except TypeError:
+        # It can be changed, so each call gets one of its own.
         return parameter.name, annotation, msgspec.field(default_factory=lambda: copy.deepcopy(default))
     return parameter.name, annotation, default
+
+
+def _check_default(name: str, annotation: Any, default: object) -> None:  # noqa: ANN401 - an annotation
+    if default is msgspec.UNSET:
+        return
+    try:
+        msgspec.convert(msgspec.to_builtins(default), annotation)
+    except (TypeError, ValueError) as error:
+        hint = "; annotate it `... | None`" if default is None else ""
+        raise ContractError(
+            f"the default of its parameter {name} does not fit the annotation ({error}){hint}"
+        ) from error
 
 
 def _arguments_struct(name: str, fields: list[Any]) -> type[msgspec.Struct]:
@@ -117,7 +140,6 @@ def _arguments_struct(name: str, fields: list[Any]) -> type[msgspec.Struct]:
             f"{name}_arguments", fields, forbid_unknown_fields=True, kw_only=True, frozen=True, gc=False
         )
         msgspec.json.Decoder(struct)
-        msgspec.json.schema(struct)
     except TypeError as error:
         raise ContractError(f"its parameters can't be expressed in JSON: {error}") from error
     return struct
@@ -131,7 +153,9 @@ def json_schema(annotation: Any) -> JsonSchema:  # noqa: ANN401 - an annotation
     try:
         (root,), definitions = msgspec.json.schema_components([annotation], ref_template="#/$defs/{name}")
     except TypeError as error:
-        raise ContractError(f"{annotation!r} can't be expressed in JSON: {error}") from error
+        # msgspec's last line names the type; those before it speak of msgspec's own functions.
+        cause = str(error).rpartition("\n")[2]
+        raise ContractError(f"{_named(annotation)} can't be expressed in JSON: {cause}") from error
     for name, definition in definitions.items():
         if definition.get("title") == name:
             del definition["title"]
@@ -141,17 +165,27 @@ def json_schema(annotation: Any) -> JsonSchema:  # noqa: ANN401 - an annotation
     return {**root, "$defs": definitions} if definitions else root
 
 
+def _named(annotation: object) -> str:
+    return annotation.__qualname__ if isinstance(annotation, type) else str(annotation)
+
+
 def _mentions(value: object, reference: str) -> bool:
     if isinstance(value, dict):
         return value.get("$ref") == reference or any(_mentions(part, reference) for part in value.values())
     return isinstance(value, (list, tuple)) and any(_mentions(part, reference) for part in value)
 
 
-def _input_schema(arguments: type[msgspec.Struct], documented: dict[str, str]) -> JsonSchema:
+def _input_schema(
+    arguments: type[msgspec.Struct], documented: dict[str, str], signature: inspect.Signature
+) -> JsonSchema:
     schema = json_schema(arguments)
-    for name, text in documented.items():
-        if name in schema["properties"]:
-            schema["properties"][name].setdefault("description", text)
+    for name, part in schema["properties"].items():
+        default = signature.parameters[name].default
+        if default is not inspect.Parameter.empty and default is not msgspec.UNSET:
+            # msgspec leaves out those that are made anew for each call.
+            part["default"] = msgspec.to_builtins(default)
+        if name in documented:
+            part.setdefault("description", documented[name])
     return schema
 
 
@@ -249,78 +283,7 @@ def _argument_texts(lines: list[str]) -> dict[str, str]:
     return {name: " ".join(parts) for name, parts in texts.items()}
 
 
-# --- errors of arguments -------------------------------------------------------------------------------------------
-
-_KINDS = {
-    "int": "a whole number",
-    "float": "a number",
-    "str": "text",
-    "bool": "true or false",
-    "array": "a list",
-    "object": "an object",
-    "null": "null",
-    "bytes": "base64 text",
-    "datetime": "a date and time (RFC 3339)",
-    "date": "a date (YYYY-MM-DD)",
-}
-_UNKNOWN = re.compile(r"Object contains unknown field `(.*?)`")
-_MISSING = re.compile(r"Object missing required field `(.*?)`")
-_AT = re.compile(r" - at `(?:key in )?\$(.*?)`$")
-_LENGTH = re.compile(r" of length (<=|>=) (\d+)")
-
-
-def explain(tool: str, error: msgspec.DecodeError, properties: Mapping[str, JsonSchema]) -> InvalidArgumentsError:
-    """What is wrong with the arguments, in words, naming the parameter; `parameter` is also among the details.
-
-    `properties` are those of the tool's input schema.
-    """
-    text = str(error)
-    if not isinstance(error, msgspec.ValidationError):
-        return InvalidArgumentsError(f"{tool}: the arguments are not valid JSON ({text})", tool=tool)
-    found = _AT.search(text)
-    path = found[1].lstrip(".") if found else ""
-    problem = text[: found.start()] if found else text
-    where = f"`{path}`: " if path else ""
-    parameter = re.split(r"[.\[]", path, maxsplit=1)[0] if path else ""
-    if (unknown := _UNKNOWN.fullmatch(problem)) is not None:
-        parameter = parameter or unknown[1]
-        said = f"{where}unknown parameter `{unknown[1]}`" + ("" if path else _nearest(unknown[1], tuple(properties)))
-    elif (missing := _MISSING.fullmatch(problem)) is not None:
-        parameter = parameter or missing[1]
-        said = f"{where}missing parameter `{missing[1]}`"
-    elif not path:
-        said = f"the arguments must be a JSON object: {_in_words(problem)}"
-    else:
-        said = where + _in_words(problem) + _choices(problem, properties.get(path, {}))
-    return InvalidArgumentsError(f"{tool}: {said}", tool=tool, parameter=parameter)
-
-
-def _nearest(name: str, parameters: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(name, parameters, n=1, cutoff=0.5)
-    if near:
-        return f"; did you mean `{near[0]}`?"
-    return f"; it takes {', '.join(f'`{known}`' for known in parameters)}" if parameters else "; it takes none"
-
-
-def _choices(problem: str, schema: JsonSchema) -> str:
-    choices = schema.get("enum")
-    if not choices or not problem.startswith("Invalid enum value"):
-        return ""
-    return f"; choose one of {', '.join(map(repr, choices))}"
-
-
-def _in_words(problem: str) -> str:
-    def kinds(match: re.Match[str]) -> str:
-        return " or ".join(_KINDS.get(kind, kind) for kind in match[1].split(" | "))
-
-    words = re.sub(r"`([a-z][a-z |]*)`", kinds, problem)
-    words = _LENGTH.sub(lambda found: f" with {_bound(found[1])} {found[2]} elements or characters", words)
-    words = re.sub(r" (<=|>=|<|>) (-?[\d.]+)", lambda found: f", {_bound(found[1])} {found[2]}", words)
-    return words.replace("Expected ", "expected ", 1).replace("Invalid enum value", "not a valid choice:", 1)
-
-
-def _bound(sign: str) -> str:
-    return {"<=": "at most", ">=": "at least", "<": "less than", ">": "more than"}[sign]
+# --- calling ---------------------------------------------------------------------------------------------------------
 
 
 def call_adapter(

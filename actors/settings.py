@@ -13,9 +13,16 @@ import msgspec
 from msgspec import Meta
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
-Count = Annotated[int, Meta(ge=1)]
-Seconds = Annotated[float, Meta(gt=0)]
-Size = Annotated[int, Meta(ge=1)]
+Processes = Annotated[int, Meta(ge=1, le=256)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+Seconds = Annotated[float, Meta(ge=0.001, le=31_536_000)]
+"""From a millisecond to a year; neither infinity nor "not a number" can be sent to an actor."""
+Size = Annotated[int, Meta(ge=1024, le=1024**3)]
+"""Bytes of one thing that is held in memory."""
+Limit = Annotated[int, Meta(ge=1, le=2**62)]
+"""A resource limit of the operating system, in its own unit."""
+PoolName = Annotated[str, Meta(pattern="^[a-z][a-z0-9_-]*$", max_length=24)]
+"""Part of a process's name and of its socket's path."""
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -26,8 +33,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """0 = any free port."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["auto", "json", "text"] = "auto"
-    """`auto` is text on a terminal and JSON lines elsewhere."""
-    gateways: Count = 1
+    """`json`: one object per line. `text`: the same events for people. `auto`: on a terminal text, and at level INFO
+    only what goes wrong; elsewhere `json`."""
+    gateways: Processes = 1
     """Gateway processes on the one port."""
     allowed_hosts: list[str] = []
     """Host header values besides the bound address and the loopback names; `*` allows any."""
@@ -36,7 +44,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     allow_unauthenticated: bool = False
     """Serve an address that others can reach although nobody has to prove who they are."""
     max_body_bytes: Size = 4 * 1024 * 1024
+    """A request's body; more is answered with 413."""
     max_header_bytes: Size = 16 * 1024
+    """A request's head; more is answered with 431."""
     max_connections: Count = 2048
     """Open HTTP connections per gateway; more wait in the backlog."""
     read_timeout_s: Seconds = 5.0
@@ -53,7 +63,8 @@ class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """One of the two runtimes."""
 
     enabled: bool = True
-    workers: Count = 1
+    """Off: its tools say that it is, and the other runtime works on."""
+    workers: Processes = 1
     """Processes per pool, where the pool does not say."""
     timeout: Seconds = 60.0
     """Seconds for a call whose tool does not say."""
@@ -69,16 +80,20 @@ class RuntimesSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 class PoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One pool of tool processes."""
 
-    workers: Count | None = None
+    workers: Processes | None = None
     """Processes; None = `runtimes.general.workers`."""
     max_calls_at_once: Count = 256
     """Per process; more are held by the callers, then refused as busy."""
     categories: list[str] = []
     """Tool categories that run here. The pool `general` takes all that no other pool names."""
-    open_files: Count | None = None
-    cpu_s: Count | None = None
-    file_size_bytes: Size | None = None
-    address_space_bytes: Size | None = None
+    open_files: Limit | None = None
+    """Limit of open files per process; None = the system's."""
+    cpu_s: Limit | None = None
+    """Seconds of CPU time after which a process is ended (and replaced)."""
+    file_size_bytes: Limit | None = None
+    """Size of a file that a process may write."""
+    address_space_bytes: Limit | None = None
+    """Virtual memory of a process."""
 
 
 class ToolsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -93,10 +108,13 @@ class ToolsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     threads: Count = 16
     """Plain (not async) tools that run at once in one process."""
     max_result_bytes: Size = 8 * 1024 * 1024
+    """A tool's result as JSON; more is an error."""
     allow_private_addresses: bool = False
     """Let network tools reach loopback and private addresses."""
     max_fetch_bytes: Size = 32 * 1024 * 1024
-    pools: dict[str, PoolSettings] = {}
+    """What a tool may download in one call."""
+    pools: dict[PoolName, PoolSettings] = {}
+    """Pools by name, with the keys below. `general` is always there."""
     max_concurrent: dict[str, Count] = {}
     """Tool name -> calls at once in the whole system."""
 
@@ -114,6 +132,7 @@ class ChannelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """The connections between actors."""
 
     max_frame_bytes: Size = 16 * 1024 * 1024
+    """One message; must be able to carry the largest body and the largest result."""
     max_calls_at_once: Count = 1024
     """Open calls on one connection; more are refused as busy."""
 
@@ -121,12 +140,18 @@ class ChannelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 class SupervisorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Restarts and liveness."""
 
-    restarts: Annotated[int, Meta(ge=0)] = 5
+    restarts: Annotated[int, Meta(ge=0, le=1_000_000)] = 5
+    """A group gives up when it needs more restarts than this within `within_s`."""
     within_s: Seconds = 30.0
+    """The time in which restarts are counted."""
     heartbeat_s: Seconds = 1.0
+    """Time between two signs of life of an actor."""
     hung_after_s: Seconds = 5.0
+    """An actor that is silent for so long is killed and replaced; at least twice `heartbeat_s`."""
     ready_timeout_s: Seconds = 20.0
+    """Time for a new process until it does its work."""
     shutdown_s: Seconds = 5.0
+    """Time for an actor to finish its open calls when it is stopped; then it is killed."""
     runtime_dir: str = ""
     """Folder for sockets; empty = one of our own below the system's runtime or temporary folder."""
 
@@ -135,45 +160,58 @@ class WorkflowSchedulerSettings(msgspec.Struct, frozen=True, kw_only=True, forbi
     """The workflow scheduler."""
 
     enabled: bool = True
+    """Run it (when `p2p.enabled`)."""
     max_concurrent_workflows: Count = 100
+    """Workflows that run at once."""
     workflow_timeout: Seconds = 3600.0
+    """Seconds for a whole workflow."""
 
 
 class TaskQueueSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The task queue."""
 
     enabled: bool = True
+    """Run it (when `p2p.enabled`)."""
     queue_path: str = ""
     """Empty = `task_queue.duckdb` in the data directory."""
     max_queue_size: Count = 10000
+    """Tasks that wait; more are refused."""
 
 
 class PeerRegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which peers are known, and how others are found."""
 
     enabled: bool = True
+    """Run it (when `p2p.enabled`)."""
     bootstrap_nodes: list[str] = []
+    """Addresses of nodes to begin with, such as `/ip4/192.0.2.1/tcp/4001/p2p/Qm...`."""
     peer_discovery_interval: Seconds = 60.0
+    """Seconds between two searches for peers."""
 
 
 class ConnectivitySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The libp2p host."""
 
     listen_port: Port = 4001
+    """TCP port of the libp2p host; 0 = any free port."""
     max_connections: Count = 100
+    """Connections with peers at once."""
     connection_timeout: Seconds = 30.0
+    """Seconds for reaching a peer."""
 
 
 class McpPlusPlusSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The seed's switch for MCP++ features."""
+    """MCP++ features."""
 
     enabled: bool = True
+    """Offer them (when `p2p.enabled`)."""
 
 
 class P2PSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Services between nodes. Off until told otherwise."""
 
     enabled: bool = False
+    """Run the services between nodes."""
     mcplusplus: McpPlusPlusSettings = McpPlusPlusSettings()
     workflow_scheduler: WorkflowSchedulerSettings = WorkflowSchedulerSettings()
     task_queue: TaskQueueSettings = TaskQueueSettings()
@@ -185,10 +223,13 @@ class MonitoringSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """Metrics and traces."""
 
     enabled: bool = True
+    """Serve metrics."""
     metrics_port: Port = 0
     """0 = metrics are served on the gateway's own port only, under /metrics."""
     enable_tracing: bool = False
+    """Send traces to `tracing_endpoint`."""
     tracing_endpoint: str = "http://localhost:4318"
+    """An OpenTelemetry collector (OTLP over HTTP)."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -14,7 +14,8 @@ from pathlib import Path
 import msgspec
 import trio
 
-from actors.channel import Channel, ChannelClosedError, IncomingCall, Message
+from actors.calls import IncomingCall, Message
+from actors.channel import Channel, ChannelClosedError
 from actors.errors import MCPServerError
 from actors.peers import hello
 from supervisor.control import open_unix_listener
@@ -84,11 +85,18 @@ async def open_socket(path: str) -> AsyncGenerator[Channel, None]:
         except OSError as error:
             raise NotRunningError(f"no answer on {path} ({error.strerror}); is the system still up?") from None
         channel = Channel(sock, me=hello("cli", 0))
+        failure: Exception | None = None
         async with trio.open_nursery() as nursery:
             await nursery.start(_run, channel)
-            yield channel
+            try:
+                yield channel
+            except Exception as error:  # noqa: BLE001
+                # Raised again outside of the nursery, which would wrap it into a group.
+                failure = error
             channel.close("done")
             nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
 
 
 async def _run(channel: Channel, *, task_status: trio.TaskStatus[None]) -> None:

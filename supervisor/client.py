@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -12,9 +13,11 @@ from pathlib import Path
 import msgspec
 import trio
 
-from actors.channel import Channel, Message
+from actors.calls import Message
+from actors.channel import Channel
 from actors.errors import InvalidArgumentsError, MCPServerError, RuntimeUnavailableError, UnknownToolError
 from actors.messages import (
+    ActorStatus,
     Catalogue,
     Directory,
     Progress,
@@ -31,6 +34,13 @@ from supervisor.rundir import RunInfo, find_running, process_start_time
 _ASK_TIMEOUT_S = 10.0
 _POLL_S = 0.02
 _STOP_TIMEOUT_S = 120.0
+_RESTART_TIMEOUT_S = 60.0
+
+
+class UnknownActorError(MCPServerError):
+    """No actor has this name, or it is switched off."""
+
+    code = "UNKNOWN_ACTOR"
 
 
 class Stopped(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +58,7 @@ class Restarted(msgspec.Struct, frozen=True, kw_only=True):
     old_pid: int | None
     new_pid: int | None
     seconds: float
+    """Time without this process: from the order until its next life was ready."""
 
 
 async def status(data_dir: Path) -> TreeStatus:
@@ -87,19 +98,31 @@ async def _gone(info: RunInfo) -> None:
 
 
 async def restart(data_dir: Path, name: str) -> Restarted:
-    """Replace one actor and wait until its next life is ready."""
-    started = time.monotonic()
+    """Replace one actor and wait until its next life is ready. Raises `UnknownActorError`."""
     async with open_admin(find_running(data_dir)) as admin:
-        before = {actor.name: actor for actor in (await _status(admin)).actors}
+        old = _actor(await _status(admin), name)
+        asked = time.monotonic()
         await admin.call("restart", RestartRequest(name=name), timeout_s=_ASK_TIMEOUT_S)
-        old = before[name]
-        with trio.move_on_after(60):
+        with trio.move_on_after(_RESTART_TIMEOUT_S):
             while True:
-                now = {actor.name: actor for actor in (await _status(admin)).actors}[name]
+                now = _actor(await _status(admin), name)
                 if now.state == State.READY and now.incarnation > old.incarnation:
-                    return Restarted(name=name, old_pid=old.pid, new_pid=now.pid, seconds=time.monotonic() - started)
+                    seconds = time.monotonic() - now.uptime_s - asked
+                    return Restarted(name=name, old_pid=old.pid, new_pid=now.pid, seconds=round(max(0.0, seconds), 3))
                 await trio.sleep(_POLL_S)
-    raise MCPServerError(f"{name} was not ready again within 60 s; see: greenroom tree")
+    raise MCPServerError(f"{name} was not ready again within {_RESTART_TIMEOUT_S:g} s; see: greenroom tree")
+
+
+def _actor(status: TreeStatus, name: str) -> ActorStatus:
+    actors = {actor.name: actor for actor in status.actors}
+    actor = actors.get(name)
+    if actor is None:
+        nearest = difflib.get_close_matches(name, actors, n=1)
+        hint = f"; did you mean {nearest[0]}?" if nearest else f"; there are: {', '.join(actors)}"
+        raise UnknownActorError(f"no actor matches {name!r}{hint}")
+    if actor.state == State.OFF:
+        raise UnknownActorError(f"{name} is off: {actor.reason}")
+    return actor
 
 
 # --- tools ---------------------------------------------------------------------------------------------------------
@@ -107,10 +130,15 @@ async def restart(data_dir: Path, name: str) -> Restarted:
 
 @asynccontextmanager
 async def _router(data_dir: Path) -> AsyncGenerator[Channel, None]:
-    info = find_running(data_dir)
-    async with open_admin(info) as admin:
+    async with open_admin(find_running(data_dir)) as admin:
         reply = await admin.call("directory", None, timeout_s=_ASK_TIMEOUT_S)
-    for entry in msgspec.msgpack.decode(reply, type=Directory).entries:
+    async with _router_of(msgspec.msgpack.decode(reply, type=Directory)) as router:
+        yield router
+
+
+@asynccontextmanager
+async def _router_of(directory: Directory) -> AsyncGenerator[Channel, None]:
+    for entry in directory.entries:
         if entry.name == "router" and entry.state == State.READY:
             async with open_socket(entry.socket) as channel:
                 yield channel
@@ -121,6 +149,12 @@ async def _router(data_dir: Path) -> AsyncGenerator[Channel, None]:
 async def catalogue(data_dir: Path) -> Catalogue:
     """All tools."""
     async with _router(data_dir) as router:
+        return await _catalogue(router)
+
+
+async def ask_catalogue(directory: Directory) -> Catalogue:
+    """All tools, for who has the directory already."""
+    async with _router_of(directory) as router:
         return await _catalogue(router)
 
 
@@ -146,10 +180,11 @@ async def call_tool(
         tools = {tool.name: tool for tool in (await _catalogue(router)).tools}
         tool = tools.get(name)
         if tool is None:
-            import difflib
-
             nearest = difflib.get_close_matches(name, tools, n=1)
-            raise UnknownToolError(f"no tool matches {name!r}" + (f"; did you mean {nearest[0]}?" if nearest else ""))
+            raise UnknownToolError(
+                f"no tool matches {name!r}"
+                + (f"; did you mean {nearest[0]}?" if nearest else "; see: greenroom tools list")
+            )
         call: Message = ToolCall(
             name=name,
             arguments=parse_arguments(tool, arguments),

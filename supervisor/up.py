@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -17,11 +17,14 @@ from pathlib import Path
 import msgspec
 import trio
 
-from actors.channel import Message
-from actors.messages import ActorStatus, Directory, State, TreeStatus
+from actors.calls import Message
+from actors.errors import MCPServerError
+from actors.messages import ActorStatus, Directory, State, ToolDescriptor, TreeStatus
 from actors.settings import Settings
 from supervisor.admin import AdminMethod, AdminServer, Down, RestartRequest
+from supervisor.client import ask_catalogue
 from supervisor.core import Core
+from supervisor.incidents import Incidents, StartFailure
 from supervisor.listeners import open_listeners, url_of
 from supervisor.log_relay import LogRelay
 from supervisor.rundir import RunInfo, hold_data_dir, open_runtime_dir, process_start_time, write_run_info
@@ -31,13 +34,28 @@ from supervisor.spawn_tractor import open_tractor_spawner
 from supervisor.tree import Tree, build_tree, gateway_name
 
 _ADMIN_GRACE_S = 0.2
+_CATALOGUE_TIMEOUT_S = 0.5
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How `greenroom up` ended."""
+
+    exit_code: int
+    reason: str
+    failure: StartFailure | None = None
+    """Which actor kept the tree from starting."""
 
 
 def run_up(
-    settings: Settings, data_dir: Path, *, started_at: float, show: Callable[[TreeStatus, str], None]
-) -> TreeEnd:
+    settings: Settings,
+    data_dir: Path,
+    *,
+    started_at: float,
+    show: Callable[[TreeStatus, str], None],
+    notices: Sequence[str] = (),
+) -> Outcome:
     """Run the tree until it ends. `started_at` is a `time.monotonic()` reading; `show` prints the first screen (text)
-    or the status.
+    or the status; `notices` go to the log.
 
     Raises `StartError` when it can't start at all.
     """
@@ -48,8 +66,10 @@ def run_up(
         listeners = open_listeners(settings.server.host, settings.server.port, settings.server.gateways)
         for sock in listeners:
             stack.enter_context(sock)
-        root = _Root(settings, tree, data_dir, runtime_dir, listeners, started_at, show)
-        return trio.run(root.run)
+        root = _Root(settings, tree, data_dir, runtime_dir, listeners, started_at, show, notices)
+        end = trio.run(root.run)
+        failure = root.incidents.start_failure() if end.exit_code else None
+        return Outcome(exit_code=end.exit_code, reason=end.reason, failure=failure)
 
 
 class _Root:
@@ -64,7 +84,10 @@ class _Root:
         listeners: list[socket.socket],
         started_at: float,
         show: Callable[[TreeStatus, str], None],
+        notices: Sequence[str],
     ) -> None:
+        self.incidents = Incidents()
+        self._notices = notices
         self._settings = settings
         self._tree = tree
         self._data_dir = data_dir
@@ -73,12 +96,14 @@ class _Root:
         self._started_at = started_at
         self._show = show
         self._url = url_of(listeners[0])
-        self._relay = LogRelay(settings.server.log_format, sys.stderr.buffer)
+        self._relay = LogRelay(settings.server.log_format, sys.stderr.buffer, settings.server.log_level)
         self._runtime: Runtime | None = None
 
     async def run(self) -> TreeEnd:
         async with trio.open_nursery() as outer:
             await outer.start(self._relay.run)
+            for notice in self._notices:
+                self._relay.say("WARNING", f"note: {notice}", "configuration notice", notice=notice)
             async with open_tractor_spawner() as spawner:
                 self._runtime = runtime = Runtime(
                     Core(self._tree.groups, self._tree.children, random.Random()),  # noqa: S311
@@ -89,13 +114,34 @@ class _Root:
                     listen_fds={
                         gateway_name(self._settings, slot): sock.fileno() for slot, sock in enumerate(self._listeners)
                     },
-                    report=self._relay.emit,
-                    on_stderr=self._relay.feed,
+                    report=self._report,
+                    on_stderr=self._take_stderr,
                     off=tuple(self._tree.off),
                 )
                 end = await self._run_tree(runtime)
             outer.cancel_scope.cancel()
         return end
+
+    def _take_stderr(self, name: str, chunk: bytes) -> None:
+        self.incidents.wrote(name, chunk)
+        self._relay.feed(name, chunk)
+
+    def _report(self, level: str, event: str, **fields: object) -> None:
+        """The core's reports go to the log; on a terminal only what people must know."""
+        if event == "exited":
+            self._relay.finish(str(fields.get("offender", "")))
+        if not self._relay.brief or event == "gave_up":
+            self._relay.emit(level, event, **fields)
+        incident = self.incidents.observe(event, fields, trio.current_time())
+        if incident is not None:
+            self._relay.say(
+                "WARNING",
+                incident.sentence,
+                "incident",
+                offender=incident.actor,
+                reason=incident.reason,
+                back_ms=incident.back_ms,
+            )
 
     async def _run_tree(self, runtime: Runtime) -> TreeEnd:
         async with trio.open_nursery() as nursery:
@@ -125,8 +171,20 @@ class _Root:
 
     async def _show_when_up(self, runtime: Runtime) -> None:
         await runtime.up.wait()
+        self.incidents.tree_is_up()
+        seconds = time.monotonic() - self._started_at
         status = self.status()
-        self._show(status, first_screen(status, time.monotonic() - self._started_at))
+        self._show(status, first_screen(status, seconds, await self._broken_tools(runtime)))
+
+    async def _broken_tools(self, runtime: Runtime) -> list[ToolDescriptor]:
+        """What the router lists as broken; the first screen does not wait long for it."""
+        with trio.move_on_after(_CATALOGUE_TIMEOUT_S):
+            try:
+                catalogue = await ask_catalogue(runtime.directory())
+            except MCPServerError:
+                return []
+            return [tool for tool in catalogue.tools if tool.broken]
+        return []
 
     # --- the admin interface ---------------------------------------------------------------------------------------
 

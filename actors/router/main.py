@@ -12,7 +12,7 @@ import msgspec
 import trio
 
 from actors.base import Actor, open_actor
-from actors.channel import IncomingCall
+from actors.calls import IncomingCall
 from actors.client import ROUTER, ToolClient, actor_of
 from actors.errors import BusyError, MCPServerError
 from actors.messages import Boot, Catalogue, DirectoryEntry, State, ToolCall, ToolDescriptor, ToolResult

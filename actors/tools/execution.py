@@ -20,9 +20,10 @@ import trio
 
 from actors.errors import MCPServerError, ToolExecutionError
 from actors.messages import ToolCall, ToolDescriptor, ToolItem, ToolResult
-from actors.schema import Contract, bare, call_adapter, explain
+from actors.schema import Contract, bare, call_adapter
 from actors.settings import ToolsSettings
 from actors.toolkit import ToolContext
+from actors.tools.arguments import explain
 from actors.tools.files import Files
 
 MAX_ERROR_CHARS: Final = 2000
@@ -70,7 +71,7 @@ class LoadedTool:
     def __init__(self, descriptor: ToolDescriptor, function: Callable[..., Any], contract: Contract) -> None:
         self.descriptor = descriptor
         self._decode = msgspec.json.Decoder(contract.arguments).decode
-        self._properties = contract.input_schema["properties"]
+        self._made_schema = contract.input_schema
         self._invoke = call_adapter(function, contract)
         self._is_async = inspect.iscoroutinefunction(function)
         self._wants_context = contract.context_at is not None
@@ -89,21 +90,17 @@ class LoadedTool:
         started = perf_counter()
         try:
             arguments = self._decode(call.arguments or b"{}")
-        except msgspec.DecodeError as error:
-            raise explain(self.descriptor.name, error, self._properties) from None
-        except UnicodeDecodeError as error:
-            raise explain(self.descriptor.name, msgspec.DecodeError(str(error)), self._properties) from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise explain(self.descriptor.name, error, self._made_schema) from None
         try:
             if not self._wants_context and self._is_async:
                 value = await self._invoke(arguments, None)
             else:
                 value = await self._run_with_context(call, environment, report, arguments)
-        except MCPServerError:
+        except (MCPServerError, trio.Cancelled, GeneratorExit):
             raise
-        except (Exception, SystemExit, KeyboardInterrupt) as error:
+        except BaseException as error:  # asyncio.CancelledError and SystemExit are no `Exception`, and no end of ours
             raise self._failed(error) from error
-        except BaseExceptionGroup as group:
-            raise self._failed_group(group) from group
         return ToolResult(
             value=self._encoded(value, environment.settings.max_result_bytes),
             shape=self._shape,
@@ -214,12 +211,9 @@ class _ThreadRun:
             self.running = True
         try:
             return self._invoke(self._arguments, self._context)
-        except BaseException as error:
+        except BaseException:
             if self._abandoned:
                 return None
-            # In a worker thread these two mean nothing to anyone but the tool's caller.
-            if isinstance(error, (SystemExit, KeyboardInterrupt)):
-                raise RuntimeError(_in_short(error)) from error
             raise
         finally:
             with _threads.lock:

@@ -14,8 +14,8 @@ import msgspec
 import trio
 
 from actors.base import Actor
-from actors.channel import IncomingCall
-from actors.errors import BusyError, UnknownToolError
+from actors.calls import IncomingCall
+from actors.errors import BusyError, ToolExecutionError, UnknownToolError
 from actors.messages import Catalogue, ToolCall, ToolDescriptor, ToolResult
 from actors.tools.execution import Environment, LoadedTool, abandoned_threads
 
@@ -49,7 +49,13 @@ class ToolHost:
         if self._actor.open_calls > self._max_calls:
             raise BusyError(f"{self._actor.name} runs {self._max_calls} calls, which is its limit; try again")
         report = call.item if request.progress or request.log_level else None
-        return await tool.run(request, self._environment, report)
+        try:
+            return await tool.run(request, self._environment, report)
+        except ToolExecutionError as error:
+            # The caller gets the message only; whoever mends the tool needs the place.
+            cause = error.__cause__ or error
+            self._actor.log.error("tool failed", tool=request.name, call_id=request.call_id, exc_info=cause)
+            raise
 
     async def replace_when_stuck(self) -> None:
         """End this process when abandoned threads stay for longer than their grace. Runs until then."""

@@ -66,6 +66,8 @@ class _Source(msgspec.Struct, frozen=True, kw_only=True):
     """Where it is, for people."""
     own: str = ""
     """The tool's name, for Greenroom's own files."""
+    may_be_empty: bool = False
+    """A part of a package, which may hold helpers only."""
     problem: str = ""
     """Why there is no module."""
 
@@ -166,14 +168,16 @@ def _folder_sources(folder: Path) -> Iterator[_Source]:
 
 def _module_sources(name: str) -> Iterator[_Source]:
     category = name.rpartition(".")[2]
-    yield _Source(module=name, category=category, shown=name)
     try:
         spec = importlib.util.find_spec(name)
-    except Exception:  # noqa: BLE001 - the import of the module itself, above, will say what is wrong
-        return
-    for location in (spec.submodule_search_locations or ()) if spec is not None else ():
+    except Exception:  # noqa: BLE001 - the import of the module itself, below, will say what is wrong
+        spec = None
+    locations = (spec.submodule_search_locations if spec is not None else None) or ()
+    yield _Source(module=name, category=category, shown=name, may_be_empty=bool(locations))
+    for location in locations:
         for file in _tool_files(Path(location)):
-            yield _Source(module=f"{name}.{file.stem}", category=category, shown=f"{name}.{file.stem}")
+            module = f"{name}.{file.stem}"
+            yield _Source(module=module, category=category, shown=module, may_be_empty=True)
 
 
 def _namespace(folder: Path) -> str:
@@ -229,11 +233,10 @@ class _Catalogue:
             self._break(source, source.own or source.module.rpartition(".")[2], _why_not_imported(error))
             return
         functions = list(_marked(module))
-        if source.own:
-            problem = _own_problem(source.own, functions)
-            if problem:
-                self._break(source, source.own, problem)
-                return
+        problem = _own_problem(source.own, functions) if source.own else _user_problem(source, functions)
+        if problem:
+            self._break(source, source.own or source.module.rpartition(".")[2], problem)
+            return
         for function in functions:
             self._take(source, function)
 
@@ -326,6 +329,10 @@ def _own_problem(name: str, functions: list[Callable[..., Any]]) -> str:
     if len(names) != 1:
         return f"it must define one tool and defines {len(names)}" + (f": {', '.join(names)}" if names else "")
     return "" if names[0] == name else f"its tool is named {names[0]}, which is not the file's name"
+
+
+def _user_problem(source: _Source, functions: list[Callable[..., Any]]) -> str:
+    return "" if functions or source.may_be_empty else "it defines no tool; put @tool() above a function of its own"
 
 
 def _check_spec(spec: ToolSpec) -> None:

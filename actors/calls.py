@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""One call on a channel, as each of its two ends sees it: the caller waits in a `PendingCall`, the callee's handler is
+given an `IncomingCall`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import trio
+from outcome import Value
+
+from actors.errors import ActorDiedError, DeadlineExceededError, from_info
+from actors.messages import Answer, Ask, Call, Failure, Hello, Item, Reply
+
+if TYPE_CHECKING:
+    from actors.channel import Channel
+
+Message = msgspec.Struct | msgspec.Raw | None
+"""What a call, an answer or an event carries: a value, or one that is encoded already."""
+Handler = Callable[["IncomingCall"], Awaitable[Message]]
+"""Answers one call: returns the reply's value, or raises. Cancelled when the caller leaves or the deadline comes."""
+OnEvent = Callable[[msgspec.Raw], None]
+OnItem = Callable[[msgspec.Raw], object]
+OnAsk = Callable[[str, msgspec.Raw], Awaitable[Message]]
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class PendingCall:
+    """A call that this side waits for."""
+
+    __slots__ = ("deadline", "end_offset", "on_ask", "on_item", "questions", "task", "timeout_s")
+
+    def __init__(
+        self, task: trio.lowlevel.Task, timeout_s: float, on_item: OnItem | None, on_ask: OnAsk | None
+    ) -> None:
+        self.task = task
+        self.timeout_s = timeout_s
+        self.deadline = trio.current_time() + timeout_s
+        self.on_item = on_item
+        self.on_ask = on_ask
+        self.end_offset = 0
+        """Where its frame ends in the bytes of the channel: tells whether the other side may have seen it."""
+        self.questions: set[trio.CancelScope] | None = None
+        """The callee's questions that are being answered; they end with the call."""
+
+    def end(self, outcome: Reply | Failure | ActorDiedError | DeadlineExceededError) -> None:
+        """Wake the caller. The call must be forgotten by its channel already."""
+        trio.lowlevel.reschedule(self.task, Value(outcome))
+        self.cancel_questions()
+
+    def cancel_questions(self) -> None:
+        """Nobody waits for the answers any more."""
+        if self.questions is not None:
+            for scope in self.questions:
+                scope.cancel()
+
+
+def unwrap(outcome: Reply | Failure | ActorDiedError | DeadlineExceededError) -> msgspec.Raw:
+    """A call's reply, or its error raised."""
+    if type(outcome) is Reply:
+        return outcome.body
+    if type(outcome) is Failure:
+        raise from_info(outcome.error)
+    assert isinstance(outcome, (ActorDiedError, DeadlineExceededError))
+    raise outcome
+
+
+class IncomingCall:
+    """A call as its handler sees it."""
+
+    __slots__ = ("_asks", "_channel", "_next_ask", "body", "deadline", "id", "method", "scope", "timeout_s")
+
+    def __init__(self, channel: Channel, frame: Call) -> None:
+        self._channel = channel
+        self.id = frame.id
+        self.method = frame.method
+        self.timeout_s = frame.timeout_s
+        """Time that was left when the frame came."""
+        self.deadline = trio.current_time() + frame.timeout_s
+        self.body = frame.body
+        self.scope = trio.CancelScope()
+        """Of the handler's run; the channel cancels it when the caller leaves or the deadline comes."""
+        self._asks: dict[int, trio.lowlevel.Task] | None = None
+        self._next_ask = 0
+
+    @property
+    def caller(self) -> Hello:
+        """Who calls."""
+        return self._channel.peer
+
+    @property
+    def channel(self) -> Channel:
+        """The connection that the call came on, for events back to the caller."""
+        return self._channel
+
+    def item(self, value: Message) -> bool:
+        """Send one element of the call's stream. Never waits; False when it was dropped because the caller reads too
+        slowly. Must be called from the loop's thread."""
+        if self._channel.queued_bytes > self._channel.limits.max_queued_bytes:
+            return False
+        self._channel.send(Item(self.id, msgspec.Raw(_encode(value))))
+        return True
+
+    async def ask(self, method: str, value: Message) -> msgspec.Raw:
+        """Ask the caller and wait for its answer, within this call's own deadline.
+
+        Raises what the caller's answer carries (`MCPServerError` and below).
+        """
+        if self._asks is None:
+            self._asks = {}
+        self._next_ask += 1
+        ask_id = self._next_ask
+        self._asks[ask_id] = trio.lowlevel.current_task()
+        self._channel.send(Ask(self.id, ask_id, method, msgspec.Raw(_encode(value))))
+
+        def abort(_: Any) -> trio.lowlevel.Abort:  # noqa: ANN401
+            assert self._asks is not None
+            self._asks.pop(ask_id, None)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        answer: Answer = await trio.lowlevel.wait_task_rescheduled(abort)
+        if answer.error is not None:
+            raise from_info(answer.error)
+        return answer.body
+
+    def answered(self, frame: Answer) -> bool:
+        """Wake the task that asked. False when none waits for this answer any more."""
+        task = self._asks.pop(frame.ask_id, None) if self._asks else None
+        if task is None:
+            return False
+        trio.lowlevel.reschedule(task, Value(frame))
+        return True
