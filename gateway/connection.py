@@ -47,6 +47,8 @@ class Connection:
 
     __slots__ = (
         "_early",
+        "_head",
+        "_head_bytes",
         "_lane",
         "_scope",
         "_sock",
@@ -71,6 +73,9 @@ class Connection:
         self.started_tick = 0
         self._scope = trio.CancelScope()
         self._early = b""
+        self._head_bytes = b""
+        self._head: wire.Head | None = None
+        """The last plain head, and its bytes."""
         self._watch_scope: trio.CancelScope | None = None
         self._watch_done: trio.Event | None = None
 
@@ -165,12 +170,16 @@ class Connection:
             raise wire.HeadError(431, f"the request's head is larger than {self._lane.settings.max_header_bytes} bytes")
         if not data.startswith(_PLAIN):
             return None
+        # Most clients send the same head again and again.
+        if size == len(self._head_bytes) and data.startswith(self._head_bytes):
+            return self._head
         head = wire.parse_head(data[:size])
         headers = head.headers
         if head.repeated or "host" not in headers or "content-length" not in headers or not _ODD.isdisjoint(headers):
             return None
         if "connection" in headers and not _CONNECTION.fullmatch(headers["connection"]):
             return None
+        self._head_bytes, self._head = data[:size], head
         return head
 
     async def _body(self, data: bytes, start: int, length: int) -> tuple[bytes, bytes]:
