@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The examples, served as their own comments say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from running import McpClient, started
+
+pytestmark = pytest.mark.process
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """A tree with the example tool and the example configuration."""
+    folder = tmp_path_factory.mktemp("examples")
+    (folder / "documents").mkdir()
+    flags = ("--config", str(EXAMPLES / "greenroom.yaml"), "--tools", str(EXAMPLES))
+    with started(folder / "data", *flags, env={"DOCUMENTS": str(folder / "documents")}) as running:
+        yield running
+
+
+@pytest.fixture
+def client(tree):
+    with McpClient(tree.url) as mcp:
+        yield mcp
+
+
+def test_the_example_tool_counts_words(tree, client):
+    home = tree.data_dir / "files"
+    home.mkdir(exist_ok=True)
+    (home / "story.txt").write_text("The cat saw the dog.\nA dog!\n")
+    counted = client.call("word_count", path="story.txt", top=2)["structuredContent"]
+    assert counted == {
+        "lines": 2, "words": 7, "top": [{"word": "the", "count": 2}, {"word": "dog", "count": 2}],
+    }  # fmt: skip
+    assert '"lines":2' in tree.run("tools", "call", "word_count", "path=story.txt", "top=2").stdout.replace(" ", "")
+
+
+def test_the_example_tool_is_listed_with_its_texts(tree, client):
+    tools = {tool["name"]: tool for tool in client.request("tools/list").json()["result"]["tools"]}
+    listed = tools["word_count"]
+    assert listed["description"] == "Count the words of a text file and list the most frequent ones."
+    assert listed["inputSchema"]["properties"]["top"]["description"] == "How many words to list."
+    assert listed["annotations"]["readOnlyHint"] is True
+    assert "broken" not in tree.run("tools", "list").stdout
+
+
+def test_what_goes_wrong_is_said_in_words(client):
+    def said(**arguments):
+        result = client.call("word_count", **arguments)
+        assert result["isError"] is True
+        return result["content"][0]["text"]
+
+    assert "did you mean `path`?" in said(pth="story.txt")
+    assert "`top`: expected a whole number, at most 1000" in said(path="story.txt", top=1001)
+    assert "none.txt does not exist" in said(path="none.txt")
+    assert "outside of the folders that tools may use" in said(path="/etc/hostname")
+
+
+def test_the_example_configuration_is_in_force(tree, client):
+    documents = tree.data_dir.parent / "documents"
+    (documents / "latin.txt").write_bytes("café".encode("latin-1"))
+    result = client.call("word_count", path=str(documents / "latin.txt"))
+    assert "is not UTF-8 text" in result["content"][0]["text"]
+    assert "tools.data#0" in tree.actors()
