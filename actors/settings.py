@@ -29,9 +29,11 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Where clients reach us, and what they may send."""
 
     host: str = "127.0.0.1"
+    """Address to listen on. One that others can reach needs `allow_unauthenticated`."""
     port: Port = 8000
     """0 = any free port."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Events below it are not logged, in the root and in every actor."""
     log_format: Literal["auto", "json", "text"] = "auto"
     """`json`: one object per line. `text`: the same events for people. `auto`: on a terminal text, and at level INFO
     only what goes wrong; elsewhere `json`."""

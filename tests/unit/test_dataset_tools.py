@@ -6,48 +6,19 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from pathlib import Path
+import os
+import time
 
-import msgspec
 import pytest
 import trio
+from dataset_calls import PEOPLE, caller, write
 
 from actors.errors import ForbiddenError, InvalidArgumentsError
-from actors.messages import ToolCall
-from actors.settings import ToolsSettings
-from actors.tools.execution import Environment, abandoned_threads
-from actors.tools.loader import load
-
-TOOLS = load(ToolsSettings(), "general").tools
-
-
-class Caller:
-    """Calls tools and decodes what they answer."""
-
-    def __init__(self, data_dir: Path, **settings):
-        self.environment = Environment(ToolsSettings(**settings), data_dir)
-        self.home = self.environment.files.home
-        self.home.mkdir(parents=True, exist_ok=True)
-        self.items = []
-
-    async def __call__(self, name, /, **arguments):
-        call = ToolCall(name=name, arguments=msgspec.json.encode(arguments), call_id="c", progress=True)
-        with trio.fail_after(30):
-            result = await TOOLS[name].run(call, self.environment, self.items.append)
-        return json.loads(result.value)
 
 
 @pytest.fixture
 async def call(tmp_path):
-    return Caller(tmp_path / "data")
-
-
-def write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-
-
-PEOPLE = "id,name,born\n1,Ada,1815-12-10\n2,Grace,1906-12-09\n3,Edsger,1930-05-11\n"
+    return caller(tmp_path / "data")
 
 
 @pytest.mark.parametrize(
@@ -156,115 +127,6 @@ async def people(call):
     return (await call("load_dataset", source="people.csv"))["dataset_id"]
 
 
-async def test_pages_of_a_query_fit_together(call, people):
-    sql = "SELECT id FROM data ORDER BY id DESC"
-    first = await call("dataset_query", dataset_id=people, sql=sql, limit=2)
-    rest = await call("dataset_query", dataset_id=people, sql=sql, limit=2, offset=2)
-    assert (first["rows"], first["row_count"], first["truncated"]) == ([[3], [2]], 2, True)
-    assert (rest["rows"], rest["truncated"]) == ([[1]], False)
-
-
-async def test_several_datasets_join_by_name_and_id(call, people):
-    write(call.home / "fields.csv", "person,field\n1,engines\n2,compilers\n")
-    fields = (await call("load_dataset", source="fields.csv", name="the fields"))["dataset_id"]
-    answer = await call(
-        "dataset_query",
-        dataset_id=[people, fields],
-        sql=f"""SELECT p.name, f.field FROM people p JOIN "the fields" f ON f.person = p.id JOIN {people} q
-            ON q.id = p.id ORDER BY 1""",
-    )
-    assert answer["rows"] == [["Ada", "engines"], ["Grace", "compilers"]]
-
-
-async def test_every_sql_type_has_a_json_form(call, people):
-    sql = """SELECT 170141183460469231731687303715884105727::HUGEINT AS big, 1.25::DECIMAL(5,2) AS money,
-        'NaN'::FLOAT AS nan,
-        ['Infinity'::DOUBLE, 2] AS list, TIMESTAMPTZ '2024-01-01 10:00:00+02' AS moment, MAP{'k': 1} AS map,
-        NULL AS nothing, 'NaN is "text"' AS text, '\\xFF'::BLOB AS blob, DATE '2024-02-29' AS day; -- the end"""
-    answer = await call("dataset_query", dataset_id=people, sql=sql)
-    row = dict(zip([column["name"] for column in answer["columns"]], answer["rows"][0], strict=True))
-    assert row["big"] == 2**127 - 1
-    assert (row["money"], row["nan"], row["list"], row["map"]) == (1.25, None, [None, 2], {"k": 1})
-    assert (row["nothing"], row["text"], row["day"]) == (None, 'NaN is "text"', "2024-02-29")
-    assert row["moment"].startswith("2024-01-01")
-    assert "FF" in row["blob"]
-
-
-@pytest.mark.parametrize("sql", ["DESCRIBE data", "SUMMARIZE data", "FROM data", "WITH x AS (FROM data) FROM x"])
-async def test_other_ways_to_read_work(call, people, sql):
-    assert (await call("dataset_query", dataset_id=people, sql=sql))["row_count"] == 3
-
-
-@pytest.mark.parametrize(
-    "sql",
-    [
-        "INSERT INTO data VALUES (1)",
-        "DROP VIEW data",
-        "CREATE TABLE t AS FROM data",
-        "SET memory_limit='100GB'",
-        "COPY data TO 'x.csv'",
-        "ATTACH 'x.db'",
-        "INSTALL httpfs",
-        "SELECT 1; SELECT 2",
-        "PRAGMA enable_logging",
-        "SELECT nothing FROM data",
-        "SELEKT 1",
-        "",
-    ],
-)
-async def test_all_but_one_reading_statement_is_refused(call, people, sql):
-    with pytest.raises(InvalidArgumentsError):
-        await call("dataset_query", dataset_id=people, sql=sql)
-
-
-@pytest.mark.parametrize(
-    "sql",
-    [
-        "FROM read_text('{outside}')",
-        "FROM read_csv('{outside}')",
-        "FROM read_csv('{inside}/../../outside.txt')",
-        "FROM glob('{folder}/*')",
-        "FROM read_csv('http://127.0.0.1:1/x.csv')",
-        "FROM read_blob('/proc/self/environ')",
-    ],
-)
-async def test_queries_reach_no_other_file_and_no_network(call, people, tmp_path, sql):
-    write(tmp_path / "outside.txt", "secret")
-    sql = sql.format(outside=tmp_path / "outside.txt", inside=call.home, folder=tmp_path)
-    with pytest.raises(ForbiddenError):
-        await call("dataset_query", dataset_id=people, sql=sql)
-
-
-async def test_queries_see_no_python_variables(call, people):
-    with pytest.raises(InvalidArgumentsError, match="ctx"):
-        await call("dataset_query", dataset_id=people, sql="FROM ctx")
-
-
-async def test_a_cancelled_query_is_interrupted_and_leaves_no_thread(call, people, tmp_path):
-    endless = "SELECT count(*) FROM range(10000000000) a(i), range(100000) b(j) WHERE sin(i) + cos(j) > 3"
-    arguments = msgspec.json.encode({"dataset_id": people, "sql": endless})
-    with trio.move_on_after(0.05) as scope:
-        await TOOLS["dataset_query"].run(
-            ToolCall(name="dataset_query", arguments=arguments, call_id="c"), call.environment
-        )
-    assert scope.cancelled_caught
-    assert abandoned_threads() == 0
-    assert call.environment.limiter.borrowed_tokens == 0
-    assert not list((tmp_path / "data/datasets").glob(".work*"))
-
-
-async def test_an_answer_never_exceeds_the_result_limit(tmp_path):
-    call = Caller(tmp_path / "data", max_result_bytes=100_000)
-    write(call.home / "n.csv", "id\n1\n")
-    dataset = (await call("load_dataset", source="n.csv"))["dataset_id"]
-    sql = "SELECT i, repeat('x', 1000) AS text FROM range(10000) t(i)"
-    answer = await call("dataset_query", dataset_id=dataset, sql=sql, limit=10000)
-    assert answer["truncated"]
-    assert 10 < answer["row_count"] < 100
-    with pytest.raises(InvalidArgumentsError, match="single row"):
-        await call("dataset_query", dataset_id=dataset, sql="SELECT repeat('x', 1000000)")
-
-
 @pytest.mark.parametrize("kind", ["csv", "tsv", "json", "jsonl", "parquet"])
 async def test_a_converted_dataset_loads_to_the_same_rows(call, people, kind):
     written = await call("dataset_convert", dataset_id=people, format=kind, destination=f"out/copy.{kind}")
@@ -318,7 +180,7 @@ async def test_saving_needs_one_source_and_a_known_format(call, people):
 
 async def test_datasets_survive_their_source_and_other_processes_see_them(call, people, tmp_path):
     (call.home / "people.csv").unlink()
-    other = Caller(tmp_path / "data")
+    other = caller(tmp_path / "data")
     listed = await other("dataset_list")
     assert [one["dataset_id"] for one in listed["datasets"]] == [people]
     assert (listed["total_count"], listed["has_more"]) == (1, False)
@@ -347,3 +209,93 @@ async def test_an_id_can_not_be_a_path(call, people):
     for wrong in ("../datasets/" + people, "", "ds_" + "0" * 23 + "/"):
         with pytest.raises(InvalidArgumentsError, match="there is no dataset"):
             await call("dataset_delete", dataset_id=wrong)
+
+
+async def test_loading_the_same_at_once_makes_it_once(call):
+    write(call.home / "people.csv", PEOPLE)
+    answers = []
+
+    async def load_it():
+        answers.append(await call("load_dataset", source="people.csv"))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(4):
+            nursery.start_soon(load_it)
+    assert len({answer["dataset_id"] for answer in answers}) == 1
+    listed = await call("dataset_list")
+    assert listed["total_count"] == 1
+    sql = "SELECT count(*) FROM data"
+    assert (await call("dataset_query", dataset_id=answers[0]["dataset_id"], sql=sql))["rows"] == [[3]]
+
+
+async def test_one_of_several_who_delete_at_once_does_it(call, people):
+    outcomes = []
+
+    async def delete():
+        try:
+            outcomes.append((await call("dataset_delete", dataset_id=people))["dataset_id"])
+        except InvalidArgumentsError:
+            outcomes.append(None)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(4):
+            nursery.start_soon(delete)
+    assert sorted(outcomes, key=str) == [None, None, None, people]
+
+
+async def test_a_dataset_may_have_any_name(call):
+    write(call.home / "people.csv", PEOPLE)
+    name = """x"; DROP TABLE data; -- '"""
+    dataset = (await call("load_dataset", source="people.csv", name=name))["dataset_id"]
+    sql = 'SELECT count(*) FROM "' + name.replace('"', '""') + '"'
+    assert (await call("dataset_query", dataset_id=dataset, sql=sql))["rows"] == [[3]]
+    assert (await call("dataset_convert", dataset_id=dataset, format="csv"))["path"].endswith(".csv")
+
+
+@pytest.mark.parametrize("destination", ["../datasets/x.csv", "{tmp}/x.csv", "link/x.csv", "/etc/x.csv"])
+async def test_nothing_is_written_outside_of_the_roots(call, people, tmp_path, destination):
+    (call.home / "link").symlink_to(tmp_path)
+    before = sorted(tmp_path.rglob("*.csv"))
+    for name, more in (("dataset_convert", {"format": "csv"}), ("dataset_save", {})):
+        with pytest.raises(ForbiddenError):
+            await call(name, dataset_id=people, destination=destination.format(tmp=tmp_path), **more)
+    assert sorted(tmp_path.rglob("*.csv")) == before
+
+
+async def test_a_root_of_the_configuration_is_open(tmp_path):
+    call = caller(tmp_path / "data", roots=[str(tmp_path / "more")])
+    write(tmp_path / "more/people.csv", PEOPLE)
+    loaded = await call("load_dataset", source=str(tmp_path / "more/people.csv"))
+    assert loaded["source"] == str(tmp_path / "more/people.csv")
+
+
+async def test_the_list_has_pages(call):
+    for number in range(3):
+        write(call.home / f"{number}.csv", f"id\n{number}\n")
+        await call("load_dataset", source=f"{number}.csv", name=f"n{number}")
+    first = await call("dataset_list", limit=2)
+    rest = await call("dataset_list", limit=2, offset=2)
+    assert [one["name"] for one in first["datasets"] + rest["datasets"]] == ["n0", "n1", "n2"]
+    assert (first["has_more"], rest["has_more"]) == (True, False)
+
+
+async def test_what_a_dead_process_left_is_removed_after_a_day(call, people, tmp_path):
+    datasets = tmp_path / "data/datasets"
+    for name, age in ((".work-old", 90_000), (".trash-old", 90_000), (".work-young", 1000)):
+        write(datasets / name / "x", "x")
+        os.utime(datasets / name, (time.time() - age,) * 2)
+    await call("dataset_query", dataset_id=people, sql="FROM data")
+    assert {entry.name for entry in datasets.iterdir()} == {people, ".work-young"}
+
+
+async def test_columns_with_odd_names_are_saved(call):
+    rows = [{"a b": 1, "it's": 2, 'q"': 3, "ü": 4}]
+    await call("dataset_save", destination="odd.jsonl", rows=rows)
+    assert json.loads((call.home / "odd.jsonl").read_text()) == rows[0]
+
+
+@pytest.mark.parametrize("rows", [[{}], [{"a": 1, "A": 2}], [{"": 1}]])
+async def test_rows_that_make_no_table_are_the_callers_fault(call, rows):
+    with pytest.raises(InvalidArgumentsError):
+        await call("dataset_save", destination="x.jsonl", rows=rows)
+    assert list(call.home.iterdir()) == []

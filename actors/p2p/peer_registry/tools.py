@@ -18,7 +18,7 @@ class Identity(msgspec.Struct):
     key_type: str
 
 
-@tool(read_only=True)
+@tool(read_only=True, idempotent=True, open_world=False)
 def peer_id(ctx: ToolContext) -> Identity:
     """The identity of this node in the peer-to-peer network."""
     return Identity(peer_id=peer_id_of(load_or_create_key(ctx.data_dir)), key_type="ed25519")

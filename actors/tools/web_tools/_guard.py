@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import ssl
 from collections.abc import AsyncIterator, Iterable
+from functools import cache
 from types import TracebackType
 from typing import Any
 
@@ -113,12 +114,18 @@ class _Body(httpx.AsyncByteStream):
         await self._stream.aclose()
 
 
+@cache
+def _ssl_context() -> ssl.SSLContext:
+    """One for all: loading the certificates takes tens of milliseconds of the loop."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
 class GuardedTransport(httpx.AsyncBaseTransport):
     """One for each fetch. Errors of the connection are httpcore's."""
 
     def __init__(self, *, allow_private: bool, ssl_context: ssl.SSLContext | None = None) -> None:
         self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=ssl_context or httpx.create_ssl_context(trust_env=False),
+            ssl_context=ssl_context or _ssl_context(),
             max_connections=1,
             max_keepalive_connections=0,
             http1=True,

@@ -107,16 +107,25 @@ async def _fetch(ctx: ToolContext, url: str, max_bytes: int, own_headers: dict[s
 async def _read(
     ctx: ToolContext, response: httpx.Response, target: httpx.URL, visited: list[str], most: int
 ) -> Fetched:
+    import httpcore
+
     length = response.headers.get("content-length", "")
     total = int(length) if length.isascii() and length.isdigit() else None
     collector = Collector(response.headers.get("content-encoding", ""), most)
     done = 0
-    async for chunk in response.aiter_raw():
-        done += len(chunk)
-        ctx.progress(done, total, "bytes")
-        if not collector.add(chunk):
-            break
-    body = collector.body
+    try:
+        async for chunk in response.aiter_raw():
+            done += len(chunk)
+            collector.add(chunk)
+            if collector.full:
+                # The body's generators end in order only from within, so the connection is closed under them.
+                await response.extensions["network_stream"].aclose()
+            else:
+                ctx.progress(done, total, "bytes")
+    except (httpcore.NetworkError, httpcore.ProtocolError):
+        if not collector.full:
+            raise
+    body = collector.body()
     text = as_text(body, response.headers.get("content-type", ""), truncated=collector.truncated)
     return Fetched(
         url=_shown(target),
@@ -142,6 +151,8 @@ def _checked_url(url: str) -> httpx.URL:
         raise ForbiddenError(f"only http and https are fetched, not {parsed.scheme or 'an address without a scheme'}")
     if not parsed.host:
         raise InvalidArgumentsError("the address names no host", parameter="url")
+    if parsed.port is not None and parsed.port not in range(1, 65536):
+        raise InvalidArgumentsError(f"there is no port {parsed.port}", parameter="url")
     if parsed.userinfo:
         raise InvalidArgumentsError("a name and password in the address would end up in logs; use headers")
     return parsed
@@ -156,10 +167,11 @@ def _checked_headers(headers: dict[str, str]) -> dict[str, str]:
     return headers
 
 
-def _all_headers(own: dict[str, str]) -> dict[str, str]:
+def _all_headers(own: dict[str, str]) -> list[tuple[bytes, bytes]]:
     ours = {"user-agent": _user_agent(), "accept": "*/*"}
     given = {name.lower(): value for name, value in own.items()}
-    return {**ours, **given, "accept-encoding": "identity"}
+    together = {**ours, **given, "accept-encoding": "identity"}
+    return [(name.encode("ascii"), value.encode("latin-1")) for name, value in together.items()]
 
 
 def _user_agent() -> str:

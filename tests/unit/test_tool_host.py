@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What a pool process answers, and when it asks to be replaced."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+import trio
+from tool_calls import loaded
+
+from actors.errors import BusyError, ToolExecutionError, UnknownToolError
+from actors.messages import Progress, ToolCall, ToolDescriptor
+from actors.settings import Settings
+from actors.toolkit import ToolContext, tool
+from actors.tools import host
+from actors.tools.host import StuckThreadError, ToolHost
+
+
+@tool()
+async def count(ctx: ToolContext, to: int) -> int:
+    """Count."""
+    for number in range(1, to + 1):
+        ctx.progress(number, to)
+    return to
+
+
+@tool()
+async def fail() -> str:
+    """Fail."""
+    raise ValueError("no luck")
+
+
+class FakeActor:
+    """What the host needs of an actor."""
+
+    def __init__(self, data_dir) -> None:
+        self.name = "tools.general#0"
+        self.settings = Settings()
+        self.boot = SimpleNamespace(data_dir=str(data_dir))
+        self.open_calls = 1
+        self.draining = trio.Event()
+        self.logged = []
+        self.finished = 0
+        self.log = SimpleNamespace(error=lambda event, **fields: self.logged.append((event, fields)))
+
+    async def finish_calls(self) -> None:
+        assert self.draining.is_set()
+        self.finished += 1
+
+
+class FakeCall:
+    """A call as the channel hands it over."""
+
+    def __init__(self, name, arguments=b"{}", **wants) -> None:
+        self.body = msgspec.msgpack.encode(ToolCall(name=name, arguments=arguments, call_id="call-1", **wants))
+        self.items = []
+        self.item = self.items.append
+
+
+@pytest.fixture
+async def actor(tmp_path):
+    return FakeActor(tmp_path)
+
+
+@pytest.fixture
+async def tools(actor):
+    broken = ToolDescriptor(
+        name="bad", title="", description="", category="", runtime="general", pool="general", input_schema=b"{}",
+        broken="bad.py: syntax error",
+    )  # fmt: skip
+    return ToolHost(actor, loaded(count, fail), [broken], 2)
+
+
+async def test_the_catalogue_names_usable_and_broken_tools(tools):
+    catalogue = await tools.catalogue(FakeCall("any"))
+    assert [(tool.name, tool.broken) for tool in catalogue.tools] == [
+        ("count", ""), ("fail", ""), ("bad", "bad.py: syntax error"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("wanted", "items"), [(True, 2), (False, 0)])
+async def test_a_call_is_answered_with_the_progress_it_asked_for(tools, wanted, items):
+    call = FakeCall("count", b'{"to": 2}', progress=wanted)
+    assert (await tools.call(call)).value == b"2"
+    assert call.items == [Progress(progress=number, total=2) for number in range(1, items + 1)]
+
+
+@pytest.mark.parametrize("name", ["none", "bad"])
+async def test_a_tool_that_is_not_here_is_unknown(tools, name):
+    with pytest.raises(UnknownToolError):
+        await tools.call(FakeCall(name))
+
+
+async def test_calls_beyond_the_limit_are_refused_before_anything_starts(tools, actor):
+    actor.open_calls = 2
+    await tools.call(FakeCall("count", b'{"to": 1}'))
+    actor.open_calls = 3
+    with pytest.raises(BusyError, match="runs 2 calls"):
+        await tools.call(FakeCall("count", b'{"to": 1}'))
+
+
+async def test_a_failure_is_logged_with_its_place(tools, actor):
+    with pytest.raises(ToolExecutionError):
+        await tools.call(FakeCall("fail"))
+    ((event, fields),) = actor.logged
+    assert (event, fields["tool"], fields["call_id"]) == ("tool failed", "fail", "call-1")
+    assert fields["exc_info"].__traceback__ is not None
+    assert str(fields["exc_info"]) == "no luck"
+
+
+async def test_a_process_whose_threads_do_not_end_finishes_its_calls_and_ends(
+    tools, actor, monkeypatch, autojump_clock
+):
+    monkeypatch.setattr(host, "abandoned_threads", lambda: 1)
+    with pytest.raises(StuckThreadError):
+        await tools.replace_when_stuck()
+    assert 30 < trio.current_time() < 33
+    assert actor.finished == 1
+
+
+async def test_threads_that_end_within_their_grace_cost_nothing(tools, actor, monkeypatch, autojump_clock):
+    # Each time one is there for 20 seconds, then none for 10.
+    monkeypatch.setattr(host, "abandoned_threads", lambda: int(trio.current_time() % 30 < 20))
+    with trio.move_on_after(300) as scope:
+        await tools.replace_when_stuck()
+    assert scope.cancelled_caught
+    assert not actor.draining.is_set()
