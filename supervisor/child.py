@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What a child process runs: the watch on its root, then tractor's own child, then the actor's main function."""
+"""What a child process runs: the tie to its root, then tractor's own child, then the actor's main function."""
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import importlib
 import os
@@ -17,6 +18,7 @@ import trio
 
 from actors.messages import Boot
 from supervisor import tractor_compat
+from supervisor.orphan import tie_to_root
 
 tractor_compat.install()
 import tractor  # noqa: E402
@@ -27,7 +29,7 @@ _MAX_TRACEBACK = 8192
 
 @tractor.context  # type: ignore[untyped-decorator]
 async def run_actor(ctx: tractor.Context, boot: bytes) -> None:
-    """Run one actor's life, then end the process: 0 after `main` returned or was cancelled, 1 after an error.
+    """Run one actor's life, then end the process, with the code that `exit_code` says.
 
     The process ends from here, not through tractor's teardown, so the exit code is exact and nothing can delay it.
     """
@@ -35,21 +37,42 @@ async def run_actor(ctx: tractor.Context, boot: bytes) -> None:
         raise RuntimeError("this process runs an actor already")
     _started.set()
     life = msgspec.msgpack.decode(boot, type=Boot)
-    code = 0
+    code = 1
     try:
+        if life.listen_fd is not None:
+            os.set_inheritable(life.listen_fd, False)
         await ctx.started()
         module, _, function = life.entry.partition(":")
         main = getattr(importlib.import_module(module), function)
         await main(life)
-    except trio.Cancelled:
         code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
     except BaseException as error:  # noqa: BLE001
-        _tell(life.actor, error)
-        code = 1
+        code = exit_code(error)
+        if code != 0:
+            _tell(life.actor, error)
     finally:
         _end(code)
+
+
+def exit_code(error: BaseException) -> int:
+    """How a process ends whose actor ended with this error: 0 after a cancel, as Python does after SystemExit, else 1.
+
+    What is raised in a task arrives in groups; cancellation that comes along with something else does not count.
+    """
+    code = 0
+    for leaf in _leaves(error):
+        if isinstance(leaf, SystemExit):
+            wanted = leaf.code if isinstance(leaf.code, int) else int(leaf.code is not None)
+            code = code or wanted & 0xFF
+        elif not isinstance(leaf, trio.Cancelled):
+            return 1
+    return code
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for part in error.exceptions for leaf in _leaves(part)]
+    return [error]
 
 
 def _tell(actor: str, error: BaseException) -> None:
@@ -62,20 +85,21 @@ def _tell(actor: str, error: BaseException) -> None:
         "error": f"{type(error).__name__}: {error}"[:1000],
         "traceback": "".join(traceback.format_exception(error))[-_MAX_TRACEBACK:],
     }
-    sys.stderr.write(msgspec.json.encode(line).decode() + "\n")
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(msgspec.json.encode(line).decode() + "\n")
 
 
 def _end(code: int) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        # Closed by the actor, or nobody reads any more: no reason to live on.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
     os._exit(code)
 
 
 def main() -> None:
     """Entry of the child process."""
-    from supervisor.orphan import watch_root
-
-    watch_root()
+    tractor_compat.tree_key = tie_to_root()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     # Ctrl-C on the terminal is the root's business.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

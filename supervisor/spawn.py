@@ -43,7 +43,7 @@ class Process(Protocol):
         ...
 
     def kill(self) -> None:
-        """SIGKILL to its process group; nothing once it is reaped."""
+        """SIGKILL to it and to what it started in its session; nothing once it is reaped."""
         ...
 
 

@@ -2,16 +2,16 @@
 """Processes through tractor: one tractor nursery for each life, in a task of its own.
 
 tractor starts the process, connects to it and runs the actor in a context. What it does not do is done here: the
-process is watched and reaped, its stderr is drained, its limits are set, and its end is always SIGKILL if nothing
-else helps.
+process is watched and reaped, its stderr is drained, its limits are set, its end is always SIGKILL if nothing else
+helps, and whatever it started in its session ends with it.
 """
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import os
 import resource
-import signal
+import secrets
 import socket
 import subprocess
 import sys
@@ -24,7 +24,7 @@ import trio
 
 from actors.messages import Boot
 from supervisor import tractor_compat
-from supervisor.orphan import ROOT_PID
+from supervisor.orphan import LIFELINE, ROOT_PID, Lifeline
 from supervisor.spawn import ExitStatus, OnStderr
 from supervisor.spec import Limits
 
@@ -48,6 +48,7 @@ class TractorProcess:
         self.error = ""
         self.portal: tractor.Portal | None = None
         self.process: trio.Process | None = None
+        self.lifeline: Lifeline | None = None
         self.tail = bytearray()
         self._ended = trio.Event()
         self._status: ExitStatus | None = None
@@ -69,15 +70,13 @@ class TractorProcess:
 
     def kill(self) -> None:
         """See `supervisor.spawn.Process.kill`."""
-        # Reaped means returncode is set: until then the pid is ours and can't belong to a stranger.
-        if self.process is not None and self.process.returncode is None:
-            try:
-                os.killpg(self.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                self.process.kill()
+        if self.lifeline is not None:
+            self.lifeline.cut()
 
     def end(self, error: str = "") -> None:
-        """The process is reaped, or was never there."""
+        """The process is reaped, or was never there. What is said first counts."""
+        if self._ended.is_set():
+            return
         code = self.process.returncode if self.process is not None else None
         self._status = ExitStatus(
             returncode=code if code is not None and code >= 0 else None,
@@ -120,8 +119,7 @@ class TractorSpawner:
                     await life.wait()
         finally:
             self._lives.discard(life)
-            if not life.opened.is_set():
-                life.end("it was not started")
+            life.end(life.error or "it was not started")
 
     async def _run_in_tractor(self, life: TractorProcess, boot: Boot) -> None:
         """Start the actor and stay with it. Returns when its process is dead, or when tractor has lost it."""
@@ -150,6 +148,9 @@ class TractorSpawner:
 
     async def _cancel_when_dead(self, life: TractorProcess, scope: trio.CancelScope) -> None:
         await life.wait()
+        if life.portal is not None:
+            # tractor would ask the dead process to cancel its task, and wait half a second for the answer.
+            await life.portal.channel.aclose()
         scope.cancel()
 
     # --- the process -----------------------------------------------------------------------------------------------
@@ -165,7 +166,12 @@ class TractorSpawner:
     ) -> trio.Process:
         """In place of tractor's own start of a child: `command` is its command line."""
         arguments = command[list(command).index("tractor._child") + 1 :]
-        read, write = os.pipe2(os.O_CLOEXEC)
+        lifeline = Lifeline(tractor_compat.tree_key)
+        try:
+            read, write = os.pipe2(os.O_CLOEXEC)
+        except OSError:
+            lifeline.close()
+            raise
         try:
             process = await trio.lowlevel.open_process(
                 [sys.executable, "-P", "-m", "supervisor.child", *arguments],
@@ -173,29 +179,32 @@ class TractorSpawner:
                 stdout=write,
                 stderr=write,
                 start_new_session=True,
-                pass_fds=() if listen_fd is None else (listen_fd,),
-                env=os.environ | {ROOT_PID: str(os.getpid())},
+                pass_fds=(lifeline.fd,) if listen_fd is None else (lifeline.fd, listen_fd),
+                env=os.environ | {ROOT_PID: str(os.getpid()), LIFELINE: str(lifeline.fd)},
             )
         except BaseException as error:
+            lifeline.close()
             os.close(read)
             life.error = str(error)
             raise
         finally:
             os.close(write)
-        life.process = process
-        life.pid = process.pid
+        life.process, life.pid, life.lifeline = process, process.pid, lifeline
+        lifeline.tie(process.pid)
+        nursery.start_soon(self._watch, life, lifeline, read, on_stderr)
         set_limits(process.pid, limits)
-        nursery.start_soon(self._watch, life, read, on_stderr)
         life.opened.set()
         return process
 
-    async def _watch(self, life: TractorProcess, read: int, on_stderr: OnStderr) -> None:
+    async def _watch(self, life: TractorProcess, lifeline: Lifeline, read: int, on_stderr: OnStderr) -> None:
         """Drain what the process writes until it is dead, then the rest, then say that it ended."""
         assert life.process is not None
         with trio.CancelScope(shield=True):
             async with trio.lowlevel.FdStream(read) as output, trio.open_nursery() as nursery:
                 nursery.start_soon(_drain, life, output, on_stderr)
                 await life.process.wait()
+                # What it started and left behind must not outlive it.
+                lifeline.close()
                 nursery.cancel_scope.deadline = trio.current_time() + _DRAIN_AFTER_DEATH_S
             life.end(life.error if life.process.returncode is None else "")
 
@@ -219,25 +228,28 @@ async def _drain(life: TractorProcess, output: trio.lowlevel.FdStream, on_stderr
 
 
 def set_limits(pid: int, limits: Limits) -> None:
-    """Set a process's resource limits from outside; what is None stays as it is."""
+    """Set a process's resource limits from outside. What is None stays as it is; no limit is ever raised."""
     for kind, value in (
         (resource.RLIMIT_CPU, limits.cpu_s),
         (resource.RLIMIT_NOFILE, limits.open_files),
         (resource.RLIMIT_FSIZE, limits.file_size_bytes),
         (resource.RLIMIT_AS, limits.address_space_bytes),
     ):
-        if value is not None:
-            try:
-                resource.prlimit(pid, kind, (value, value))
-            except ProcessLookupError:
-                return
+        if value is None:
+            continue
+        # One second between SIGXCPU and SIGKILL: the first one names the cause.
+        hard = value + 1 if kind == resource.RLIMIT_CPU else value
+        present = resource.getrlimit(kind)[1]
+        if present != resource.RLIM_INFINITY:
+            hard = min(hard, present)
+        with contextlib.suppress(ProcessLookupError):
+            resource.prlimit(pid, kind, (min(value, hard), hard))
 
 
 @asynccontextmanager
 async def open_tractor_spawner() -> AsyncGenerator[TractorSpawner, None]:
     """tractor's root in this process. On leaving, every process that is left is killed."""
-    logging.getLogger("tractor").addHandler(logging.NullHandler())
-    logging.getLogger("tractor").propagate = False
+    tractor_compat.tree_key = secrets.token_hex(32)
     port = _free_port()
     async with tractor.open_root_actor(arbiter_addr=("127.0.0.1", port), name="root", loglevel=None):
         if not tractor.current_actor().is_arbiter:

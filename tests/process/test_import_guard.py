@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Which code runs: our three packages are the ones of this tree, in the parent and in children, and the root stays light."""
+"""Which code runs: our three packages are this tree's, in parent and children, and the root stays light."""
 
 from __future__ import annotations
 

@@ -128,6 +128,22 @@ def test_a_root_that_died_before_its_child_was_tied_is_noticed_by_the_child():
     assert child.wait(10) == EXIT_ORPHANED
 
 
+def test_a_child_ties_itself_in_case_its_root_dies_before_it_could():
+    lifeline = Lifeline(KEY)
+    code = "from supervisor.orphan import tie_to_root\nprint(tie_to_root(), flush=True)\nwhile True: pass"
+    child = subprocess.Popen(
+        [sys.executable, "-P", "-c", code],
+        env=os.environ | {LIFELINE: str(lifeline.fd)},
+        stdout=subprocess.PIPE,
+        pass_fds=[lifeline.fd],
+        start_new_session=True,
+    )
+    with child:
+        assert child.stdout.readline().decode() == KEY + "\n"
+        lifeline.close()
+        assert child.wait(WITHIN_S) == -signal.SIGKILL
+
+
 def test_a_child_without_a_root_is_refused():
     child = subprocess.run([sys.executable, "-P", "-m", "supervisor.child"], capture_output=True, timeout=10)
     assert child.returncode == 1

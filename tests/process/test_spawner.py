@@ -3,20 +3,17 @@
 
 from __future__ import annotations
 
-import gc
 import os
-import random
 import re
 import resource
 import signal
 import socket
-import threading
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
-from spawning import actor_memory, children, gone, open_files, spawner, state, tractor_settled, wait_gone
+from spawning import open_files, spawner, state, wait_gone
 
 from supervisor import spawn_tractor
 from supervisor.spec import Limits
@@ -122,12 +119,13 @@ async def test_a_kill_in_boot_shows_as_any_other(monkeypatch):
 
 
 async def test_what_can_not_be_started_is_an_os_error_and_leaves_nothing(monkeypatch):
-    async with spawner(monkeypatch) as spawn:
-        before = open_files()
-        monkeypatch.setattr(spawn_tractor.sys, "executable", "/no/python/here")
-        with trio.fail_after(20), pytest.raises(OSError, match="/no/python/here"):
-            await spawn("pass")
-        assert open_files() == before
+    with trio.fail_after(1):
+        async with spawner(monkeypatch) as spawn:
+            before = open_files()
+            monkeypatch.setattr(spawn_tractor.sys, "executable", "/no/python/here")
+            with pytest.raises(OSError, match="/no/python/here"):
+                await spawn("pass")
+            assert open_files() == before
 
 
 async def test_wait_gives_the_same_to_everybody_and_again(monkeypatch):
@@ -274,6 +272,19 @@ async def test_leaving_the_spawner_ends_every_child(monkeypatch):
     assert all(state(child.pid) == "" for child in [*up, booting]), "dead and reaped"
 
 
+async def test_a_dead_child_is_not_asked_to_end(monkeypatch):
+    """tractor would, and wait half a second for the answer."""
+    asked = []
+    monkeypatch.setattr(spawn_tractor.tractor.Context, "cancel", asked.append)
+    with trio.fail_after(20):
+        async with spawner(monkeypatch) as spawn:
+            child = await spawn(FOR_EVER)
+            await child.said("up")
+            child.kill()
+            await child.wait()
+    assert not asked
+
+
 # --- what a child gets -----------------------------------------------------------------------------------------------
 
 
@@ -373,72 +384,3 @@ async def test_a_child_leads_a_session_of_its_own(monkeypatch):
             child = await spawn(FOR_EVER)
             assert os.getsid(child.pid) == os.getpgid(child.pid) == child.pid
             assert child.pid != os.getsid(0)
-
-
-# --- many ------------------------------------------------------------------------------------------------------------
-
-CYCLES = 200
-AT_ONCE = 8
-
-
-async def test_nothing_is_left_after_many_lives(monkeypatch):
-    """200 lives, 8 at once, each killed at a random moment from before its first instruction to after it was up."""
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
-    chance = random.Random(seed)
-    ends = {"boot": 0, "up": 0}
-
-    async def live_and_die(spawn, turns):
-        for _ in range(turns):
-            child = await spawn(FOR_EVER)
-            if chance.random() < 0.1:
-                await child.said("up")
-                ends["up"] += 1
-            else:
-                await trio.sleep(chance.uniform(0, 0.15))
-                ends["boot"] += 1
-            child.kill()
-            assert (await child.wait()).signal == signal.SIGKILL
-            assert state(child.pid) == ""
-
-    with trio.fail_after(120):
-        async with spawner(monkeypatch) as spawn:
-            await live_and_die(spawn, 2)
-            await tractor_settled()
-            before = traces()
-            began = trio.current_time()
-            async with trio.open_nursery() as nursery:
-                for _ in range(AT_ONCE):
-                    nursery.start_soon(live_and_die, spawn, CYCLES // AT_ONCE)
-            print(f"{CYCLES} lives in {trio.current_time() - began:.1f} s, {ends}")
-            await tractor_settled()
-            assert traces() == before
-
-
-def traces() -> dict:
-    """All that a life could leave behind in this process. Threads are trio's cache of workers, so only bounded."""
-    return {
-        "files": open_files(),
-        "tasks": trio.lowlevel.current_statistics().tasks_living,
-        "children": children(),
-        "threads": threading.active_count() <= 1 + AT_ONCE + 4,
-        "tractor": actor_memory(),
-        "lives": sum(type(thing).__name__ == "TractorProcess" for thing in gc.get_objects()),
-    }
-
-
-async def test_many_at_once_all_come_up(monkeypatch):
-    ups = []
-
-    async def come_up(spawn):
-        child = await spawn(FOR_EVER)
-        await child.said("up")
-        ups.append(child.pid)
-
-    with trio.fail_after(60):
-        async with spawner(monkeypatch) as spawn:
-            async with trio.open_nursery() as nursery:
-                for _ in range(16):
-                    nursery.start_soon(come_up, spawn)
-            assert len(set(ups)) == 16
-    assert all(map(gone, ups))
