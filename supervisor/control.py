@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from supervisor.rundir import CONTROL_SOCKET
 
 _decode = msgspec.msgpack.Decoder(ControlMessage).decode
 _LIMITS = ChannelLimits(max_frame_bytes=1024 * 1024, max_calls_at_once=16, write_timeout_s=10.0)
+_DEATH_SHOWS_WITHIN_S = 0.1
 
 Report = Callable[..., None]
 """Called as `report(level, event, **fields)`."""
@@ -24,11 +26,17 @@ Report = Callable[..., None]
 
 async def open_unix_listener(path: Path) -> trio.SocketListener:
     """A listening Unix socket that only this user can reach (its folder is private, and so is it)."""
-    sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
-    await sock.bind(str(path))
-    await trio.Path(path).chmod(0o600)
+    # Not trio's own bind, which uses a worker thread: a mock clock would run on meanwhile.
+    await trio.lowlevel.checkpoint()
+    return trio.SocketListener(trio.socket.from_stdlib_socket(_bind_private(path)))
+
+
+def _bind_private(path: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.bind(str(path))
+    path.chmod(0o600)
     sock.listen(128)
-    return trio.SocketListener(sock)
+    return sock
 
 
 class ControlServer:
@@ -69,10 +77,17 @@ class ControlServer:
                 raise MCPServerError("it proved no life that was started here")
             life.control = channel
             channel.post(self._directory())
+            if life.stop is not None:
+                channel.post(life.stop)
 
         def on_event(body: msgspec.Raw) -> None:
             assert life is not None
-            self._told(life, _decode(body))
+            try:
+                message = _decode(body)
+            except msgspec.DecodeError as error:
+                channel.close(f"a bad message ({error})")
+            else:
+                self._told(life, message)
 
         channel = Channel(sock, me=Hello(PROTOCOL_VERSION, "root", 0), accept=accept, on_event=on_event, limits=_LIMITS)
         try:
@@ -81,11 +96,13 @@ class ControlServer:
         except ChannelClosedError as error:
             self._report("WARNING", "control connection refused", reason=str(error))
             return
-        except msgspec.DecodeError as error:
-            reason = f"a bad message ({error})"
-        if life is not None and not life.stopping and not life.ended.is_set():
-            # A process that no longer hears the root can't be supervised: the same as death.
-            life.kill(f"control connection lost: {reason}")
+        if life is not None and life.stop is None:
+            # A process that no longer hears the root can't be supervised: the same as death. One that is dead already
+            # is given the time to say so, for its own reason tells more.
+            with trio.move_on_after(_DEATH_SHOWS_WITHIN_S):
+                await life.ended.wait()
+            if not life.ended.is_set():
+                life.kill(f"control connection lost: {reason}")
 
     def _told(self, life: Life, message: ControlMessage) -> None:
         if isinstance(message, Beat):

@@ -4,23 +4,24 @@
 The contract follows OTP's supervisor (https://www.erlang.org/doc/man/supervisor.html), with these rules of ours:
 
 * The order of the tree is: of each group first its nested groups, then its own children, as they were given. Children
-  start in that order; in `rest_for_one` and `one_for_all` groups each waits until the one before it is ready, others
-  start at once, because the first answer of a system counts. They stop in the reverse order, one after the other;
-  processes of one base name (`tools.general#0`, `#1`) stop together.
+  start in that order; in `rest_for_one` and `one_for_all` groups each member (a nested group as a whole) waits until
+  those before it are ready, others start at once, because the first answer of a system counts. Where several stop, they
+  stop in the reverse order, one after the other; processes of one base name (`tools.general#0`, `#1`) stop together.
 * The first start fails fast: a child that ends before the tree was up once ends the tree with exit code 1. Restarts are
   retried, with back-off, until the intensity of their group is exceeded.
 * A group that gives up stops its children. If it `escalates`, its parent restarts it as a child of its own, at last
   the root gives up and the tree ends with exit code 70; else it stays failed and the rest of the tree works on.
+* A child that has done its work (transient, normal end) stays so, also when its siblings are restarted, until an
+  operator restarts it. The end of a significant one stops its group, in the root group the tree.
 * A stop wins over every restart that is planned. A second one kills what is left at once.
 
-Every event of an incarnation that is no more is ignored and reported.
+Every event of an incarnation that is no more, or of a child that is not part of the tree, is ignored and reported.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterable
-from typing import Literal
 
 from supervisor.events import (
     AddChild,
@@ -30,9 +31,11 @@ from supervisor.events import (
     ChildReady,
     ChildView,
     Command,
+    Context,
     Event,
     ExitReason,
     Kill,
+    Level,
     RemoveChild,
     Report,
     RestartChild,
@@ -43,8 +46,8 @@ from supervisor.events import (
     TimerFired,
     TreeStopped,
 )
-from supervisor.members import Child, Group
-from supervisor.spec import ChildSpec, GroupSpec, Restart, SpecError, Strategy
+from supervisor.members import Child, Group, Member, flat
+from supervisor.spec import ChildSpec, GroupSpec, Restart, SpecError
 
 EXIT_START_FAILED = 1
 EXIT_GAVE_UP = 70
@@ -61,7 +64,7 @@ class Core:
         self._children: dict[str, Child] = {}
         self._incarnation = 0
         self._up = False
-        self._stopping = ""
+        self._stopping: str | None = None
         self._exit_code = 0
         self._ended = False
         self._out: list[Command] = []
@@ -90,7 +93,7 @@ class Core:
         return ChildView(
             spec=child.spec,
             name=child.name,
-            state=child.state(group_failed=self._groups[child.spec.group].failed),
+            state=child.state,
             incarnation=child.incarnation,
             restarts=child.restarts,
             reason=child.reason,
@@ -101,21 +104,21 @@ class Core:
     def _add_group(self, spec: GroupSpec) -> None:
         if spec.id in self._groups:
             raise SpecError(f"group {spec.id!r}", "id", "is used twice")
-        group = self._groups[spec.id] = Group(spec)
-        if spec.parent is not None:
-            parent = self._groups.get(spec.parent)
-            if parent is None:
-                raise SpecError(f"group {spec.id!r}", "parent", f"{spec.parent!r} is no group before this one")
+        parent = self._groups.get(spec.parent) if spec.parent is not None else None
+        if parent is None and spec.parent is not None:
+            raise SpecError(f"group {spec.id!r}", "parent", f"{spec.parent!r} is no group before this one")
+        group = self._groups[spec.id] = Group(spec, parent)
+        if parent is not None:
             parent.nested.append(group)
 
-    def _add_child(self, spec: ChildSpec) -> Child:
+    def _add_child(self, spec: ChildSpec) -> None:
         if spec.id in self._children:
             raise SpecError(f"child {spec.id!r}", "id", "is used twice")
         if spec.group not in self._groups:
             raise SpecError(f"child {spec.id!r}", "group", f"{spec.group!r} is not part of the tree")
-        child = self._children[spec.id] = Child(spec)
-        self._groups[spec.group].children.append(child)
-        return child
+        group = self._groups[spec.group]
+        child = self._children[spec.id] = Child(spec, group)
+        group.children.append(child)
 
     def _only_root(self) -> Group:
         roots = [group for group in self._groups.values() if group.spec.parent is None]
@@ -130,210 +133,195 @@ class Core:
         self._out = []
         if not self._ended:
             self._take(event, now)
+            self._up = self._up or all(child.ready for child in self._children.values())
             self._advance()
         return self._out
-
-    def _take_life(self, event: ChildReady | ChildExited | ChildHung, now: float) -> None:
-        child = self._children.get(event.name)
-        if child is None or not child.alive or child.incarnation != event.incarnation:
-            self._report("DEBUG", "stale", self._root.spec.id, event.name, event.incarnation)
-        elif isinstance(event, ChildReady):
-            self._child_ready(child, now)
-        elif isinstance(event, ChildExited):
-            self._child_exited(child, event.reason, now)
-        else:
-            self._report("ERROR", "hung", child.spec.group, child.name, child.incarnation, decision="kill")
-            self._out.append(Kill(child.name, child.incarnation, "hung"))
 
     def _take(self, event: Event, now: float) -> None:
         if isinstance(event, (ChildReady, ChildExited, ChildHung)):
             self._take_life(event, now)
         elif isinstance(event, TimerFired):
             for child in self._children.values():
-                if child.key == event.key:
-                    child.timer = False
+                child.timer = child.timer and child.key != event.key
         elif isinstance(event, StopTree):
             self._stop_tree(event.reason)
-        elif isinstance(event, RestartChild):
-            self._operator_restart(event.name)
-        elif isinstance(event, AddChild):
-            self._add_child(event.spec)
-        elif isinstance(event, RemoveChild):
-            self._remove(self._children[event.name])
+        elif isinstance(event, (RestartChild, AddChild, RemoveChild)) and self._stopping is None:
+            self._take_order(event)
 
-    def _child_ready(self, child: Child, now: float) -> None:
-        child.ready = True
-        child.ready_since = now
-        child.reason = ""
-        self._report("INFO", "started", child.spec.group, child.name, child.incarnation)
-        if not self._up and all(other.ready for other in self._children.values()):
-            self._up = True
+    def _take_life(self, event: ChildReady | ChildExited | ChildHung, now: float) -> None:
+        child = self._children.get(event.name)
+        if child is None or not child.alive or child.incarnation != event.incarnation:
+            self._report("DEBUG", "stale", self._root, event.name, event.incarnation)
+        elif isinstance(event, ChildReady):
+            child.ready = True
+            child.ready_since = now
+            child.reason = ""
+            self._report_child("INFO", "started", child)
+        elif isinstance(event, ChildExited):
+            self._child_exited(child, event.reason, now)
+        else:
+            self._report_child("ERROR", "hung", child, decision="kill")
+            self._kill(child, "hung")
 
     def _child_exited(self, child: Child, reason: ExitReason, now: float) -> None:
-        backoff = self._groups[child.spec.group].spec.backoff
-        if child.ready and now - child.ready_since >= backoff.reset_after_s:
+        if child.ready and now - child.ready_since >= child.group.spec.backoff.reset_after_s:
             child.failures = 0
-        asked = child.terminating or child.must_stop
-        child.alive = child.ready = child.terminating = child.must_stop = False
-        child.reason = "" if asked else reason.words
-        if child.forget:
-            self._forget(child)
-        elif self._stopping or not child.wanted or asked:
-            self._report("INFO", "exited", child.spec.group, child.name, child.incarnation, reason.words, "as asked")
-            if child.spec.restart is Restart.TEMPORARY:
+        asked = child.must_stop
+        child.alive = child.ready = child.must_stop = child.terminating = child.killed = False
+        if asked:
+            self._report_child("INFO", "exited", child, reason.words, "as asked")
+            if child.forget or (child.spec.restart == Restart.TEMPORARY and not child.wanted):
                 self._forget(child)
-        elif not self._up:
-            self._fail_start(child, reason)
+            return
+        child.reason = reason.words
+        if not self._up:
+            self._report_child("ERROR", "exited", child, reason.words, "stop the tree")
+            self._stop_tree(f"{child.name} could not be started: {reason.words}", EXIT_START_FAILED)
         else:
             self._died(child, reason, now)
 
-    def _fail_start(self, child: Child, reason: ExitReason) -> None:
-        self._exit_code = EXIT_START_FAILED
-        text = f"{child.name} could not be started: {reason.words}"
-        self._report("ERROR", "exited", child.spec.group, child.name, child.incarnation, reason.words, "stop the tree")
-        self._stop_tree(text)
-
     def _died(self, child: Child, reason: ExitReason, now: float) -> None:
         """A child ended without being asked, in a tree that was up."""
-        group = self._groups[child.spec.group]
         normal = reason.kind == "normal"
-        restart = child.spec.restart is Restart.PERMANENT or (child.spec.restart is Restart.TRANSIENT and not normal)
-        level: Literal["INFO", "ERROR"] = "INFO" if normal and not restart else "ERROR"
-        if not restart:
-            decision = "stop the group" if child.spec.significant else "leave it"
-            self._report(level, "exited", group.spec.id, child.name, child.incarnation, reason.words, decision)
-            child.wanted = False
-            if child.spec.restart is Restart.TEMPORARY:
-                self._forget(child)
-            if child.spec.significant:
-                self._stop_group(group)
-            return
-        if not group.count(now):
-            self._report(level, "exited", group.spec.id, child.name, child.incarnation, reason.words, "give up")
-            self._give_up(group, f"{child.name}: {reason.words}", now)
-            return
-        delay = group.delay(child, self._rng)
-        decision = "restart" if delay == 0 else f"restart in {delay:.2f} s"
-        self._report(level, "exited", group.spec.id, child.name, child.incarnation, reason.words, decision)
-        child.restarts += 1
-        child.failures += 1
-        if delay:
-            child.timer = True
-            self._out.append(SetTimer(child.key, delay))
-        for sibling in group.affected(child):
-            self._stop_for_restart(sibling)
+        if child.spec.restart == Restart.TEMPORARY or (child.spec.restart == Restart.TRANSIENT and normal):
+            self._finished(child, reason)
+        elif not child.group.count(now):
+            self._report_child("ERROR", "exited", child, reason.words, "give up")
+            self._give_up(child.group, f"{child.name}: {reason.words}", now)
+        else:
+            delay = child.group.delay(child, self._rng)
+            decision = "restart" if delay == 0 else f"restart in {delay:.2f} s"
+            self._report_child("ERROR", "exited", child, reason.words, decision)
+            child.failures += 1
+            if delay:
+                child.timer = True
+                self._out.append(SetTimer(child.key, delay))
+            self._restart(child.group.affected(child))
 
-    def _stop_for_restart(self, sibling: Child) -> None:
-        if sibling.spec.restart is Restart.TEMPORARY:
-            sibling.wanted = False
-        if sibling.alive:
-            sibling.must_stop = True
-        elif sibling.spec.restart is Restart.TEMPORARY:
-            self._forget(sibling)
+    def _finished(self, child: Child, reason: ExitReason) -> None:
+        """It ended and is not started again."""
+        normal = reason.kind == "normal"
+        decision = "stop the group" if child.spec.significant else "leave it"
+        self._report_child("INFO" if normal else "ERROR", "exited", child, reason.words, decision)
+        child.wanted = False
+        if child.spec.restart == Restart.TEMPORARY:
+            self._forget(child)
+        if child.spec.significant and child.group is self._root:
+            self._stop_tree(f"{child.name}: {reason.words}", 0 if normal else EXIT_GAVE_UP)
+        elif child.spec.significant:
+            self._stop_group(child.group)
+
+    def _restart(self, members: list[Member]) -> None:
+        """Stop those of them that live, so that they start again; groups start again from a clean count."""
+        for member in members:
+            if isinstance(member, Group):
+                for group in member.below():
+                    group.closing = True
+                    group.attempts.clear()
+                for child in member.all():
+                    self._cancel_timer(child)
+                    child.failures = 0
+        for child in flat(members):
+            child.must_stop = child.alive
+            if child.spec.restart == Restart.TEMPORARY:
+                child.wanted = False
+                if not child.alive:
+                    self._forget(child)
 
     # --- giving up, stopping ---------------------------------------------------------------------------------------
 
     def _give_up(self, group: Group, why: str, now: float) -> None:
         intensity = group.spec.intensity
         text = f"{why}; more than {intensity.restarts} restarts in {intensity.within_s:g} s"
-        parent = self._groups[group.spec.parent] if group.spec.parent is not None else None
+        parent = group.parent
         if parent is None:
-            self._report("ERROR", "gave_up", group.spec.id, reason=text, decision="stop the tree")
-            self._exit_code = EXIT_GAVE_UP
-            self._stop_tree(f"gave up: {text}")
-            return
-        if not group.spec.escalates:
-            self._report("ERROR", "gave_up", group.spec.id, reason=text, decision="stay failed; others work on")
+            self._report("ERROR", "gave_up", group, reason=text, decision="stop the tree")
+            self._stop_tree(f"gave up: {text}", EXIT_GAVE_UP)
+        elif not group.spec.escalates:
+            self._report("ERROR", "gave_up", group, reason=text, decision="stay failed; others work on")
             self._stop_group(group)
             for member in group.below():
                 member.failed = True
             for child in group.all():
                 child.reason = child.reason or f"its group {group.spec.id} gave up: {text}"
-            return
-        if not parent.count(now):
-            self._report("ERROR", "gave_up", group.spec.id, reason=text, decision="escalate")
+        elif not parent.count(now):
+            self._report("ERROR", "gave_up", group, reason=text, decision="escalate")
             self._give_up(parent, f"group {group.spec.id}: {text}", now)
-            return
-        self._report("ERROR", "gave_up", group.spec.id, reason=text, decision="restart the group")
-        self._restart_group(parent, group)
-
-    def _restart_group(self, parent: Group, group: Group) -> None:
-        """Restart a group as its parent's strategy wants it, from a clean count."""
-        affected = set(group.all())
-        order = parent.all()
-        if parent.spec.strategy is Strategy.ONE_FOR_ALL:
-            affected = set(order)
-        elif parent.spec.strategy is Strategy.REST_FOR_ONE:
-            first = min((order.index(child) for child in group.all()), default=0)
-            affected = set(order[first:])
-        for below in group.below():
-            below.attempts.clear()
-        for child in [child for child in order if child in affected]:
-            self._cancel_timer(child)
-            child.failures = 0
-            child.restarts += 1
-            self._stop_for_restart(child)
+        else:
+            self._report("ERROR", "gave_up", group, reason=text, decision="restart the group")
+            self._restart(parent.affected(group))
 
     def _stop_group(self, group: Group) -> None:
         """Take a whole group down for good."""
-        for child in list(group.all()):
+        for below in group.below():
+            below.closing = True
+        for child in group.all():
             self._put_down(child)
 
     def _put_down(self, child: Child) -> None:
         child.wanted = False
+        child.must_stop = child.alive
         self._cancel_timer(child)
-        if child.alive:
-            child.must_stop = True
 
     def _cancel_timer(self, child: Child) -> None:
         if child.timer:
             child.timer = False
             self._out.append(CancelTimer(child.key))
 
-    def _stop_tree(self, reason: str) -> None:
-        if self._stopping:
-            for child in self._children.values():
+    def _kill(self, child: Child, cause: str) -> None:
+        if not child.killed:
+            child.killed = True
+            self._out.append(Kill(child.name, child.incarnation, cause))
+
+    def _stop_tree(self, reason: str, exit_code: int = 0) -> None:
+        if self._stopping is not None:
+            for child in self._root.all():
                 if child.alive:
-                    self._out.append(Kill(child.name, child.incarnation, "stop at once"))
+                    self._kill(child, "stop at once")
             return
         self._stopping = reason
-        self._report("INFO", "stopping", self._root.spec.id, reason=reason)
+        self._exit_code = exit_code
+        self._report("INFO", "stopping", self._root, reason=reason)
         self._stop_group(self._root)
 
     # --- operators -------------------------------------------------------------------------------------------------
 
-    def _operator_restart(self, name: str) -> None:
-        child = self._children[name]
-        if self._stopping:
+    def _take_order(self, event: RestartChild | AddChild | RemoveChild) -> None:
+        if isinstance(event, AddChild):
+            try:
+                self._add_child(event.spec)
+            except SpecError as error:
+                self._report("ERROR", "operator", self._root, event.spec.id, reason=str(error), decision="refused")
             return
-        group = self._groups[child.spec.group]
-        self._report("INFO", "operator", group.spec.id, name, child.incarnation, decision="restart")
-        if group.failed:
-            group.failed = False
-            for member in group.children:
+        child = self._children.get(event.name)
+        if child is None:
+            self._report("WARNING", "operator", self._root, event.name, reason="no such child", decision="refused")
+        elif isinstance(event, RestartChild):
+            self._operator_restart(child)
+        else:
+            self._report_child("INFO", "operator", child, decision="remove")
+            child.forget = True
+            self._put_down(child)
+            if not child.alive:
+                self._forget(child)
+
+    def _operator_restart(self, child: Child) -> None:
+        self._report_child("INFO", "operator", child, decision="restart")
+        if child.group.failed:
+            child.group.failed = False
+            for member in child.group.children:
                 member.wanted = True
-        group.attempts.clear()
+        child.group.attempts.clear()
         self._cancel_timer(child)
         child.wanted = True
         child.failures = 0
-        child.restarts += 1
         child.reason = ""
-        if child.alive:
-            child.must_stop = True
-
-    def _remove(self, child: Child) -> None:
-        child.wanted = False
-        child.forget = True
-        self._cancel_timer(child)
-        if child.alive:
-            child.must_stop = True
-        else:
-            self._forget(child)
+        child.must_stop = child.alive
 
     def _forget(self, child: Child) -> None:
         self._cancel_timer(child)
         del self._children[child.name]
-        self._groups[child.spec.group].children.remove(child)
+        child.group.children.remove(child)
 
     # --- getting there ---------------------------------------------------------------------------------------------
 
@@ -341,67 +329,65 @@ class Core:
         """Issue every stop and start that may happen now."""
         order = self._root.all()
         for child in order:
-            if child.must_stop and not child.terminating and self._may_stop(child, order):
+            if child.must_stop and not child.terminating and self._may_stop(child):
                 child.terminating = True
                 self._terminate(child)
-        if self._stopping:
+        for group in self._groups.values():
+            group.closing = group.closing and any(child.must_stop for child in group.all())
+        if self._stopping is not None:
             if not any(child.alive for child in order):
                 self._ended = True
-                self._report("INFO", "stopped", self._root.spec.id, reason=self._stopping)
+                self._report("INFO", "stopped", self._root, reason=self._stopping)
                 self._out.append(TreeStopped(self._exit_code, self._stopping))
             return
         for child in order:
             if child.wanted and not child.alive and not child.timer and self._may_start(child):
                 self._spawn(child)
 
-    def _may_stop(self, child: Child, order: list[Child]) -> bool:
-        """Those behind it that are to stop too have stopped."""
-        scope = order if self._stopping else self._groups[child.spec.group].all()
-        behind = scope[scope.index(child) + 1 :]
-        return not any(other.alive and other.must_stop and other.base != child.base for other in behind)
+    def _may_stop(self, child: Child) -> bool:
+        """Where order matters, those behind it that are to stop too have stopped."""
+        return not any(
+            other.must_stop and other.base != child.base
+            for group, _, behind in child.levels()
+            if group.ordered or group.closing
+            for other in behind
+        )
 
     def _may_start(self, child: Child) -> bool:
-        """Nobody of its group is still being stopped, and where order matters those before it are ready."""
-        group = self._groups[child.spec.group]
-        members = group.all()
-        if any(other.must_stop for other in members):
-            return False
-        if group.spec.strategy is Strategy.ONE_FOR_ONE:
-            return True
-        before = members[: members.index(child)]
-        return all(other.ready or not other.wanted for other in before)
+        """Where order matters, nobody is still being stopped and those before it are ready."""
+        for group, before, _ in child.levels():
+            if (group.ordered or group.closing) and any(other.must_stop for other in group.all()):
+                return False
+            if group.ordered and any(other.wanted and not other.ready for other in before):
+                return False
+        return True
 
     def _spawn(self, child: Child) -> None:
         self._incarnation += 1
+        child.restarts += 1 if child.incarnation else 0
         child.incarnation = self._incarnation
         child.alive = True
-        child.ready = False
         self._out.append(Spawn(child.spec, child.incarnation))
 
     def _terminate(self, child: Child) -> None:
         if child.spec.shutdown == "kill":
-            self._out.append(Kill(child.name, child.incarnation, "stop by kill"))
+            self._kill(child, "stop by kill")
         else:
             self._out.append(Terminate(child.name, child.incarnation, child.spec.shutdown))
 
+    # --- telling ---------------------------------------------------------------------------------------------------
+
+    def _report_child(self, level: Level, context: Context, child: Child, reason: str = "", decision: str = "") -> None:
+        self._report(level, context, child.group, child.name, child.incarnation, reason, decision)
+
     def _report(
         self,
-        level: Literal["DEBUG", "INFO", "WARNING", "ERROR"],
-        context: Literal["started", "exited", "hung", "gave_up", "stopping", "stopped", "stale", "operator"],
-        supervisor: str,
+        level: Level,
+        context: Context,
+        group: Group,
         offender: str = "",
         incarnation: int = 0,
         reason: str = "",
         decision: str = "",
     ) -> None:
-        self._out.append(
-            Report(
-                level=level,
-                context=context,
-                supervisor=supervisor,
-                offender=offender,
-                incarnation=incarnation,
-                reason=reason,
-                decision=decision,
-            )
-        )
+        self._out.append(Report(level, context, group.spec.id, offender, incarnation, reason, decision))

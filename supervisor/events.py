@@ -10,7 +10,18 @@ import msgspec
 from actors.messages import State
 from supervisor.spec import ChildSpec
 
+Level = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+Context = Literal["started", "exited", "hung", "gave_up", "stopping", "stopped", "stale", "operator"]
 ExitKind = Literal["normal", "abnormal", "killed", "hung", "boot_timeout", "boot_death", "shutdown"]
+_KIND_WORDS: dict[ExitKind, str] = {
+    "normal": "ended normally",
+    "abnormal": "",
+    "killed": "",
+    "hung": "hung",
+    "boot_timeout": "not ready in time",
+    "boot_death": "ended before it was ready",
+    "shutdown": "stopped",
+}
 
 
 class ExitReason(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,13 +34,16 @@ class ExitReason(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def words(self) -> str:
-        """For people: `signal 9`, `exit code 3: ValueError ...`."""
-        what = self.kind.replace("_", " ")
-        if self.signal is not None:
-            what = f"signal {self.signal}"
-        elif self.exit_code is not None and self.kind != "normal":
-            what = f"{what}, exit code {self.exit_code}"
-        return f"{what}: {self.text}" if self.text else what
+        """For people: `signal 9`, `exit code 3: ValueError ...`, `ended before it was ready, exit code 1: ...`."""
+        what = [_KIND_WORDS[self.kind]]
+        if self.kind in {"hung", "boot_timeout"}:
+            pass  # The signal was the root's own and explains nothing.
+        elif self.signal is not None:
+            what.append(f"signal {self.signal}")
+        elif self.exit_code or (self.exit_code is not None and self.kind not in {"normal", "shutdown"}):
+            what.append(f"exit code {self.exit_code}")
+        head = ", ".join(word for word in what if word) or "ended"
+        return f"{head}: {self.text}" if self.text else head
 
 
 class _Value(msgspec.Struct, frozen=True):
@@ -131,11 +145,11 @@ class CancelTimer(_Value, frozen=True):
     key: str
 
 
-class Report(_Value, frozen=True, kw_only=True):
+class Report(_Value, frozen=True):
     """What happened and what was decided, for the log: one shape for all of it."""
 
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"]
-    context: Literal["started", "exited", "hung", "gave_up", "stopping", "stopped", "stale", "operator"]
+    level: Level
+    context: Context
     supervisor: str
     offender: str = ""
     incarnation: int = 0

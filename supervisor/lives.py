@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import trio
 
 from actors.channel import Channel
-from actors.messages import Beat
+from actors.messages import Beat, Stop
+from supervisor.events import ExitKind
 from supervisor.spawn import Process
 from supervisor.spec import ChildSpec
 
@@ -30,9 +31,11 @@ class Life:
         self.note = ""
         self.beat: Beat | None = None
         self.last_beat_at = self.started_at
-        self.stopping = False
+        self.stop: Stop | None = None
+        """The order to end, once there was one."""
         self.kill_cause = ""
         """Why the root itself killed it; empty when it did not."""
+        self.killed_as: ExitKind = "killed"
         self.ended = trio.Event()
 
     @property
@@ -40,9 +43,11 @@ class Life:
         """The process's id, once it has one."""
         return self.process.pid if self.process is not None else None
 
-    def kill(self, cause: str) -> None:
-        """End it now, and remember why."""
-        self.kill_cause = self.kill_cause or cause
+    def kill(self, cause: str, kind: ExitKind = "killed") -> None:
+        """End it now, and remember the first reason."""
+        if not self.kill_cause:
+            self.kill_cause = cause
+            self.killed_as = kind
         if self.process is not None:
             self.process.kill()
 

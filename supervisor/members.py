@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What the core remembers of each child and each group. No decisions."""
+"""What the core remembers of each child and each group, and how they lie in the tree. No decisions."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable, Iterator
 
 from actors.messages import State
 from supervisor.spec import ChildSpec, GroupSpec, Strategy
@@ -12,15 +13,19 @@ from supervisor.spec import ChildSpec, GroupSpec, Strategy
 class Child:
     """What the core remembers of one child."""
 
-    def __init__(self, spec: ChildSpec) -> None:
+    def __init__(self, spec: ChildSpec, group: Group) -> None:
         self.spec = spec
+        self.group = group
         self.name = spec.id
         self.base = spec.id.partition("#")[0]
-        self.wanted = True
+        self.wanted = not group.failed
+        """It is to be started again after its end."""
         self.alive = False
         self.ready = False
         self.must_stop = False
+        """It lives and is to end; `terminating` once it was told, `killed` once it was killed."""
         self.terminating = False
+        self.killed = False
         self.forget = False
         self.timer = False
         self.incarnation = 0
@@ -34,32 +39,64 @@ class Child:
         """Names the timer of its delayed restart."""
         return f"restart {self.name}"
 
-    def state(self, *, group_failed: bool) -> State:
+    @property
+    def state(self) -> State:
         """Its state, as others see it."""
         if self.alive and self.terminating:
             return State.DRAINING
         if self.alive:
             return State.READY if self.ready else (State.RESTARTING if self.restarts else State.STARTING)
-        if group_failed:
-            return State.FAILED
         if self.wanted:
             return State.RESTARTING if self.incarnation else State.STARTING
-        return State.OFF
+        return State.FAILED if self.group.failed else State.OFF
+
+    def levels(self) -> Iterator[tuple[Group, list[Child], list[Child]]]:
+        """Each group that holds it, from the inside out, with those of that group before it and behind it."""
+        member: Member = self
+        group: Group | None = self.group
+        while group is not None:
+            members = group.members()
+            at = members.index(member)
+            yield group, flat(members[:at]), flat(members[at + 1 :])
+            member, group = group, group.parent
 
 
 class Group:
     """What the core remembers of one group."""
 
-    def __init__(self, spec: GroupSpec) -> None:
+    def __init__(self, spec: GroupSpec, parent: Group | None) -> None:
         self.spec = spec
+        self.parent = parent
         self.children: list[Child] = []
         self.nested: list[Group] = []
         self.attempts: list[float] = []
         self.failed = False
+        self.closing = False
+        """It is being taken down as a whole."""
+
+    @property
+    def ordered(self) -> bool:
+        """Its children depend on those before them."""
+        return self.spec.strategy != Strategy.ONE_FOR_ONE
+
+    def members(self) -> list[Member]:
+        """Its nested groups and its own children, in start order."""
+        return [*self.nested, *self.children]
 
     def all(self) -> list[Child]:
         """Its children and those of nested groups, in start order."""
-        return [child for group in self.nested for child in group.all()] + self.children
+        return flat(self.members())
+
+    def below(self) -> list[Group]:
+        """This group and all nested ones."""
+        return [self] + [group for nested in self.nested for group in nested.below()]
+
+    def affected(self, member: Member) -> list[Member]:
+        """Those that are restarted when this member is, itself included."""
+        members = self.members()
+        if self.spec.strategy == Strategy.ONE_FOR_ONE:
+            return [member]
+        return members[members.index(member) :] if self.spec.strategy == Strategy.REST_FOR_ONE else members
 
     def count(self, now: float) -> bool:
         """Note one restart attempt; False when that is one too many."""
@@ -76,15 +113,10 @@ class Group:
         bound: float = min(backoff.cap_s, backoff.first_s * 2 ** min(child.failures - 1, 30))
         return rng.uniform(0.0, bound)
 
-    def affected(self, child: Child) -> list[Child]:
-        """The siblings that go down with a child that is restarted."""
-        if self.spec.strategy is Strategy.ONE_FOR_ONE:
-            return []
-        siblings = self.all()
-        if self.spec.strategy is Strategy.REST_FOR_ONE:
-            siblings = siblings[siblings.index(child) + 1 :]
-        return [sibling for sibling in siblings if sibling is not child]
 
-    def below(self) -> list[Group]:
-        """This group and all nested ones."""
-        return [self] + [group for nested in self.nested for group in nested.below()]
+Member = Group | Child
+
+
+def flat(members: Iterable[Member]) -> list[Child]:
+    """The children among these and below them, in start order."""
+    return [child for member in members for child in (member.all() if isinstance(member, Group) else [member])]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import trio
 
 from actors.errors import MCPServerError
 from actors.messages import Boot, Directory, DirectoryEntry, Ready, State, Stop
+from actors.peers import socket_path
 from actors.settings import Settings
 from supervisor import events
 from supervisor.control import ControlServer, Report
@@ -25,7 +27,8 @@ from supervisor.lives import Life, Lives
 from supervisor.spawn import ExitStatus, Spawner
 
 _HEARTBEAT_CHECK_S = 0.25
-_KILL_WAIT_S = 10.0
+_ENDLESS_S = 3600.0
+"""Told to a child that may take as long as it needs to stop."""
 
 
 class TreeEnd(msgspec.Struct, frozen=True):
@@ -72,7 +75,6 @@ class Runtime:
         self._end: TreeEnd | None = None
         self._nursery: trio.Nursery | None = None
         self._directory_dirty = trio.Event()
-        self._sockets: dict[tuple[str, int], str] = {}
         self._control = ControlServer(
             runtime_dir, self.lives, directory=self.directory, on_ready=self._life_ready, report=report
         )
@@ -134,7 +136,8 @@ class Runtime:
             if life_ is not None:
                 life_.kill(command.cause)
         elif isinstance(command, events.SetTimer):
-            self._nursery.start_soon(self._timer, command.key, command.delay_s)
+            scope = self._timers[command.key] = trio.CancelScope()
+            self._nursery.start_soon(self._timer, command.key, command.delay_s, scope)
         elif isinstance(command, events.CancelTimer):
             timer = self._timers.pop(command.key, None)
             if timer is not None:
@@ -145,15 +148,13 @@ class Runtime:
             self._end = TreeEnd(command.exit_code, command.reason)
 
     def _tell_report(self, report: events.Report) -> None:
-        fields = {key: value for key, value in msgspec.structs.asdict(report).items() if value not in ("", None)}
-        level = str(fields.pop("level", "INFO"))
-        self._report(level, str(fields.pop("event", report.context)), **fields)
+        fields = {key: value for key, value in msgspec.structs.asdict(report).items() if value}
+        self._report(fields.pop("level"), fields.pop("context"), **fields)
 
-    async def _timer(self, key: str, delay_s: float) -> None:
-        with trio.CancelScope() as scope:
-            self._timers[key] = scope
+    async def _timer(self, key: str, delay_s: float, scope: trio.CancelScope) -> None:
+        with scope:
             await trio.sleep(delay_s)
-            self._timers.pop(key, None)
+            del self._timers[key]
             self.tell(events.TimerFired(key))
 
     # --- one life --------------------------------------------------------------------------------------------------
@@ -168,11 +169,14 @@ class Runtime:
                     life.process.kill()
                 status = await life.process.wait()
                 nursery.cancel_scope.cancel()
+        self._end_life(life, status)
+
+    def _end_life(self, life: Life, status: ExitStatus) -> None:
         life.ended.set()
         if life.control is not None:
             life.control.close("the process ended")
         self.lives.remove(life)
-        self._remove_socket(life)
+        Path(socket_path(str(self._runtime_dir), life.name, life.incarnation)).unlink(missing_ok=True)
         self.tell(events.ChildExited(life.name, life.incarnation, exit_reason(life, status)))
 
     async def _spawn(self, life: Life) -> ExitStatus:
@@ -192,37 +196,30 @@ class Runtime:
                 boot, listen_fd=boot.listen_fd, limits=life.spec.limits, on_stderr=self._on_stderr
             )
         except OSError as error:
-            return ExitStatus(returncode=None, signal=None, stderr_tail="", error=f"could not be started: {error}")
+            return ExitStatus(returncode=None, signal=None, stderr_tail="", error=f"no process: {error}")
         self._directory_dirty.set()
         return ExitStatus(returncode=None, signal=None, stderr_tail="", error="")
 
     async def _limit_boot(self, life: Life) -> None:
         await trio.sleep(life.spec.ready_timeout)
         if life.ready_at is None:
-            life.kill("not ready in time")
+            life.kill(f"it had {life.spec.ready_timeout:g} s", "boot_timeout")
 
     async def _terminate(self, life: Life, grace_s: float | None) -> None:
         """Ask politely, wait for the grace time, then kill."""
-        life.stopping = True
+        # Posted to a life that is not connected yet as soon as it is.
+        life.stop = Stop(grace_s=grace_s if grace_s is not None else _ENDLESS_S)
         if life.control is not None:
-            life.control.post(Stop(grace_s=grace_s if grace_s is not None else 3600.0))
+            life.control.post(life.stop)
         elif life.process is not None:
             await life.process.stop()
         with trio.move_on_after(math.inf if grace_s is None else grace_s):
             await life.ended.wait()
         if not life.ended.is_set():
             life.kill(f"did not end within its {grace_s:g} s of grace")
-            with trio.move_on_after(_KILL_WAIT_S):
-                await life.ended.wait()
 
     def _life_ready(self, life: Life, _: Ready) -> None:
-        self._sockets[(life.name, life.incarnation)] = life.socket
         self.tell(events.ChildReady(life.name, life.incarnation))
-
-    def _remove_socket(self, life: Life) -> None:
-        path = self._sockets.pop((life.name, life.incarnation), "")
-        if path:
-            Path(path).unlink(missing_ok=True)
 
     async def _watch_beats(self) -> None:
         while True:
@@ -231,7 +228,9 @@ class Runtime:
             for life in self.lives:
                 silent = now - life.last_beat_at
                 if life.ready_at is not None and not life.kill_cause and silent > life.spec.heartbeat.hung_after_s:
-                    life.kill_cause = f"hung: no beat for {silent:.1f} s"
+                    # The process is killed when the core says so; the reason is remembered from now on.
+                    life.kill_cause = f"no beat for {silent:.1f} s"
+                    life.killed_as = "hung"
                     self.tell(events.ChildHung(life.name, life.incarnation))
 
     # --- the directory ---------------------------------------------------------------------------------------------
@@ -261,13 +260,14 @@ class Runtime:
 
 
 def exit_reason(life: Life, status: ExitStatus) -> events.ExitReason:
-    """Why a life ended, as the core and the incident see it."""
+    """Why a life ended, as the core and the incident see it. What the process wrote last is part of it only where it
+    may explain the end: not after an orderly one."""
+    # A process that ended by itself just before its kill tells more than the kill's reason.
+    killed = bool(life.kill_cause) and status.signal == signal.SIGKILL
     kind: events.ExitKind
-    if life.kill_cause.startswith("hung"):
-        kind = "hung"
-    elif life.kill_cause == "not ready in time":
-        kind = "boot_timeout"
-    elif life.stopping:
+    if killed and life.killed_as != "killed":
+        kind = life.killed_as
+    elif life.stop is not None:
         kind = "shutdown"
     elif life.ready_at is None:
         kind = "boot_death"
@@ -275,12 +275,10 @@ def exit_reason(life: Life, status: ExitStatus) -> events.ExitReason:
         kind = "killed"
     else:
         kind = "normal" if status.returncode == 0 else "abnormal"
-    return events.ExitReason(
-        kind=kind,
-        exit_code=status.returncode,
-        signal=status.signal,
-        text=life.kill_cause or status.error or last_lines(status.stderr_tail),
-    )
+    wrote = "" if kind in {"normal", "shutdown"} else last_lines(status.stderr_tail)
+    why = life.kill_cause if killed else status.error
+    text = f"{why}; it wrote: {wrote}" if why and wrote else why or wrote
+    return events.ExitReason(kind=kind, exit_code=status.returncode, signal=status.signal, text=text)
 
 
 def last_lines(stderr_tail: str, count: int = 3) -> str:

@@ -13,6 +13,11 @@ from typing import Literal
 
 import msgspec
 
+_GROUP_ID = re.compile(r"[a-z][a-z0-9_.-]*")
+_CHILD_ID = re.compile(r"[a-z][a-z0-9_.-]*(#[a-z]*[0-9]+)?")
+_ENTRY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_ID_WORDS = "must be lower-case letters, digits, '_', '.', '-'"
+
 
 class Restart(StrEnum):
     """When a child that ended is started again."""
@@ -105,22 +110,33 @@ class ChildSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     def __post_init__(self) -> None:
         where = f"child {self.id!r}"
-        if not re.fullmatch(r"[a-z][a-z0-9_.-]*(#[a-z]*[0-9]+)?", self.id):
-            raise SpecError(where, "id", "must be lower-case letters, digits, '_', '.', '-' and may end in '#slot'")
-        if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", self.entry):
-            raise SpecError(where, "entry", f"must look like 'module:function', not {self.entry!r}")
-        if isinstance(self.shutdown, (int, float)) and self.shutdown < 0:
-            raise SpecError(where, "shutdown", "must not be negative")
-        if self.ready_timeout <= 0:
-            raise SpecError(where, "ready_timeout", "must be more than 0 seconds")
-        if self.heartbeat.every_s <= 0:
-            raise SpecError(where, "heartbeat.every_s", "must be more than 0 seconds")
-        if self.heartbeat.hung_after_s < 2 * self.heartbeat.every_s:
-            raise SpecError(where, "heartbeat.hung_after_s", "must be at least twice heartbeat.every_s")
-        if self.spares < 0:
-            raise SpecError(where, "spares", "must not be negative")
-        if self.significant and self.restart is Restart.PERMANENT:
-            raise SpecError(where, "significant", "makes no sense for a permanent child, which is always restarted")
+        _check(_CHILD_ID.fullmatch(self.id), where, "id", f"{_ID_WORDS} and may end in '#slot'")
+        _check(_ENTRY.fullmatch(self.entry), where, "entry", f"must look like 'module:function', not {self.entry!r}")
+        if isinstance(self.shutdown, str):
+            _check(self.shutdown == "kill", where, "shutdown", f"is seconds, 'kill' or None, not {self.shutdown!r}")
+        elif self.shutdown is not None:
+            _check(self.shutdown >= 0, where, "shutdown", "must not be negative")
+        _check(self.ready_timeout > 0, where, "ready_timeout", "must be more than 0 seconds")
+        beat = self.heartbeat
+        _check(beat.every_s > 0, where, "heartbeat.every_s", "must be more than 0 seconds")
+        _check(
+            beat.hung_after_s >= 2 * beat.every_s,
+            where,
+            "heartbeat.hung_after_s",
+            "must be at least twice heartbeat.every_s",
+        )
+        for name, limit in msgspec.structs.asdict(self.limits).items():
+            _check(limit is None or limit > 0, where, f"limits.{name}", "must be more than 0")
+        _check(self.spares >= 0, where, "spares", "must not be negative")
+        _check(self.restart in list(Restart), where, "restart", f"is one of {', '.join(Restart)}, not {self.restart!r}")
+        lasts = self.restart == Restart.PERMANENT
+        _check(not (self.significant and lasts), where, "significant", "makes no sense: a permanent child never ends")
+
+
+def _check(right: object, where: str, field: str, problem: str) -> None:
+    # Conditions say what is right, so that NaN, which compares with nothing, is wrong.
+    if not right:
+        raise SpecError(where, field, problem)
 
 
 class GroupSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -134,3 +150,16 @@ class GroupSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """None for the root alone."""
     escalates: bool = True
     """When it gives up its parent restarts it, or gives up too. False: it stays failed and the others work on."""
+
+    def __post_init__(self) -> None:
+        where = f"group {self.id!r}"
+        _check(_GROUP_ID.fullmatch(self.id), where, "id", _ID_WORDS)
+        strategies = ", ".join(Strategy)
+        _check(self.strategy in list(Strategy), where, "strategy", f"is one of {strategies}, not {self.strategy!r}")
+        _check(self.parent != self.id, where, "parent", "must be another group")
+        _check(self.intensity.restarts >= 0, where, "intensity.restarts", "must not be negative")
+        _check(self.intensity.within_s > 0, where, "intensity.within_s", "must be more than 0 seconds")
+        backoff = self.backoff
+        _check(backoff.first_s >= 0, where, "backoff.first_s", "must not be negative")
+        _check(backoff.cap_s >= backoff.first_s, where, "backoff.cap_s", "must not be less than backoff.first_s")
+        _check(backoff.reset_after_s >= 0, where, "backoff.reset_after_s", "must not be negative")

@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Random histories against the supervisor's core: what must hold in every one of them, whatever the tree.
+
+Each history is a random tree and up to 40 random events. The test plays the runtime (it keeps count of lives and
+timers) and checks each command as it comes; at the end of a history it first lets everything settle, and checks that
+all that should run does, then stops the tree.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+
+from hypothesis import HealthCheck, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from supervisor.core import Core
+from supervisor.events import (
+    AddChild,
+    CancelTimer,
+    ChildExited,
+    ChildHung,
+    ChildReady,
+    ExitReason,
+    Kill,
+    RemoveChild,
+    Report,
+    RestartChild,
+    SetTimer,
+    Spawn,
+    Start,
+    StopTree,
+    Terminate,
+    TimerFired,
+    TreeStopped,
+)
+from supervisor.spec import Backoff, ChildSpec, GroupSpec, Intensity, Restart, Strategy
+
+ENDS = [
+    ExitReason(kind="normal", exit_code=0),
+    ExitReason(kind="abnormal", exit_code=1),
+    ExitReason(kind="killed", signal=9),
+    ExitReason(kind="boot_death", exit_code=1),
+]
+GROUPS = {"root": None, "outer": "root", "inner": "outer", "other": "root"}
+BACKOFF = Backoff(first_s=1.0, cap_s=4.0, reset_after_s=20.0)
+
+child_specs = st.builds(
+    ChildSpec,
+    id=st.sampled_from(["a", "b", "c", "d", "pool#0", "pool#1", "pool#2"]),
+    entry=st.just("some.module:main"),
+    group=st.sampled_from(list(GROUPS)),
+    restart=st.sampled_from([Restart.PERMANENT] * 3 + [Restart.TRANSIENT, Restart.TEMPORARY]),
+    shutdown=st.sampled_from([5.0, None, "kill"]),
+)
+
+
+@st.composite
+def trees(draw):
+    groups = [
+        GroupSpec(
+            id=name,
+            parent=parent,
+            strategy=draw(st.sampled_from(list(Strategy))),
+            intensity=Intensity(restarts=draw(st.sampled_from([1, 3, 100])), within_s=10.0),
+            backoff=BACKOFF,
+            escalates=draw(st.booleans()),
+        )
+        for name, parent in GROUPS.items()
+    ]
+    children = draw(st.lists(child_specs, min_size=1, max_size=6, unique_by=lambda spec: spec.id))
+    if draw(st.booleans()):
+        made = ChildSpec(id="worker", entry="m:f", restart="transient", significant=True, group="inner")
+        children.append(made)
+    return groups, children
+
+
+class History(RuleBasedStateMachine):
+    """One tree and what happens to it."""
+
+    @initialize(tree=trees(), number=st.integers(0, 2**32), whole=st.booleans())
+    def begin(self, tree, number, whole):
+        groups, children = tree
+        self.core = Core(groups, children, random.Random(number))
+        self.now = 0.0
+        self.alive = {}
+        """Name -> incarnation."""
+        self.ready = set()
+        self.asked = set()
+        """Living children that were asked to end."""
+        self.killed = set()
+        self.timers = set()
+        self.newest = 0
+        self.stops = 0
+        self.ends = 0
+        self.down = set()
+        """Names of those that need not run: their group gave up, or its significant child has ended."""
+        self.give(Start())
+        if whole:
+            self.settle()
+
+    # --- the runtime's part ----------------------------------------------------------------------------------------
+
+    def give(self, event):
+        commands = self.core.handle(event, self.now)
+        assert not (self.ends and commands), "something happened after the end"
+        for command in commands:
+            self.check(command)
+
+    def check(self, command):
+        if isinstance(command, Spawn):
+            name = command.spec.id
+            assert not self.stops, "a start while the tree stops"
+            assert name not in self.alive, "two lives of one child"
+            assert command.incarnation > self.newest, "an incarnation is used again"
+            assert self.timer_of(name) not in self.timers, "a start before its time"
+            self.newest = self.alive[name] = command.incarnation
+        elif isinstance(command, (Terminate, Kill)):
+            assert self.alive.get(command.name) == command.incarnation, "a stop of a life that is no more"
+            self.check_stop(command)
+        elif isinstance(command, SetTimer):
+            assert command.key not in self.timers, "two timers for one child"
+            assert command.key.removeprefix("restart ") not in self.alive
+            assert 0 <= command.delay_s <= BACKOFF.cap_s
+            self.timers.add(command.key)
+        elif isinstance(command, CancelTimer):
+            self.timers.remove(command.key)
+        elif isinstance(command, TreeStopped):
+            assert self.ends == 0, "two ends"
+            assert not self.alive, "the end before the last child's"
+            assert not self.timers, "a timer outlives the tree"
+            self.ends += 1
+        else:
+            assert isinstance(command, Report)
+            self.note(command)
+
+    def check_stop(self, command):
+        name = command.name
+        told = self.killed if isinstance(command, Kill) else self.asked
+        assert name not in told, "told twice"
+        hung = isinstance(command, Kill) and command.cause == "hung"
+        if self.stops == 1 and name not in self.asked and not hung:
+            order = [view.name for view in self.core.children()]
+            behind = {other for other in order[order.index(name) + 1 :] if base(other) != base(name)}
+            assert not behind & set(self.alive), "not the reverse of the start order"
+        told.add(name)
+
+    def note(self, report):
+        if report.decision == "stop the tree":
+            self.stops = max(self.stops, 1)
+        elif report.decision in {"stop the group", "stay failed; others work on"}:
+            self.down |= {view.name for view in self.core.children() if report.supervisor in lineage(view.spec.group)}
+
+    @property
+    def told(self):
+        return self.asked | self.killed
+
+    @staticmethod
+    def timer_of(name):
+        return f"restart {name}"
+
+    def gone(self, name, reason):
+        incarnation = self.alive.pop(name)
+        self.ready.discard(name)
+        self.asked.discard(name)
+        self.killed.discard(name)
+        self.give(ChildExited(name, incarnation, reason))
+
+    def settle(self):
+        """Let everybody do what is wanted of them, until nothing is left to do."""
+        for _ in range(1000):
+            if self.told:
+                self.gone(min(self.told), ExitReason(kind="shutdown", exit_code=0))
+            elif self.timers:
+                self.fire(min(self.timers))
+            elif waiting := set(self.alive) - self.ready:
+                self.becomes_ready(min(waiting))
+            else:
+                return
+        raise AssertionError("it never settles")
+
+    def fire(self, key):
+        self.timers.remove(key)
+        self.give(TimerFired(key))
+
+    def becomes_ready(self, name):
+        self.ready.add(name)
+        self.give(ChildReady(name, self.alive[name]))
+
+    # --- what may happen -------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: set(self.alive) - self.ready)
+    @rule(data=st.data())
+    def a_child_says_ready(self, data):
+        self.becomes_ready(data.draw(st.sampled_from(sorted(set(self.alive) - self.ready))))
+
+    @precondition(lambda self: self.alive)
+    @rule(data=st.data(), reason=st.sampled_from(ENDS))
+    def a_child_ends(self, data, reason):
+        self.gone(data.draw(st.sampled_from(sorted(self.alive))), reason)
+
+    @precondition(lambda self: self.told)
+    @rule(data=st.data())
+    def a_child_ends_as_told(self, data):
+        self.gone(data.draw(st.sampled_from(sorted(self.told))), ENDS[0])
+
+    @precondition(lambda self: self.alive)
+    @rule(data=st.data())
+    def a_child_hangs(self, data):
+        name = data.draw(st.sampled_from(sorted(self.alive)))
+        self.give(ChildHung(name, self.alive[name]))
+
+    @precondition(lambda self: self.timers)
+    @rule(data=st.data())
+    def a_timer_fires(self, data):
+        self.fire(data.draw(st.sampled_from(sorted(self.timers))))
+
+    @rule(seconds=st.sampled_from([0.5, 3.0, 11.0, 25.0]))
+    def time_goes_by(self, seconds):
+        self.now += seconds
+
+    @rule(name=st.sampled_from(["a", "pool#0", "nobody"]), incarnation=st.sampled_from([0, -1]))
+    def an_old_life_is_heard_of(self, name, incarnation):
+        before = self.core.children()
+        self.give(ChildReady(name, incarnation))
+        self.give(ChildExited(name, incarnation, ENDS[1]))
+        assert self.core.children() == before
+
+    @rule(name=st.sampled_from(["a", "b", "pool#1", "nobody"]))
+    def an_operator_restarts(self, name):
+        view = self.core.child(name)
+        if view is not None:
+            again = {v.name for v in self.core.children() if v.spec.group == view.spec.group}
+            self.down -= again if self.is_failed(view.spec.group) else {name}
+        self.give(RestartChild(name))
+
+    def is_failed(self, group):
+        return self.core._groups[group].failed
+
+    @rule(spec=child_specs)
+    def a_child_is_added(self, spec):
+        if self.core.child(spec.id) is None and self.is_failed(spec.group):
+            self.down.add(spec.id)
+        elif self.core.child(spec.id) is None:
+            self.down.discard(spec.id)
+        self.give(AddChild(spec))
+
+    @rule(name=st.sampled_from(["a", "c", "pool#2"]))
+    def a_child_is_removed(self, name):
+        self.give(RemoveChild(name))
+
+    @precondition(lambda self: self.now > 30)
+    @rule()
+    def the_tree_is_stopped(self):
+        self.stops += 1
+        self.give(StopTree("told to"))
+
+    @rule()
+    def all_settles(self):
+        self.settle()
+        self.check_that_all_run()
+
+    # --- what must hold --------------------------------------------------------------------------------------------
+
+    def check_that_all_run(self):
+        for view in self.core.children():
+            if view.spec.restart is Restart.PERMANENT and not self.stops and view.name not in self.down:
+                assert view.state == "ready", f"{view.name} is {view.state} and nobody will start it"
+
+    @invariant()
+    def the_core_knows_who_lives(self):
+        seen = {view.name: view.state for view in self.core.children()}
+        for name in self.alive:
+            assert seen[name] in {"starting", "ready", "restarting", "draining"}
+        for name in set(seen) - set(self.alive):
+            assert seen[name] in {"starting", "restarting", "failed", "off"}
+
+    @invariant()
+    def the_tree_ends_with_its_last_child(self):
+        assert bool(self.ends) == bool(self.stops and not self.alive)
+
+    def teardown(self):
+        if not hasattr(self, "core"):
+            return
+        self.settle()
+        self.check_that_all_run()
+        if not self.ends:
+            self.stops += 1
+            self.give(StopTree("the end of the history"))
+            self.settle()
+        assert self.ends == 1, "it never ends"
+        self.give(StopTree("again"))
+
+
+def base(name):
+    return name.partition("#")[0]
+
+
+def lineage(group):
+    return [] if group is None else [group, *lineage(GROUPS[group])]
+
+
+def test_every_rule_holds_in_every_history():
+    number = int(os.environ.get("GREENROOM_TEST_SEED") or random.randrange(2**32))
+    print(f"GREENROOM_TEST_SEED={number} repeats this run")
+    run_state_machine_as_test(
+        seed(number)(History),
+        settings=settings(
+            max_examples=200,
+            stateful_step_count=40,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
