@@ -2,7 +2,7 @@
 """The command line. `up` runs the tree; every other verb is a client of a running one.
 
 Exit codes: 0 done, 1 it failed, 2 wrong usage, 3 no running system, 4 it runs but is degraded. Results go to stdout,
-notes and errors to stderr; `--json` prints one documented object.
+notes and errors to stderr; `--json` prints one documented object, also for an error: `{"error": {"code", "message"}}`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
 
 from actors.errors import MCPServerError, code_of
+
+if TYPE_CHECKING:
+    from supervisor.up import Outcome
 
 _STARTED_AT = time.monotonic()
 T = TypeVar("T")
@@ -45,6 +48,7 @@ data_dir_option = click.option(
     "--data-dir", type=click.Path(path_type=Path, file_okay=False), help="State lives here (~/.local/share/greenroom)."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 config_option = click.option(
     "--config", "config_file", type=click.Path(path_type=Path, dir_okay=False), help="The YAML file to read."
 )
@@ -53,7 +57,15 @@ config_option = click.option(
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="greenroom")
 def greenroom() -> None:
-    """An MCP server whose gateway, router and tools are supervised processes of their own."""
+    """An MCP server whose gateway, router and tools are supervised processes of their own.
+
+    Start one with "greenroom up"; the other verbs speak to it from a second terminal.
+
+    \b
+    Exit codes:  0 done            3 no running system
+                 1 it failed       4 it runs, but something is not ready
+                 2 wrong usage
+    """
 
 
 @greenroom.command()
@@ -75,34 +87,56 @@ def up(
 
     Example: greenroom up --port 8000 --tools ./my_tools
     """
+    from supervisor.screen import duration
     from supervisor.up import run_up
 
     flags: dict[str, object] = {"server.host": host, "server.port": port, "tools.paths": list(tools) or None}
     loaded, where = _load(config_file, data_dir, flags)
-    for notice in loaded.notices:
-        click.echo(f"note: {notice}", err=True)
     end = run_up(
         loaded.settings,
         where,
         started_at=_STARTED_AT,
         show=lambda status, text: click.echo(msgspec.json.encode(status).decode() if as_json else text),
+        notices=loaded.notices,
     )
     if end.exit_code:
-        click.echo(f"greenroom: {end.reason}", err=True)
+        _tell_failed_up(end, as_json=as_json)
+    elif sys.stderr.isatty():
+        click.echo(f"stopped ({end.reason}) after {duration(time.monotonic() - _STARTED_AT)}", err=True)
     sys.exit(end.exit_code)
+
+
+def _tell_failed_up(end: Outcome, *, as_json: bool) -> None:
+    from supervisor.incidents import failure_screen
+
+    if end.failure is None:
+        click.echo(f"greenroom: {end.reason}", err=True)
+    else:
+        click.echo(failure_screen(end.failure), err=True)
+    if as_json:
+        error = {"code": "START_FAILED" if end.failure else "GAVE_UP", "message": end.reason}
+        details = msgspec.to_builtins(end.failure) if end.failure else {}
+        click.echo(msgspec.json.encode({"error": error | details}))
 
 
 @greenroom.command()
 @click.option("--now", is_flag=True, help="Do not wait for open calls.")
+@yes_option
 @data_dir_option
 @json_option
-def down(now: bool, data_dir: Path | None, as_json: bool) -> None:
+def down(now: bool, yes: bool, data_dir: Path | None, as_json: bool) -> None:
     """Stop the running system, in order.
 
-    Example: greenroom down
+    On a terminal it says what it will stop, and asks.
+
+    Example: greenroom down --yes
     """
     from supervisor import client
 
+    if _must_ask(yes):
+        running = _run(lambda: client.status(_data_dir(data_dir)))
+        names = ", ".join(actor.name for actor in running.actors if actor.pid)
+        _ask(f"Stop {names} and the root (pid {running.root_pid})?")
     stopped = _run(lambda: client.stop(_data_dir(data_dir), now=now))
     if as_json:
         click.echo(msgspec.json.encode(stopped))
@@ -116,6 +150,8 @@ def down(now: bool, data_dir: Path | None, as_json: bool) -> None:
 @json_option
 def status(data_dir: Path | None, as_json: bool) -> None:
     """One line: ready or degraded, since when, what is wrong.
+
+    The exit code is 0 when all is ready, 4 when something is not, 3 when nothing runs.
 
     Example: greenroom status --json
     """
@@ -144,21 +180,26 @@ def tree(data_dir: Path | None, as_json: bool) -> None:
 
 
 @greenroom.command()
-@click.argument("name")
+@click.argument("actor")
+@yes_option
 @data_dir_option
 @json_option
-def restart(name: str, data_dir: Path | None, as_json: bool) -> None:
-    """Replace one actor's process.
+def restart(actor: str, yes: bool, data_dir: Path | None, as_json: bool) -> None:
+    """Replace one actor's process: stop it in order, start its next life.
 
-    Example: greenroom restart router
+    ACTOR is a name as "greenroom status --json" gives it. On a terminal it asks first.
+
+    Example: greenroom restart router --yes
     """
     from supervisor import client
 
-    change = _run(lambda: client.restart(_data_dir(data_dir), name))
+    if _must_ask(yes):
+        _ask(f"Restart {actor}?")
+    change = _run(lambda: client.restart(_data_dir(data_dir), actor))
     if as_json:
         click.echo(msgspec.json.encode(change))
     else:
-        click.echo(f"{change.name}: pid {change.old_pid} -> {change.new_pid} in {change.seconds:.2f} s")
+        click.echo(f"{change.name}: pid {change.old_pid} -> {change.new_pid}, {change.seconds:.2f} s without it")
 
 
 @greenroom.group(cls=_Verbs)
@@ -201,6 +242,8 @@ def tools_call(name: str, arguments: tuple[str, ...], data_dir: Path | None, as_
 
     result = _run(lambda: client.call_tool(_data_dir(data_dir), name, arguments, progress))
     click.echo(client.result_json(result) if as_json else client.result_text(result))
+    if result.is_error:
+        sys.exit(EXIT_FAILED)
 
 
 @greenroom.group(cls=_Verbs)
@@ -245,6 +288,16 @@ def _data_dir(given: Path | None) -> Path:
     return find_data_dir(given, os.environ)
 
 
+def _must_ask(yes: bool) -> bool:
+    return not yes and sys.stdin.isatty()
+
+
+def _ask(question: str) -> None:
+    if not click.confirm(question, err=True):
+        click.echo("nothing was done", err=True)
+        sys.exit(EXIT_FAILED)
+
+
 def _run(work: Callable[[], Awaitable[T]]) -> T:
     import trio
 
@@ -260,12 +313,11 @@ def main() -> None:
 
     try:
         greenroom()
-    except NotRunningError as error:
-        click.echo(f"greenroom: {error} [{code_of(error)}]", err=True)
-        sys.exit(EXIT_NOT_RUNNING)
     except MCPServerError as error:
         click.echo(f"greenroom: {error} [{code_of(error)}]", err=True)
-        sys.exit(EXIT_FAILED)
+        if "--json" in sys.argv:
+            click.echo(msgspec.json.encode({"error": {"code": code_of(error), "message": str(error)}}))
+        sys.exit(EXIT_NOT_RUNNING if isinstance(error, NotRunningError) else EXIT_FAILED)
 
 
 if __name__ == "__main__":

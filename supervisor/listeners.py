@@ -7,6 +7,7 @@ While a gateway restarts, its socket stays and connects wait in the backlog inst
 from __future__ import annotations
 
 import socket
+from typing import Any
 
 from supervisor.rundir import StartError
 
@@ -23,13 +24,15 @@ def open_listeners(host: str, port: int, count: int) -> list[socket.socket]:
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
         )[0]
+        if count > 1:
+            address = _free_address(family, address)
         for _ in range(count):
             sock = socket.socket(family, socket.SOCK_STREAM)
             sockets.append(sock)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if count > 1:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            sock.bind(sockets[0].getsockname() if len(sockets) > 1 else address)
+            sock.bind(address)
         for sock in sockets:
             sock.listen(_BACKLOG)
             sock.setblocking(False)
@@ -40,6 +43,15 @@ def open_listeners(host: str, port: int, count: int) -> list[socket.socket]:
             f"{host}:{port} can't be listened on ({error.strerror or error}); choose another with --host and --port"
         ) from None
     return sockets
+
+
+def _free_address(family: int, address: Any) -> Any:  # noqa: ANN401
+    """The address, once it was bound alone: SO_REUSEPORT would silently share a port that another server of the same
+    user listens on, and take a part of its connections. Raises OSError."""
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
+        return probe.getsockname()
 
 
 def url_of(sock: socket.socket) -> str:

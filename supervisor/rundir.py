@@ -23,8 +23,10 @@ CONTROL_SOCKET = "control.sock"
 ADMIN_SOCKET = "admin.sock"
 _RUN_FILE = "run.json"
 _LOCK_FILE = "lock"
+_RUNTIME_PREFIX = "greenroom-"
 _MAX_SOCKET_PATH = 107
-_LONGEST_SOCKET_NAME = len("workflow_scheduler#spare99.999999999.sock")
+_LONGEST_SOCKET_NAME = len("tools." + "p" * 24 + "#spare99.999999999.sock")
+"""Of a tool process: `actors.settings.PoolName` bounds the pool's name."""
 
 
 class StartError(MCPServerError):
@@ -68,9 +70,11 @@ def hold_data_dir(data_dir: Path) -> Generator[None, None, None]:
         except OSError:
             raise StartError(_in_use(data_dir)) from None
         remove_leftovers(data_dir)
-        yield
+        try:
+            yield
+        finally:
+            (data_dir / _RUN_FILE).unlink(missing_ok=True)
     finally:
-        (data_dir / _RUN_FILE).unlink(missing_ok=True)
         os.close(lock)
 
 
@@ -81,23 +85,25 @@ def _in_use(data_dir: Path) -> str:
 
 
 def remove_leftovers(data_dir: Path) -> None:
-    """Remove the runtime directory of a root that was killed. Called with the lock held: that root is gone."""
+    """Remove what a root that was killed left. Called with the lock held: that root is gone."""
     info = read_run_info(data_dir)
-    if info is not None and Path(info.runtime_dir).name.startswith("greenroom-"):
+    if info is not None and Path(info.runtime_dir).name.startswith(_RUNTIME_PREFIX):
         shutil.rmtree(info.runtime_dir, ignore_errors=True)
+    for leftover in data_dir.glob(f"{_RUN_FILE}*"):
+        leftover.unlink(missing_ok=True)
 
 
 @contextmanager
 def open_runtime_dir(wanted: str) -> Generator[Path, None, None]:
     """A private folder for sockets, removed at the end. `wanted` is `supervisor.runtime_dir`; '' = choose one.
 
-    Raises `StartError` when the path is too long for a Unix socket, or is not ours alone.
+    Raises `StartError` when the path is too long for a Unix socket, or can't be made.
     """
-    parent = Path(wanted) if wanted else Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+    parent = Path(wanted).absolute() if wanted else _usual_parent()
     try:
         if wanted:
             parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = Path(tempfile.mkdtemp(prefix="greenroom-", dir=parent))
+        path = Path(tempfile.mkdtemp(prefix=_RUNTIME_PREFIX, dir=parent))
     except OSError as error:
         raise StartError(
             f"no runtime directory below {parent} ({error.strerror}); set supervisor.runtime_dir"
@@ -112,6 +118,12 @@ def open_runtime_dir(wanted: str) -> Generator[Path, None, None]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _usual_parent() -> Path:
+    """The user's runtime folder where there is one (services often have none), else the temporary one."""
+    own = os.environ.get("XDG_RUNTIME_DIR", "")
+    return Path(own if own and os.access(own, os.W_OK | os.X_OK) else tempfile.gettempdir())
 
 
 def write_run_info(data_dir: Path, info: RunInfo) -> None:
@@ -138,11 +150,11 @@ def find_running(data_dir: Path) -> RunInfo:
 
 
 def process_start_time(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None when there is none. With the pid it names one for
-    good."""
+    """When a process started, in clock ticks since boot; None when there is none, or only a zombie. With the pid it
+    names one for good."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return None
     fields = stat[stat.rindex(b")") + 2 :].split()
-    return int(fields[19])
+    return None if fields[0] in b"ZX" else int(fields[19])

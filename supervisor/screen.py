@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
-from actors.messages import ActorStatus, State, TreeStatus
+from collections.abc import Sequence
+
+from actors.messages import ActorStatus, State, ToolDescriptor, TreeStatus
 from actors.peers import base_name
 
+_FINE = {State.READY, State.OFF, State.SPARE}
 
-def first_screen(status: TreeStatus, seconds: float) -> str:
-    """What `greenroom up` shows once everything is ready."""
+
+def first_screen(status: TreeStatus, seconds: float, broken: Sequence[ToolDescriptor] = ()) -> str:
+    """What `greenroom up` shows once everything is ready. `broken`: tools that could not be loaded."""
     return "\n".join(
         [
             f"greenroom {status.version}  ready in {seconds:.2f} s".ljust(52)
@@ -18,6 +22,8 @@ def first_screen(status: TreeStatus, seconds: float) -> str:
             "",
             tree_text(status),
             "",
+            *(f"  broken: {tool.broken}" for tool in broken),
+            *([""] if broken else []),
             "  try:  greenroom tools call echo text=hello",
         ]
     )
@@ -53,39 +59,47 @@ def _by_spec(actors: list[ActorStatus]) -> list[list[ActorStatus]]:
 
 
 def _line(stem: str, processes: list[ActorStatus]) -> str:
-    first = processes[0]
-    count = f" x{len(processes)}" if len(processes) > 1 else ""
+    spares = [actor for actor in processes if actor.state == State.SPARE]
+    actors = [actor for actor in processes if actor.state != State.SPARE] or processes
+    first = actors[0]
+    count = f" x{len(actors)}" if len(actors) > 1 else ""
     left = f"{stem}{base_name(first.name)}{count}".ljust(36)
     if first.state == State.OFF:
         return f"{left}off      ({first.reason})"
-    pids = ", ".join(str(actor.pid or "-") for actor in processes)
-    states = ", ".join(dict.fromkeys(str(actor.state) for actor in processes))
-    restarts = sum(actor.restarts for actor in processes)
-    parts = [f"pid {pids}".ljust(18), states]
-    if restarts:
-        parts.append(f"{restarts} restart{'s' if restarts > 1 else ''}")
-    parts += [actor.note for actor in processes if actor.note][:1]
-    parts += [actor.reason for actor in processes if actor.reason][:1]
+    pids = ", ".join(str(actor.pid or "-") for actor in actors)
+    parts = [f"pid {pids}".ljust(18), ", ".join(dict.fromkeys(str(actor.state) for actor in actors))]
+    if spares and spares is not actors:
+        parts.append(f"+{len(spares)} spare{'s' if len(spares) > 1 else ''}")
+    parts += [_restarts(restarts)] if (restarts := sum(actor.restarts for actor in processes)) else []
+    parts += [actor.note for actor in actors if actor.note][:1]
+    parts += [actor.reason for actor in actors if actor.reason and actor.state not in _FINE][:1]
     return f"{left}{'  '.join(parts)}".rstrip()
 
 
 def status_line(status: TreeStatus) -> str:
     """Ready or degraded, since when, how many, what is wrong."""
-    active = [actor for actor in status.actors if actor.state != State.OFF]
+    active = [actor for actor in status.actors if actor.state not in {State.OFF, State.SPARE}]
     ready = [actor for actor in active if actor.state == State.READY]
-    restarts = sum(actor.restarts for actor in active)
-    word = "ready" if len(ready) == len(active) else "degraded"
+    word = "degraded" if is_degraded(status) else "ready"
     line = (
         f"{word}  up {duration(status.uptime_s)}  {len(ready)} of {len(active)} actors ready  "
-        f"{restarts} restarts  {status.url}/mcp"
+        f"{_restarts(sum(actor.restarts for actor in active))}  {status.url}/mcp"
     )
-    wrong = [f"{actor.name} is {actor.state}" for actor in active if actor.state != State.READY]
+    wrong = [
+        f"{actor.name} is {actor.state}" + (f": {actor.reason}" if actor.reason else "")
+        for actor in active
+        if actor.state != State.READY
+    ]
     return line + (f"  ({'; '.join(wrong)})" if wrong else "")
+
+
+def _restarts(count: int) -> str:
+    return f"{count} restart{'' if count == 1 else 's'}"
 
 
 def is_degraded(status: TreeStatus) -> bool:
     """Whether something that should be ready is not."""
-    return any(actor.state not in {State.READY, State.OFF, State.SPARE} for actor in status.actors)
+    return any(actor.state not in _FINE for actor in status.actors)
 
 
 def duration(seconds: float) -> str:

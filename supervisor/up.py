@@ -35,6 +35,8 @@ from supervisor.tree import Tree, build_tree, gateway_name
 
 _ADMIN_GRACE_S = 0.2
 _CATALOGUE_TIMEOUT_S = 0.5
+_BROKEN_TOOL = b'"event":"broken tool"'
+"""Of a pool's log: the first screen lists them already."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +89,7 @@ class _Root:
         notices: Sequence[str],
     ) -> None:
         self.incidents = Incidents()
+        self._is_up = False
         self._notices = notices
         self._settings = settings
         self._tree = tree
@@ -124,7 +127,9 @@ class _Root:
 
     def _take_stderr(self, name: str, chunk: bytes) -> None:
         self.incidents.wrote(name, chunk)
-        self._relay.feed(name, chunk)
+        # On a terminal the first screen comes first; after a failed start its screen has the lines that matter.
+        if not self._relay.brief or self._is_up:
+            self._relay.feed(name, chunk)
 
     def _report(self, level: str, event: str, **fields: object) -> None:
         """The core's reports go to the log; on a terminal only what people must know."""
@@ -171,10 +176,14 @@ class _Root:
 
     async def _show_when_up(self, runtime: Runtime) -> None:
         await runtime.up.wait()
-        self.incidents.tree_is_up()
+        wrote = self.incidents.tree_is_up()
         seconds = time.monotonic() - self._started_at
         status = self.status()
         self._show(status, first_screen(status, seconds, await self._broken_tools(runtime)))
+        self._is_up = True
+        if self._relay.brief:
+            for name, tail in wrote.items():
+                self._relay.feed(name, b"".join(line for line in tail.splitlines(True) if _BROKEN_TOOL not in line))
 
     async def _broken_tools(self, runtime: Runtime) -> list[ToolDescriptor]:
         """What the router lists as broken; the first screen does not wait long for it."""

@@ -1,18 +1,25 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """A YAML file as dotted keys with values and line numbers, variables filled in. It knows nothing of what the keys
-mean."""
+mean.
+
+`${NAME}` and `${NAME:-default}` are filled in within values, never within keys; `$$` is one `$`. A default ends at the
+first `}` and holds no variables itself.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import yaml
 
-MAX_FILE_BYTES = 1024 * 1024
-_VARIABLE = re.compile(r"\$(?:\$|\{([A-Za-z_][A-Za-z0-9_]*)(:-([^}]*))?\})")
+MAX_FILE_BYTES = 256 * 1024
+_VARIABLE = re.compile(
+    r"\$(?:(?P<dollar>\$)|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<has>:-(?P<default>[^}]*))?\}|(?P<bad>\{))"
+)
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -20,6 +27,8 @@ class Entry(msgspec.Struct, frozen=True):
 
     value: object
     line: int
+    text: str | None = None
+    """The text itself, when a variable took part in an unquoted value: `value` is what YAML would make of it."""
 
 
 class YamlFault(msgspec.Struct, frozen=True):
@@ -37,8 +46,20 @@ class Parsed(msgspec.Struct):
     faults: list[YamlFault] = []
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses aliases where they stand, before anything is made of them."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            alias: yaml.AliasEvent = self.peek_event()  # type: ignore[no-untyped-call]
+            mark = cast("yaml.error.Mark | None", alias.start_mark)
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not supported", problem_mark=mark)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        return node
+
+
 def read_yaml(path: Path, env: Mapping[str, str]) -> Parsed:
-    """Read one file. Faults are listed, not raised; an unreadable file is one fault at line 0."""
+    """Read one file. Faults are listed, not raised; a file that can't be read at all is one fault at line 0."""
     parsed = Parsed()
     try:
         with path.open("rb") as file:
@@ -50,19 +71,16 @@ def read_yaml(path: Path, env: Mapping[str, str]) -> Parsed:
         parsed.faults.append(YamlFault(0, f"is larger than {MAX_FILE_BYTES} bytes"))
         return parsed
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(data, yaml.SafeLoader)):
-            parsed.faults.append(YamlFault(0, "uses aliases (*name), which are not supported"))
-            return parsed
-        root = yaml.compose(data, yaml.SafeLoader)
+        root = yaml.compose(data, _Loader)
+        if root is not None:
+            _Walk(parsed, env).node(root, "")
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         parsed.faults.append(YamlFault(line, f"is not valid YAML: {error.problem}"))
-        return parsed
-    except (yaml.YAMLError, RecursionError) as error:
-        parsed.faults.append(YamlFault(0, f"is not valid YAML: {type(error).__name__}"))
-        return parsed
-    if root is not None:
-        _Walk(parsed, env).node(root, "")
+    except yaml.reader.ReaderError as error:
+        parsed.faults.append(YamlFault(0, f"is not text in UTF-8: {error.reason} at byte {error.position}"))
+    except RecursionError:
+        parsed.faults.append(YamlFault(0, "is nested too deeply"))
     return parsed
 
 
@@ -79,20 +97,34 @@ class _Walk:
             self._parsed.sections[key] = line
             self._mapping(node, key)
         elif not key:
-            self._parsed.faults.append(YamlFault(line, "must hold sections with keys, not a single value"))
+            self._fault(line, "must hold sections with keys, not a single value or a list")
+        elif key in self._parsed.entries:
+            self._fault(line, f"has the key {key!r} twice")
         else:
-            self._parsed.entries[key] = Entry(self._value(node), line)
+            before = len(self._parsed.faults)
+            entry = self._entry(node, line)
+            if len(self._parsed.faults) == before:
+                self._parsed.entries[key] = entry
 
     def _mapping(self, node: yaml.MappingNode, key: str) -> None:
         seen: set[str] = set()
         for name_node, value_node in node.value:
             line = name_node.start_mark.line + 1
-            name = str(name_node.value)
+            if not isinstance(name_node, yaml.ScalarNode):
+                self._fault(line, "has a key that is not a plain word")
+                continue
+            name = name_node.value
             if name in seen:
-                self._parsed.faults.append(YamlFault(line, f"has the key {_join(key, name)!r} twice"))
+                self._fault(line, f"has the key {_join(key, name)!r} twice")
                 continue
             seen.add(name)
             self.node(value_node, _join(key, name))
+
+    def _entry(self, node: yaml.Node, line: int) -> Entry:
+        if isinstance(node, yaml.ScalarNode) and not node.style and "$" in node.value:
+            text = self._filled(node.value, line)
+            return Entry(parse_scalar(text), line, text)
+        return Entry(self._value(node), line)
 
     def _value(self, node: yaml.Node) -> object:
         if isinstance(node, yaml.SequenceNode):
@@ -100,34 +132,48 @@ class _Walk:
         if isinstance(node, yaml.MappingNode):
             return {str(name.value): self._value(value) for name, value in node.value}
         assert isinstance(node, yaml.ScalarNode)
-        if "$" not in node.value:
+        line = node.start_mark.line + 1
+        if "$" in node.value:
+            text = self._filled(node.value, line)
+            return text if node.style else parse_scalar(text)
+        try:
             return scalar(node)
-        text = self._filled(node.value, node.start_mark.line + 1)
-        return text if node.style in {"'", '"'} else parse_scalar(text)
+        except (yaml.YAMLError, ValueError, OverflowError):
+            kind = node.tag.removeprefix("tag:yaml.org,2002:")
+            self._fault(line, f"has a value that can't be read as {kind}: {node.value[:100]!r}")
+            return None
 
     def _filled(self, text: str, line: int) -> str:
         def fill(match: re.Match[str]) -> str:
-            name, has_default, default = match.group(1), match.group(2), match.group(3)
-            if name is None:
+            if match["dollar"]:
                 return "$"
-            if name in self._env and (self._env[name] or not has_default):
-                return self._env[name]
-            if has_default:
-                return default or ""
-            self._parsed.faults.append(
-                YamlFault(line, f"uses ${{{name}}}, which is not set; set it, or write ${{{name}:-default}}")
-            )
+            if match["bad"]:
+                self._fault(line, "has '${' that begins no ${NAME} or ${NAME:-default}; write $${ for the text itself")
+                return ""
+            value = self._env.get(match["name"])
+            if value or (value is not None and not match["has"]):
+                return value
+            if match["has"]:
+                return match["default"] or ""
+            name = match["name"]
+            self._fault(line, f"uses ${{{name}}}, which is not set; set it, or write ${{{name}:-default}}")
             return ""
 
         return _VARIABLE.sub(fill, text)
+
+    def _fault(self, line: int, problem: str) -> None:
+        self._parsed.faults.append(YamlFault(line, problem))
 
 
 def _join(section: str, name: str) -> str:
     return f"{section}.{name}" if section else name
 
 
-def scalar(node: yaml.Node) -> object:
-    """A plain value: text, number, truth or nothing. Dates stay text."""
+def scalar(node: yaml.ScalarNode) -> object:
+    """A plain value: text, number, truth or nothing. Dates stay text.
+
+    Raises YAMLError or ValueError for a tag that asks for more, and for numbers beyond all measure.
+    """
     if node.tag == "tag:yaml.org,2002:timestamp":
         return node.value
     loader = yaml.SafeLoader("")
@@ -139,11 +185,11 @@ def scalar(node: yaml.Node) -> object:
 
 
 def parse_scalar(text: str) -> object:
-    """Text as a YAML scalar would be read: `8000` is a number, `true` a truth value."""
+    """Text as a YAML scalar would be read: `8000` is a number, `true` a truth value; what is neither stays text."""
     try:
-        node = yaml.compose(text, yaml.SafeLoader)
-    except yaml.YAMLError:
+        node = yaml.compose(text, _Loader)
+        if node is None:
+            return ""
+        return scalar(node) if isinstance(node, yaml.ScalarNode) else text
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
         return text
-    if node is None:
-        return ""
-    return scalar(node) if isinstance(node, yaml.ScalarNode) else text
