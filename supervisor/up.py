@@ -176,11 +176,11 @@ class _Root:
 
     async def _show_when_up(self, runtime: Runtime) -> None:
         await runtime.up.wait()
-        wrote = self.incidents.tree_is_up()
         seconds = time.monotonic() - self._started_at
         status = self.status()
         self._show(status, first_screen(status, seconds, await self._broken_tools(runtime)))
         self._is_up = True
+        wrote = self.incidents.tree_is_up()
         if self._relay.brief:
             for name, tail in wrote.items():
                 self._relay.feed(name, b"".join(line for line in tail.splitlines(True) if _BROKEN_TOOL not in line))

@@ -139,9 +139,12 @@ def test_a_child_ties_itself_in_case_its_root_dies_before_it_could():
         start_new_session=True,
     )
     with child:
-        assert child.stdout.readline().decode() == KEY + "\n"
-        lifeline.close()
-        assert child.wait(WITHIN_S) == -signal.SIGKILL
+        try:
+            assert child.stdout.readline().decode() == KEY + "\n"
+            lifeline.close()
+            assert child.wait(WITHIN_S) == -signal.SIGKILL
+        finally:
+            child.kill()
 
 
 def test_a_child_without_a_root_is_refused():

@@ -275,7 +275,7 @@ async def test_leaving_the_spawner_ends_every_child(monkeypatch):
 async def test_a_dead_child_is_not_asked_to_end(monkeypatch):
     """tractor would, and wait half a second for the answer."""
     asked = []
-    monkeypatch.setattr(spawn_tractor.tractor.Context, "cancel", asked.append)
+    monkeypatch.setattr(spawn_tractor.tractor.Context, "cancel", lambda context: asked.append(context))
     with trio.fail_after(20):
         async with spawner(monkeypatch) as spawn:
             child = await spawn(FOR_EVER)

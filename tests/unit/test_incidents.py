@@ -112,6 +112,7 @@ def test_what_is_kept_and_shown_has_bounds():
     incidents = Incidents()
     for _ in range(100):
         incidents.wrote("router", b"x" * 10_000 + b"\n")
+    assert len(incidents._tails["router"]) <= 16 * 1024
     incidents.observe(*exited("router", "exit code 1", "stop the tree"), 1.0)
     lines = incidents.start_failure().last_lines
     assert 1 <= len(lines) <= 8

@@ -1,136 +1,32 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The runtime with a whole tree in one process: real core, real control socket, lives that are tasks, and a mock clock.
+"""The runtime carries out what the core decides: starts, deaths, hangs, restarts, and the reasons that it tells.
 
-Each test says what the lives do (`supervisor/spawn_fake.py`) and looks at what the runtime did about it. Seconds are
-those of the mock clock: they cost nothing.
+Lives are tasks in this process and follow plans (`supervisor/spawn_fake.py`); core, runtime, control server and channels
+are the real ones. Seconds are those of the mock clock: they cost nothing.
 """
 
 from __future__ import annotations
 
-import random
 import signal
-from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
 import trio
 from driving import child, group, root
+from fake_tree import SHORT, SLOW_RESTARTS, tree
 from trio.testing import wait_all_tasks_blocked
 
-from actors.channel import Channel, ChannelClosedError
 from actors.errors import MCPServerError
-from actors.messages import Beat, DirectoryEntry, Drain, Ready, State
-from actors.peers import hello
+from actors.messages import DirectoryEntry, Ready, State
 from actors.settings import Settings
-from supervisor.core import Core
 from supervisor.events import CancelTimer, SetTimer, TimerFired
 from supervisor.lives import Life, Lives
-from supervisor.rundir import CONTROL_SOCKET
-from supervisor.runtime import Runtime, exit_reason, last_lines
+from supervisor.runtime import exit_reason, last_lines
 from supervisor.spawn import ExitStatus
-from supervisor.spawn_fake import NEVER, FakeSpawner, Plan
-from supervisor.spec import Backoff, GroupSpec, Heartbeat, Intensity, Limits
+from supervisor.spawn_fake import NEVER, Plan
+from supervisor.spec import Heartbeat, Intensity, Limits
 
-PATIENCE_S = 100.0
-"""Longer than anything here takes, unless it never comes."""
-SLOW_RESTARTS = Backoff(first_s=10.0, cap_s=10.0)
-SHORT = {"heartbeat": Heartbeat(every_s=1.0, hung_after_s=5.0), "shutdown": 5.0, "ready_timeout": 20.0}
-
-
-class Always(random.Random):
-    """Every delay is the longest possible one."""
-
-    def uniform(self, a, b):
-        return b
-
-
-class Tree:
-    """A runtime at work, its spawner, and everything that it told."""
-
-    def __init__(self, runtime, spawner):
-        self.runtime = runtime
-        self.spawner = spawner
-        self.reports = []
-        self.stderr = []
-        self.end = None
-        self.ended = trio.Event()
-
-    @property
-    def log(self):
-        return self.spawner.log
-
-    def process(self, name):
-        return self.spawner.process(name)
-
-    def states(self):
-        return {entry.name: str(entry.state) for entry in self.runtime.directory().entries}
-
-    def said(self, event, name=""):
-        """The decisions of the reports of this kind (about `name`)."""
-        return [
-            fields.get("decision", "")
-            for _, kind, fields in self.reports
-            if kind == event and name in ("", fields.get("offender"))
-        ]
-
-    def reason(self, name):
-        """Why the latest life of `name` that ended did so, as reported."""
-        return [f["reason"] for _, kind, f in self.reports if kind == "exited" and f["offender"] == name][-1]
-
-    async def until(self, name, state, lives=0):
-        """Wait until this child is in this state, in its life number `lives` (0 = any)."""
-        with trio.fail_after(PATIENCE_S):
-            while self.states().get(name) != state or (lives and self.spawner.lives(name) != lives):
-                await trio.sleep(0.01)
-
-    async def stopped(self, within_s=PATIENCE_S):
-        """Wait for the end of the tree."""
-        with trio.fail_after(within_s):
-            await self.ended.wait()
-        return self.end
-
-
-@asynccontextmanager
-async def tree(tmp_path, *specs, plans=None, off=(), up=True):
-    """Run a tree of these groups and children, wait until it is up, and stop it at the end."""
-    groups = [spec for spec in specs if isinstance(spec, GroupSpec)]
-    if not any(spec.parent is None for spec in groups):
-        groups.insert(0, root())
-    core = Core(groups, [spec for spec in specs if not isinstance(spec, GroupSpec)], Always())
-    async with trio.open_nursery() as nursery:
-        spawner = FakeSpawner(nursery)
-        for name, planned in (plans or {}).items():
-            spawner.plan(name, *planned)
-        found = Tree(None, spawner)
-        found.runtime = Runtime(
-            core,
-            spawner,
-            settings=Settings(),
-            runtime_dir=tmp_path,
-            data_dir=tmp_path,
-            listen_fds={},
-            report=lambda level, event, **fields: found.reports.append((level, event, fields)),
-            on_stderr=lambda name, chunk: found.stderr.append((name, chunk)),
-            off=off,
-        )
-
-        async def run():
-            found.end = await found.runtime.run()
-            found.ended.set()
-
-        nursery.start_soon(run)
-        if up:
-            with trio.fail_after(PATIENCE_S):
-                await found.runtime.up.wait()
-        yield found
-        if not found.ended.is_set():
-            found.runtime.stop("the end of the test")
-            found.runtime.stop("the end of the test, at once")
-            await found.stopped()
-        nursery.cancel_scope.cancel()
-
-
-# --- coming up -----------------------------------------------------------------------------------------------------
+# --- coming up -------------------------------------------------------------------------------------------------------
 
 
 async def test_a_child_is_ready_when_it_says_so(autojump_clock, tmp_path):
@@ -213,7 +109,7 @@ async def test_a_process_that_never_connects_is_ended_too(autojump_clock, tmp_pa
     assert ("kill", "a") in t.log
 
 
-# --- deaths --------------------------------------------------------------------------------------------------------
+# --- deaths ----------------------------------------------------------------------------------------------------------
 
 
 async def test_a_child_that_died_is_replaced_and_everybody_is_told(autojump_clock, tmp_path):
@@ -340,7 +236,7 @@ async def test_a_root_that_gives_up_ends_with_exit_code_70(autojump_clock, tmp_p
     assert end.reason == "gave up: a: exit code 3; more than 0 restarts in 30 s"
 
 
-# --- hangs ---------------------------------------------------------------------------------------------------------
+# --- hangs -----------------------------------------------------------------------------------------------------------
 
 
 async def test_a_child_that_beats_is_left_alone(autojump_clock, tmp_path):
@@ -389,196 +285,7 @@ async def test_a_child_that_hangs_in_its_boot_has_until_its_ready_timeout(autoju
         assert 20.0 <= trio.current_time() - before < 21.0
 
 
-# --- the control socket --------------------------------------------------------------------------------------------
-
-
-async def knock(tmp_path, greeting):
-    """Connect to the control socket by oneself. Returns why the connection ended."""
-    sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
-    with sock:
-        await sock.connect(str(tmp_path / CONTROL_SOCKET))
-        try:
-            return await Channel(sock, me=greeting).run()
-        except ChannelClosedError as error:
-            return str(error)
-
-
-@pytest.mark.parametrize("fault", ["wrong token", "older incarnation", "unknown actor", "second connection"])
-async def test_only_the_life_that_was_started_may_connect_and_only_once(autojump_clock, tmp_path, fault):
-    async with tree(tmp_path, child("a")) as t:
-        token = t.process("a").boot.token
-        greeting = {
-            "wrong token": hello("a", 1, "x" * len(token)),
-            "older incarnation": hello("a", 0, token),
-            "unknown actor": hello("z", 1, token),
-            "second connection": hello("a", 1, token),
-        }[fault]
-        await knock(tmp_path, greeting)
-        assert [f["reason"] for _, event, f in t.reports if event == "control connection refused"] == [
-            f"no connection: refused {greeting.actor}: it proved no life that was started here"
-        ]
-        assert t.states() == {"a": "ready"}
-        assert not t.process("a").ended.is_set()
-
-
-async def test_a_child_gets_the_directory_as_soon_as_it_has_connected(autojump_clock, tmp_path):
-    async with tree(tmp_path, child("a"), plans={"a": [Plan(connect_s=3.0, boot_s=10.0)]}, up=False) as t:
-        await trio.sleep(3.5)
-        assert [entry.name for entry in t.process("a").directories[0].entries] == ["a"]
-
-
-async def test_the_control_socket_is_private(autojump_clock, tmp_path):
-    async with tree(tmp_path, child("a")):
-        assert (tmp_path / CONTROL_SOCKET).stat().st_mode & 0o777 == 0o600
-
-
-async def test_a_child_that_sends_nonsense_is_replaced_and_the_root_lives(autojump_clock, tmp_path):
-    async with tree(tmp_path, child("a"), child("b")) as t:
-        t.process("a").control.post(hello("not", 1, "a control message"))
-        await t.until("a", "ready", lives=2)
-        assert "a bad message" in t.reason("a")
-        assert t.spawner.lives("b") == 1
-
-
-async def test_a_second_ready_and_orders_from_a_child_change_nothing(autojump_clock, tmp_path):
-    async with tree(tmp_path, child("a")) as t:
-        started = t.said("started")
-        t.process("a").tell(Ready(socket="/tmp/elsewhere"))
-        t.process("a").tell(Drain())
-        await wait_all_tasks_blocked()
-        assert t.said("started") == started
-        assert t.runtime.directory().entries[0].socket != "/tmp/elsewhere"
-
-
-async def test_the_last_beat_of_a_child_is_kept(autojump_clock, tmp_path):
-    async with tree(tmp_path, child("a")) as t:
-        t.process("a").tell(Beat(loop_lag_s=0.25, open_calls=7, rss_bytes=1))
-        await wait_all_tasks_blocked()
-        assert t.runtime.lives.get("a").beat.open_calls == 7
-
-
-# --- stopping ------------------------------------------------------------------------------------------------------
-
-
-async def test_children_stop_in_reverse_order_each_after_the_one_before(autojump_clock, tmp_path):
-    plans = {name: [Plan(stop_s=1.0)] for name in "abc"}
-    async with tree(tmp_path, child("a"), child("b"), child("c"), plans=plans) as t:
-        t.runtime.stop("told to")
-        end = await t.stopped()
-    assert t.log[3:] == [(what, name) for name in "cba" for what in ("stop", "end")]
-    assert (end.exit_code, end.reason) == (0, "told to")
-    assert 3.0 <= trio.current_time() < 3.5
-
-
-async def test_a_child_is_told_how_long_it_may_take_to_stop(autojump_clock, tmp_path):
-    async with tree(tmp_path, child("a", shutdown=7.5), child("b", shutdown=None)) as t:
-        t.runtime.stop("told to")
-        await t.stopped()
-    assert t.process("a").stop_order.grace_s == 7.5
-    assert t.process("b").stop_order.grace_s >= 3600
-
-
-async def test_a_child_that_ignores_the_order_is_killed_after_its_grace_time_and_only_then(autojump_clock, tmp_path):
-    async with tree(tmp_path, child("a"), child("b", shutdown=5.0), plans={"b": [Plan(stop_s=NEVER)]}) as t:
-        t.runtime.stop("told to")
-        end = await t.stopped()
-    assert end.exit_code == 0
-    assert t.log[2:] == [("stop", "b"), ("kill", "b"), ("end", "b"), ("stop", "a"), ("end", "a")]
-    assert 5.0 <= trio.current_time() < 5.5
-    assert t.reason("b") == "stopped, signal 9: did not end within its 5 s of grace"
-
-
-async def test_a_child_that_closes_its_connection_while_it_stops_may_finish(autojump_clock, tmp_path):
-    async with tree(tmp_path, child("a"), plans={"a": [Plan(stop_s=2.0)]}) as t:
-        t.runtime.stop("told to")
-        await t.until("a", "draining")
-        await wait_all_tasks_blocked()
-        t.process("a").disconnect()
-        await t.stopped()
-    assert t.log == [("spawn", "a"), ("stop", "a"), ("end", "a")]
-
-
-async def test_a_child_that_may_take_as_long_as_it_needs_is_waited_for(autojump_clock, tmp_path):
-    plans = {"a": [Plan(stop_s=200.0)]}
-    async with tree(tmp_path, child("a", shutdown=None), plans=plans) as t:
-        t.runtime.stop("told to")
-        await t.stopped(within_s=201.0)
-    assert t.log == [("spawn", "a"), ("stop", "a"), ("end", "a")]
-    assert trio.current_time() >= 200
-
-
-async def test_a_child_of_the_kind_that_is_killed_gets_no_order(autojump_clock, tmp_path):
-    async with tree(tmp_path, child("a", shutdown="kill")) as t:
-        t.runtime.stop("told to")
-        await t.stopped()
-    assert t.log == [("spawn", "a"), ("kill", "a"), ("end", "a")]
-
-
-async def test_a_second_stop_kills_what_is_left_at_once(autojump_clock, tmp_path):
-    plans = {name: [Plan(stop_s=NEVER)] for name in "ab"}
-    async with tree(tmp_path, child("a"), child("b"), plans=plans) as t:
-        t.runtime.stop("first")
-        await t.until("b", "draining")
-        t.runtime.stop("second")
-        end = await t.stopped()
-    assert sorted(t.log[-4:]) == [("end", "a"), ("end", "b"), ("kill", "a"), ("kill", "b")]
-    assert trio.current_time() < 1.0
-    assert end.reason == "first"
-
-
-async def test_a_child_that_hangs_does_not_delay_the_stop_for_longer_than_its_grace_time(autojump_clock, tmp_path):
-    async with tree(tmp_path, child("a", **SHORT)) as t:
-        t.process("a").hang()
-        before = trio.current_time()
-        t.runtime.stop("told to")
-        await t.stopped()
-        assert trio.current_time() - before <= 5.5
-
-
-async def test_a_stop_during_the_boot_reaches_a_child_that_has_not_connected_yet(autojump_clock, tmp_path):
-    plans = {"a": [Plan(spawn_s=2.0)]}
-    async with tree(tmp_path, child("a", shutdown=None), plans=plans, up=False) as t:
-        await trio.sleep(1.0)
-        t.runtime.stop("told to")
-        assert (await t.stopped()).exit_code == 0
-    assert t.log == [("spawn", "a"), ("stop", "a"), ("end", "a")]
-
-
-async def test_a_stop_during_the_boot_of_a_process_that_never_connects_is_asked_through_the_spawner(
-    autojump_clock, tmp_path
-):
-    plans = {"a": [Plan(connect_s=NEVER)]}
-    async with tree(tmp_path, child("a"), plans=plans, up=False) as t:
-        await wait_all_tasks_blocked()
-        t.runtime.stop("told to")
-        await t.stopped()
-    assert t.log == [("spawn", "a"), ("stop", "a"), ("end", "a")]
-
-
-async def test_a_process_that_is_killed_before_it_exists_is_killed_as_soon_as_it_does(autojump_clock, tmp_path):
-    plans = {"a": [Plan(spawn_s=2.0, boot_s=NEVER, stop_s=NEVER)]}
-    async with tree(tmp_path, child("a", shutdown="kill"), plans=plans, up=False) as t:
-        await trio.sleep(1.0)
-        t.runtime.stop("told to")
-        assert (await t.stopped()).exit_code == 0
-    assert t.log == [("spawn", "a"), ("kill", "a"), ("end", "a")]
-    assert trio.current_time() < 2.5
-
-
-async def test_a_stop_wins_over_a_delayed_restart(autojump_clock, tmp_path):
-    async with tree(tmp_path, root(backoff=SLOW_RESTARTS), child("a"), child("b")) as t:
-        t.process("a").crash()
-        await t.until("a", "ready", lives=2)
-        t.process("a").crash()
-        await t.until("a", "restarting")
-        before = trio.current_time()
-        t.runtime.stop("told to")
-        await t.stopped()
-        assert trio.current_time() - before < 1.0
-        assert t.spawner.lives("a") == 2
-
-
-# --- operators -----------------------------------------------------------------------------------------------------
+# --- operators -------------------------------------------------------------------------------------------------------
 
 
 async def test_an_operator_gets_a_new_process_by_an_orderly_stop_of_the_old_one(autojump_clock, tmp_path):
@@ -600,7 +307,7 @@ async def test_the_restart_of_an_unknown_name_suggests_the_nearest(autojump_cloc
         assert str(caught.value) == f"no actor matches {name!r}{hint}"
 
 
-# --- reports and reasons -------------------------------------------------------------------------------------------
+# --- reports and reasons ---------------------------------------------------------------------------------------------
 
 
 async def test_a_report_carries_only_what_it_has_to_say(autojump_clock, tmp_path):
