@@ -141,6 +141,7 @@ class Boot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Holds the sockets; private to the user (mode 0700)."""
     data_dir: str
     beat_every_s: float
+    root_pid: int
     settings: bytes
     """The configuration as JSON (`actors.settings.Settings`)."""
     listen_fd: int | None = None

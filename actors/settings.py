@@ -152,6 +152,8 @@ class SupervisorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """An actor that is silent for so long is killed and replaced; at least twice `heartbeat_s`."""
     ready_timeout_s: Seconds = 20.0
     """Time for a new process until it does its work."""
+    fork_server: bool = True
+    """Start children by forking a process that has everything loaded: in milliseconds, and with shared memory."""
     shutdown_s: Seconds = 5.0
     """Time for an actor to finish its open calls when it is stopped; then it is killed."""
     runtime_dir: str = ""

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from importlib.metadata import version
 from pathlib import Path
 
@@ -31,7 +30,7 @@ def _carries_calls(name: str) -> bool:
 def _tree_status(actor: Actor) -> tuple[bool, list[DirectoryEntry], int]:
     entries = list(actor.peers.entries.values())
     ready = all(entry.state in {State.READY, State.OFF, State.SPARE} for entry in entries)
-    return ready, entries, os.getppid()
+    return ready, entries, actor.boot.root_pid
 
 
 async def _settle_when_loaded(lane: FastLane) -> None:

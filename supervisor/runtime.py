@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -188,6 +189,7 @@ class Runtime:
             runtime_dir=str(self._runtime_dir),
             data_dir=str(self._data_dir),
             beat_every_s=life.spec.heartbeat.every_s,
+            root_pid=os.getpid(),
             settings=self._settings_json,
             listen_fd=self._listen_fds.get(life.name),
         )

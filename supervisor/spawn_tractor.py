@@ -24,6 +24,7 @@ import trio
 
 from actors.messages import Boot
 from supervisor import tractor_compat
+from supervisor.forked import ForkedProcess, ForkServer, ForkServerError
 from supervisor.orphan import LIFELINE, ROOT_PID, Lifeline
 from supervisor.spawn import ExitStatus, OnStderr
 from supervisor.spec import Limits
@@ -47,7 +48,7 @@ class TractorProcess:
         self.opened = trio.Event()
         self.error = ""
         self.portal: tractor.Portal | None = None
-        self.process: trio.Process | None = None
+        self.process: trio.Process | ForkedProcess | None = None
         self.lifeline: Lifeline | None = None
         self.tail = bytearray()
         self._ended = trio.Event()
@@ -91,8 +92,9 @@ class TractorProcess:
 class TractorSpawner:
     """Starts processes; `nursery` holds one task for each life."""
 
-    def __init__(self, nursery: trio.Nursery) -> None:
+    def __init__(self, nursery: trio.Nursery, fork_server: ForkServer | None) -> None:
         self._nursery = nursery
+        self._fork_server = fork_server
         self._lives: set[TractorProcess] = set()
 
     async def spawn(self, boot: Boot, *, listen_fd: int | None, limits: Limits, on_stderr: OnStderr) -> TractorProcess:
@@ -163,7 +165,7 @@ class TractorSpawner:
         on_stderr: OnStderr,
         nursery: trio.Nursery,
         command: Sequence[str],
-    ) -> trio.Process:
+    ) -> trio.Process | ForkedProcess:
         """In place of tractor's own start of a child: `command` is its command line."""
         arguments = command[list(command).index("tractor._child") + 1 :]
         lifeline = Lifeline(tractor_compat.tree_key)
@@ -173,15 +175,7 @@ class TractorSpawner:
             lifeline.close()
             raise
         try:
-            process = await trio.lowlevel.open_process(
-                [sys.executable, "-P", "-m", "supervisor.child", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=write,
-                stderr=write,
-                start_new_session=True,
-                pass_fds=(lifeline.fd,) if listen_fd is None else (lifeline.fd, listen_fd),
-                env=os.environ | {ROOT_PID: str(os.getpid()), LIFELINE: str(lifeline.fd)},
-            )
+            process = await self._start(arguments, lifeline, write, listen_fd)
         except BaseException as error:
             lifeline.close()
             os.close(read)
@@ -195,6 +189,27 @@ class TractorSpawner:
         set_limits(process.pid, limits)
         life.opened.set()
         return process
+
+    async def _start(
+        self, arguments: Sequence[str], lifeline: Lifeline, output: int, listen_fd: int | None
+    ) -> trio.Process | ForkedProcess:
+        """A fork of the fork server if there is one, else a new interpreter."""
+        fds = [lifeline.fd] if listen_fd is None else [lifeline.fd, listen_fd]
+        environment = {ROOT_PID: str(os.getpid())}
+        if self._fork_server is not None:
+            try:
+                return await self._fork_server.start(arguments, environment, LIFELINE, [output, *fds], listen_fd)
+            except ForkServerError as error:
+                self._fork_server.tell("WARNING", f"a child is started slowly: {error}")
+        return await trio.lowlevel.open_process(
+            [sys.executable, "-P", "-m", "supervisor.child", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            pass_fds=fds,
+            env=os.environ | environment | {LIFELINE: str(lifeline.fd)},
+        )
 
     async def _watch(self, life: TractorProcess, lifeline: Lifeline, read: int, on_stderr: OnStderr) -> None:
         """Drain what the process writes until it is dead, then the rest, then say that it ended."""
@@ -247,15 +262,20 @@ def set_limits(pid: int, limits: Limits) -> None:
 
 
 @asynccontextmanager
-async def open_tractor_spawner() -> AsyncGenerator[TractorSpawner, None]:
-    """tractor's root in this process. On leaving, every process that is left is killed."""
+async def open_tractor_spawner(fork_server: ForkServer | None = None) -> AsyncGenerator[TractorSpawner, None]:
+    """tractor's root in this process. On leaving, every process that is left is killed.
+
+    With a fork server, which is kept running meanwhile, children are forks of it.
+    """
     tractor_compat.tree_key = secrets.token_hex(32)
     port = _free_port()
     async with tractor.open_root_actor(arbiter_addr=("127.0.0.1", port), name="root", loglevel=None):
         if not tractor.current_actor().is_arbiter:
             raise RuntimeError(f"another tractor tree took port {port}; start again")
         async with trio.open_nursery() as nursery:
-            spawner = TractorSpawner(nursery)
+            spawner = TractorSpawner(nursery, fork_server)
+            if fork_server is not None:
+                await nursery.start(fork_server.run)
             try:
                 yield spawner
             finally:

@@ -106,7 +106,8 @@ class ChildSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Warm standbys."""
     group: str = "root"
     significant: bool = False
-    """When it ends and is not restarted, its group stops as a whole (OTP's automatic shutdown `any_significant`)."""
+    """When it ends and is not restarted, its group stops as a whole (OTP's automatic shutdown `any_significant`), and
+    in the root group the tree."""
 
     def __post_init__(self) -> None:
         where = f"child {self.id!r}"

@@ -32,7 +32,7 @@ MAX_FRAME_BYTES = 16 * 1024 * 1024
 
 HANDSHAKE_S = 10.0
 
-launcher: ContextVar[Callable[[Sequence[str]], Awaitable[trio.Process]]] = ContextVar("launcher")
+launcher: ContextVar[Callable[[Sequence[str]], Awaitable[Any]]] = ContextVar("launcher")
 """Starts a child process from tractor's own command line; set by whoever asks tractor to start an actor."""
 
 tree_key = ""
@@ -147,6 +147,8 @@ _EDITS: dict[str, list[tuple[str, str]]] = {
             '            log.debug(f"Terminating {proc}")\n',
             "        proc.terminate()\n        await proc.wait()\n",
         ),
+        # The launcher may give another kind of process than trio's.
+        ("                    trio.Process.wait,\n", "                    type(proc).wait,\n"),
         (
             "await trio.lowlevel.open_process(spawn_cmd)",
             f"await {_US}.launcher.get()(spawn_cmd)",

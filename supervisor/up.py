@@ -24,6 +24,7 @@ from actors.settings import Settings
 from supervisor.admin import AdminMethod, AdminServer, Down, RestartRequest
 from supervisor.client import ask_catalogue
 from supervisor.core import Core
+from supervisor.forked import ForkServer
 from supervisor.incidents import Incidents, StartFailure
 from supervisor.listeners import open_listeners, url_of
 from supervisor.log_relay import LogRelay
@@ -34,6 +35,8 @@ from supervisor.spawn_tractor import open_tractor_spawner
 from supervisor.tree import Tree, build_tree, gateway_name
 
 _ADMIN_GRACE_S = 0.2
+_LATER_MODULES = ("gateway.app", "gateway.http_server")
+"""What a gateway loads in a thread while it already serves."""
 _CATALOGUE_TIMEOUT_S = 0.5
 _BROKEN_TOOL = b'"event":"broken tool"'
 """Of a pool's log: the first screen lists them already."""
@@ -62,16 +65,24 @@ def run_up(
     Raises `StartError` when it can't start at all.
     """
     tree = build_tree(settings)
+    fork_server = ForkServer(_first_modules(tree), _LATER_MODULES) if settings.supervisor.fork_server else None
+    if fork_server is not None:
+        fork_server.fork_now()  # before anything is opened or started here that a fork would copy
     with ExitStack() as stack:
         stack.enter_context(hold_data_dir(data_dir))
         runtime_dir = stack.enter_context(open_runtime_dir(settings.supervisor.runtime_dir))
         listeners = open_listeners(settings.server.host, settings.server.port, settings.server.gateways)
         for sock in listeners:
             stack.enter_context(sock)
-        root = _Root(settings, tree, data_dir, runtime_dir, listeners, started_at, show, notices)
+        root = _Root(settings, tree, data_dir, runtime_dir, listeners, started_at, show, notices, fork_server)
         end = trio.run(root.run)
         failure = root.incidents.start_failure() if end.exit_code else None
         return Outcome(exit_code=end.exit_code, reason=end.reason, failure=failure)
+
+
+def _first_modules(tree: Tree) -> list[str]:
+    """What children need to begin their work."""
+    return list(dict.fromkeys(["actors.base", *(child.entry.partition(":")[0] for child in tree.children)]))
 
 
 class _Root:
@@ -87,7 +98,11 @@ class _Root:
         started_at: float,
         show: Callable[[TreeStatus, str], None],
         notices: Sequence[str],
+        fork_server: ForkServer | None,
     ) -> None:
+        self._fork_server = fork_server
+        if fork_server is not None:
+            fork_server.tell = lambda level, text: self._relay.say(level, text, "fork server")
         self.incidents = Incidents()
         self._is_up = False
         self._notices = notices
@@ -107,7 +122,7 @@ class _Root:
             await outer.start(self._relay.run)
             for notice in self._notices:
                 self._relay.say("WARNING", f"note: {notice}", "configuration notice", notice=notice)
-            async with open_tractor_spawner() as spawner:
+            async with open_tractor_spawner(self._fork_server) as spawner:
                 self._runtime = runtime = Runtime(
                     Core(self._tree.groups, self._tree.children, random.Random()),  # noqa: S311
                     spawner,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pytest
+import spawning
 from running import McpClient, started
 
 
@@ -18,3 +19,9 @@ def greenroom(tmp_path_factory):
 def client(greenroom):
     with McpClient(greenroom.url) as mcp:
         yield mcp
+
+
+@pytest.fixture(params=["interpreter", "forked"])
+def way(request, monkeypatch):
+    """Both ways of starting a process: whatever holds for one must hold for the other."""
+    monkeypatch.setattr(spawning, "forked", request.param == "forked")

@@ -12,7 +12,7 @@ import pytest
 import trio
 from spawning import actor_memory, children, gone, open_files, spawner, state, tractor_settled
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.usefixtures("way")]
 
 FOR_EVER = "say('up')\nawait trio.sleep_forever()"
 CYCLES = 200

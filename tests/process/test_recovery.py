@@ -182,7 +182,9 @@ def test_a_tree_that_can_not_be_kept_alive_ends_with_its_own_code(tmp_path):
         def kill_again():
             if tree.process.poll() is not None:
                 return True
-            os.kill(tree.pid("router"), signal.SIGKILL)
+            pid = tree.pid("router")
+            if pid is not None:
+                os.kill(pid, signal.SIGKILL)
             return False
 
         wait_until(kill_again, 60, "the root to give up")

@@ -18,7 +18,7 @@ from spawning import open_files, spawner, state, wait_gone
 from supervisor import spawn_tractor
 from supervisor.spec import Limits
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.usefixtures("way")]
 
 UP = "say('up')\n"
 FOR_EVER = UP + "await trio.sleep_forever()"
@@ -96,19 +96,6 @@ async def test_an_entry_that_can_not_be_imported_is_named(monkeypatch, entry):
     assert "of_this_name" in status.stderr_tail
 
 
-async def test_a_death_in_boot_shows_as_any_other(monkeypatch, tmp_path):
-    (tmp_path / "msgspec.py").write_text("raise SystemExit('dead in boot')")
-    with trio.fail_after(20):
-        async with spawner(monkeypatch) as spawn:
-            monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-            dead = await (await spawn("pass")).wait()
-            monkeypatch.undo()
-            monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "support"))
-            assert (await (await spawn("pass")).wait()).returncode == 0, "the next start works"
-    assert dead.returncode == 1
-    assert dead.stderr_tail == "dead in boot\n"
-
-
 async def test_a_kill_in_boot_shows_as_any_other(monkeypatch):
     with trio.fail_after(20):
         async with spawner(monkeypatch) as spawn:
@@ -116,16 +103,6 @@ async def test_a_kill_in_boot_shows_as_any_other(monkeypatch):
             child.kill()
             status = await child.wait()
     assert (status.signal, bytes(child.output)) == (signal.SIGKILL, b"")
-
-
-async def test_what_can_not_be_started_is_an_os_error_and_leaves_nothing(monkeypatch):
-    with trio.fail_after(1):
-        async with spawner(monkeypatch) as spawn:
-            before = open_files()
-            monkeypatch.setattr(spawn_tractor.sys, "executable", "/no/python/here")
-            with pytest.raises(OSError, match="/no/python/here"):
-                await spawn("pass")
-            assert open_files() == before
 
 
 async def test_wait_gives_the_same_to_everybody_and_again(monkeypatch):

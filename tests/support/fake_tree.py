@@ -6,8 +6,8 @@
             t.process("a").crash(3)
             await t.until("a", "ready", lives=2)
 
-Lives are tasks in this process and follow plans (`supervisor/spawn_fake.py`); core, runtime, control server and channels
-are the real ones. Seconds are those of the mock clock: they cost nothing.
+Lives are tasks in this process and follow plans (`supervisor/spawn_fake.py`); core, runtime, control server and
+channels are the real ones. Seconds are those of the mock clock: they cost nothing.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from itertools import count
 
@@ -33,6 +34,7 @@ async def main(codes: list[str], until_ended: bool = False) -> None:
                     runtime_dir="",
                     data_dir="",
                     beat_every_s=1.0,
+                    root_pid=os.getpid(),
                     settings=code.encode(),
                 )
                 child = await spawner.spawn(boot, listen_fd=None, limits=Limits(), on_stderr=hear)

@@ -15,11 +15,14 @@ import trio.testing
 from actor_scripts import ENTRY
 
 from actors.messages import Boot
+from supervisor.forked import ForkServer
 from supervisor.spawn_tractor import open_tractor_spawner, tractor
 from supervisor.spec import Limits
 
 SUPPORT = str(Path(__file__).parent)
 _incarnations = count(1)
+forked = False
+"""Whether children are forks of a fork server; set by the fixture `way`."""
 
 
 class Child:
@@ -57,7 +60,8 @@ class Child:
 async def spawner(monkeypatch):
     """A spawner whose children can import the test's actors, and a shorthand to start one."""
     monkeypatch.setenv("PYTHONPATH", SUPPORT)
-    async with open_tractor_spawner() as real:
+    server = ForkServer(["actors.base"]) if forked else None
+    async with open_tractor_spawner(server) as real:
         yield partial(start, real)
 
 
@@ -72,6 +76,7 @@ async def start(real, code: str, *, entry: str = ENTRY, limits: Limits | None = 
         runtime_dir="",
         data_dir="",
         beat_every_s=1.0,
+        root_pid=os.getpid(),
         settings=code.encode(),
         listen_fd=listen_fd,
     )

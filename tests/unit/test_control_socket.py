@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The control socket: who may connect, what is told there, and what nonsense costs.
 
-Lives are tasks in this process and follow plans (`supervisor/spawn_fake.py`); core, runtime, control server and channels
-are the real ones. Seconds are those of the mock clock: they cost nothing.
+Lives are tasks in this process and follow plans (`supervisor/spawn_fake.py`); core, runtime, control server and
+channels are the real ones. Seconds are those of the mock clock: they cost nothing.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from actors.messages import Beat, Drain, Ready
 from actors.peers import hello
 from supervisor.rundir import CONTROL_SOCKET
 from supervisor.spawn_fake import Plan
-
-# --- the control socket ----------------------------------------------------------------------------------------------
 
 
 async def knock(tmp_path, greeting):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The runtime carries out what the core decides: starts, deaths, hangs, restarts, and the reasons that it tells.
 
-Lives are tasks in this process and follow plans (`supervisor/spawn_fake.py`); core, runtime, control server and channels
-are the real ones. Seconds are those of the mock clock: they cost nothing.
+Lives are tasks in this process and follow plans (`supervisor/spawn_fake.py`); core, runtime, control server and
+channels are the real ones. Seconds are those of the mock clock: they cost nothing.
 """
 
 from __future__ import annotations

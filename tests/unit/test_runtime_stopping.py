@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Stopping a tree: the order, the grace times, and what happens to those that do not end.
 
-Lives are tasks in this process and follow plans (`supervisor/spawn_fake.py`); core, runtime, control server and channels
-are the real ones. Seconds are those of the mock clock: they cost nothing.
+Lives are tasks in this process and follow plans (`supervisor/spawn_fake.py`); core, runtime, control server and
+channels are the real ones. Seconds are those of the mock clock: they cost nothing.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from fake_tree import SHORT, SLOW_RESTARTS, tree
 from trio.testing import wait_all_tasks_blocked
 
 from supervisor.spawn_fake import NEVER, Plan
-
-# --- stopping --------------------------------------------------------------------------------------------------------
 
 
 async def test_children_stop_in_reverse_order_each_after_the_one_before(autojump_clock, tmp_path):
