@@ -151,7 +151,7 @@ class ForkServer:
         self.pid, self._sock, self._pidfd = pid, sock, os.pidfd_open(pid)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keep a server until cancelled; then end it. Children live on. `task_status.started()` comes with the first."""
+        """Keep a server until cancelled, then end it; children live on. `started` comes with the first server."""
         become_subreaper()
         pause = _FIRST_PAUSE_S
         try:
