@@ -28,7 +28,7 @@ from actors.channel import Channel, ChannelClosedError, ChannelLimits
 from actors.errors import MCPServerError, RuntimeUnavailableError
 from actors.logs import get_logger
 from actors.logs import setup as setup_logs
-from actors.messages import Beat, Boot, ControlMessage, Directory, DirectoryEntry, Drain, Ready, Stop
+from actors.messages import Beat, Boot, ControlMessage, Directory, DirectoryEntry, Drain, Promote, Ready, Stop
 from actors.peers import Peers, hello, socket_path
 from actors.settings import Settings
 
@@ -53,6 +53,8 @@ class Actor:
         self.stopping = trio.Event()
         """Set when the actor has to end: by the root, or because the root is gone."""
         self.draining = trio.Event()
+        self.promoted = trio.Event()
+        """Set when this process does its actor's work: from the start, or, for a spare, when it takes a place."""
         self.log = get_logger()
         self.limits = ChannelLimits(
             max_frame_bytes=settings.channel.max_frame_bytes, max_calls_at_once=settings.channel.max_calls_at_once
@@ -69,17 +71,16 @@ class Actor:
         self.grace_s = settings.supervisor.shutdown_s
         self.calls_total = 0
         self.errors_total = 0
+        self.name = boot.actor
+        """As in the directory: `tools.general#0`. A spare's changes when it takes a place."""
+        if not boot.spare:
+            self.promoted.set()
         self._methods: dict[str, Method] = {}
         self._channels: set[Channel] = set()
         self._control: Channel | None = None
         self._directory_came = trio.Event()
         self._socket = ""
         self._call_ended = trio.Event()
-
-    @property
-    def name(self) -> str:
-        """As in the directory: `tools.general#0`."""
-        return self.boot.actor
 
     @property
     def open_calls(self) -> int:
@@ -91,7 +92,7 @@ class Actor:
     async def serve(self, methods: dict[str, Method]) -> None:
         """Answer calls of these methods on the actor's socket from now on."""
         self._methods.update(methods)
-        path = socket_path(self.boot.runtime_dir, self.name, self.boot.incarnation)
+        path = socket_path(self.boot.runtime_dir, self.boot.actor, self.boot.incarnation)
         sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
         await sock.bind(path)
         sock.listen(128)
@@ -186,6 +187,10 @@ class Actor:
             self._directory_came.set()
         elif isinstance(order, Drain):
             self.draining.set()
+        elif isinstance(order, Promote):
+            self.name = order.name
+            setup_logs(self.name, self.boot.incarnation, self.settings.server.log_level)
+            self.promoted.set()
         elif isinstance(order, Stop):
             self.grace_s = order.grace_s
             self.draining.set()
@@ -228,6 +233,18 @@ async def open_actor(boot: Boot) -> AsyncGenerator[Actor, None]:
         yield actor
         await actor.finish_calls()
         nursery.cancel_scope.cancel()
+
+
+async def wait_any(*events: trio.Event) -> None:
+    """Until one of these is set."""
+    async with trio.open_nursery() as nursery:
+
+        async def wait(event: trio.Event) -> None:
+            await event.wait()
+            nursery.cancel_scope.cancel()
+
+        for event in events:
+            nursery.start_soon(wait, event)
 
 
 def settle_memory() -> None:

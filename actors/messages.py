@@ -144,8 +144,11 @@ class Boot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     root_pid: int
     settings: bytes
     """The configuration as JSON (`actors.settings.Settings`)."""
-    listen_fd: int | None = None
-    """A listening TCP socket that the root opened (gateways only)."""
+    spare: bool = False
+    """It prepares itself and says ready, but does no work until it is told whose place it takes (`Promote`)."""
+    listen_fds: dict[str, int] = {}
+    """Name -> listening TCP socket that the root opened (gateways only); a spare has those of all whose place it may
+    take."""
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="ready"):
@@ -196,7 +199,13 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     grace_s: float
 
 
-ControlMessage = Ready | Beat | Directory | Drain | Stop
+class Promote(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="promote"):
+    """Root to a spare: from now on you are the actor of this name, and do its work."""
+
+    name: str
+
+
+ControlMessage = Ready | Beat | Directory | Drain | Stop | Promote
 
 
 class ActorStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -16,7 +16,7 @@ import trio
 from actors.calls import Handler, OnEvent
 from actors.channel import Channel, ChannelClosedError, ChannelLimits
 from actors.errors import ActorDiedError
-from actors.messages import PROTOCOL_VERSION, Directory, DirectoryEntry, Hello, State
+from actors.messages import PROTOCOL_VERSION, Directory, DirectoryEntry, Hello
 
 _CONNECT_TIMEOUT_S = 5.0
 
@@ -24,6 +24,11 @@ _CONNECT_TIMEOUT_S = 5.0
 def base_name(name: str) -> str:
     """`tools.general` for `tools.general#1`: what all processes of one spec have in common."""
     return name.partition("#")[0]
+
+
+def is_spare(name: str) -> bool:
+    """Whether this names a process that stands by: `router#spare0`."""
+    return "#spare" in name
 
 
 class _Connection:
@@ -66,12 +71,13 @@ class Peers:
         self.entries = {entry.name: entry for entry in directory.entries}
         self._by_base = {}
         for entry in directory.entries:
-            if entry.state != State.SPARE:
+            if not is_spare(entry.name):
                 self._by_base.setdefault(base_name(entry.name), []).append(entry)
         for name, incarnation in list(self._connections):
             current = self.entries.get(name)
-            if current is None or current.incarnation > incarnation:
-                self._drop(name, incarnation, "replaced by a newer incarnation")
+            if current is None or current.incarnation != incarnation:
+                # Not closed: a process that was replaced in good order still answers the calls that it has.
+                del self._connections[name, incarnation]
         self.wake()
 
     def wake(self) -> None:
@@ -159,17 +165,13 @@ class Peers:
         on_event = self._on_event
         return None if on_event is None else lambda body: on_event(entry, body)
 
-    def _drop(self, name: str, incarnation: int, reason: str) -> None:
-        connection = self._connections.pop((name, incarnation), None)
-        if connection is not None and connection.channel is not None:
-            connection.channel.close(reason)
-
 
 def _same_life(entry: DirectoryEntry) -> Callable[[Hello], None]:
     """A socket answers for the incarnation that the directory names, or it is not used."""
 
     def accept(hello: Hello) -> None:
-        if hello.actor != entry.name or hello.incarnation != entry.incarnation:
+        # Not the name: a spare that takes a place learns its new one a moment later than others do.
+        if hello.incarnation != entry.incarnation:
             raise ActorDiedError(entry.name, entry.incarnation, sent=False)
 
     return accept

@@ -14,6 +14,7 @@ from msgspec import Meta
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Processes = Annotated[int, Meta(ge=1, le=256)]
+Spares = Annotated[int, Meta(ge=0, le=16)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Seconds = Annotated[float, Meta(ge=0.001, le=31_536_000)]
 """From a millisecond to a year; neither infinity nor "not a number" can be sent to an actor."""
@@ -39,6 +40,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     only what goes wrong; elsewhere `json`."""
     gateways: Processes = 1
     """Gateway processes on the one port."""
+    spares: Spares = 1
+    """Gateways that stand by, ready to take the place of one that dies."""
     allowed_hosts: list[str] = []
     """Host header values besides the bound address and the loopback names; `*` allows any."""
     allowed_origins: list[str] = []
@@ -72,10 +75,17 @@ class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Seconds for a call whose tool does not say."""
 
 
+class GeneralRuntimeSettings(RuntimeSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The runtime of the tool pools."""
+
+    spares: Spares = 1
+    """Processes per pool that stand by, where the pool does not say."""
+
+
 class RuntimesSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The isolated halves of the system: general tools, and P2P services."""
 
-    general: RuntimeSettings = RuntimeSettings()
+    general: GeneralRuntimeSettings = GeneralRuntimeSettings()
     p2p: RuntimeSettings = RuntimeSettings()
 
 
@@ -84,6 +94,8 @@ class PoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     workers: Processes | None = None
     """Processes; None = `runtimes.general.workers`."""
+    spares: Spares | None = None
+    """Processes that stand by; None = `runtimes.general.spares`."""
     max_calls_at_once: Count = 256
     """Per process; more are held by the callers, then refused as busy."""
     categories: list[str] = []
@@ -124,6 +136,8 @@ class ToolsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class RouterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How calls wait and retry."""
 
+    spares: Spares = 1
+    """Routers that stand by."""
     max_held_calls: Count = 1024
     """Calls that wait for a process, per caller; more are refused as busy."""
     carry: bool = False

@@ -18,6 +18,7 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from actors.messages import State
+from actors.peers import is_spare
 from actors.settings import ServerSettings
 from gateway import rest, wire
 from gateway.metrics import Metrics
@@ -111,7 +112,7 @@ def _add_health(app: QuartTrio, metrics: Metrics, tree_status: TreeStatus) -> No
         missing = [
             {"name": entry.name, "state": entry.state, "reason": entry.reason}
             for entry in entries
-            if entry.state not in {State.READY, State.SPARE, State.OFF}
+            if entry.state not in {State.READY, State.OFF} and not is_spare(entry.name)
         ]
         status = "ready" if ready else "not ready"
         return respond(rest.json_answer(200 if ready else 503, {"status": status, "not_ready": missing}))

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import trio
 
-from actors.base import Actor, open_actor, settle_memory
+from actors.base import Actor, open_actor, settle_memory, wait_any
 from actors.client import CatalogueView, ToolClient
 from actors.logs import flush_loop
 from actors.messages import Boot, DirectoryEntry, State
-from actors.peers import base_name
+from actors.peers import base_name, is_spare
 from gateway.backend import ToolBackend
 from gateway.fast_lane import FastLane, serve
 from gateway.mcp import Protocol
@@ -24,13 +24,23 @@ _CATALOGUE_TIMEOUT_S = 8.0
 
 def _carries_calls(name: str) -> bool:
     """Actors that a gateway keeps a connection to, so that no call pays for making one."""
+    return not is_spare(name) and _carries(name)
+
+
+def _carries(name: str) -> bool:
     return base_name(name) == "router" or name.startswith("tools.") or base_name(name) == "peer_registry"
 
 
 def _tree_status(actor: Actor) -> tuple[bool, list[DirectoryEntry], int]:
     entries = list(actor.peers.entries.values())
-    ready = all(entry.state in {State.READY, State.OFF, State.SPARE} for entry in entries)
+    ready = all(entry.state in {State.READY, State.OFF} for entry in entries if not is_spare(entry.name))
     return ready, entries, actor.boot.root_pid
+
+
+def _load_http() -> None:
+    """What the fast lane loads while it already serves, beforehand."""
+    import gateway.app
+    import gateway.http_server  # noqa: F401
 
 
 async def _settle_when_loaded(lane: FastLane) -> None:
@@ -40,8 +50,6 @@ async def _settle_when_loaded(lane: FastLane) -> None:
 
 async def main(boot: Boot) -> None:
     """The gateway's life: serve once the tools are known, drain when told to stop."""
-    listener = boot.listen_fd
-    assert listener is not None, "a gateway is given its listening socket"
     async with open_actor(boot) as actor:
         settings = actor.settings
         known = trio.Event()
@@ -82,10 +90,24 @@ async def main(boot: Boot) -> None:
         async with protocol.running():
 
             async def serve_http(task_status: trio.TaskStatus[FastLane]) -> None:
-                await serve(listener, protocol, make_app, settings.server, metrics=metrics, task_status=task_status)
+                await serve(
+                    boot.listen_fds[actor.name],
+                    protocol,
+                    make_app,
+                    settings.server,
+                    metrics=metrics,
+                    task_status=task_status,
+                )
 
+            if boot.spare:
+                await trio.to_thread.run_sync(_load_http)
+                actor.ready()
+                await wait_any(actor.promoted, actor.stopping)
+                if actor.stopping.is_set():
+                    return
             lane = await actor.nursery.start(serve_http)
-            actor.ready()
+            if not boot.spare:
+                actor.ready()
             actor.nursery.start_soon(_settle_when_loaded, lane)
             await actor.stopping.wait()
             await lane.drain(actor.grace_s)

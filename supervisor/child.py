@@ -39,8 +39,8 @@ async def run_actor(ctx: tractor.Context, boot: bytes) -> None:
     life = msgspec.msgpack.decode(boot, type=Boot)
     code = 1
     try:
-        if life.listen_fd is not None:
-            os.set_inheritable(life.listen_fd, False)
+        for fd in life.listen_fds.values():
+            os.set_inheritable(fd, False)
         await ctx.started()
         module, _, function = life.entry.partition(":")
         main = getattr(importlib.import_module(module), function)

@@ -19,6 +19,7 @@ import click
 import msgspec
 
 from actors.errors import MCPServerError, code_of
+from actors.peers import is_spare
 
 if TYPE_CHECKING:
     from supervisor.up import Outcome
@@ -135,7 +136,7 @@ def down(now: bool, yes: bool, data_dir: Path | None, as_json: bool) -> None:
 
     if _must_ask(yes):
         running = _run(lambda: client.status(_data_dir(data_dir)))
-        names = ", ".join(actor.name for actor in running.actors if actor.pid)
+        names = ", ".join(actor.name for actor in running.actors if actor.pid and not is_spare(actor.name))
         _ask(f"Stop {names} and the root (pid {running.root_pid})?")
     stopped = _run(lambda: client.stop(_data_dir(data_dir), now=now))
     if as_json:

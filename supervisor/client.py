@@ -28,6 +28,7 @@ from actors.messages import (
     ToolResult,
     TreeStatus,
 )
+from actors.peers import is_spare
 from supervisor.admin import Down, RestartRequest, open_admin, open_socket
 from supervisor.rundir import RunInfo, find_running, process_start_time
 
@@ -71,12 +72,16 @@ async def _status(admin: Channel) -> TreeStatus:
     return msgspec.msgpack.decode(await admin.call("status", None, timeout_s=_ASK_TIMEOUT_S), type=TreeStatus)
 
 
+def _counts(actor: ActorStatus) -> bool:
+    return actor.state != State.OFF and not is_spare(actor.name)
+
+
 async def stop(data_dir: Path, *, now: bool) -> Stopped:
     """Stop the tree and wait until its root is gone."""
     started = time.monotonic()
     info = find_running(data_dir)
     async with open_admin(info) as admin:
-        actors = [actor.name for actor in (await _status(admin)).actors if actor.state != State.OFF]
+        actors = [actor.name for actor in (await _status(admin)).actors if _counts(actor)]
         await admin.call("down", Down(now=now), timeout_s=_ASK_TIMEOUT_S)
     with trio.move_on_after(_STOP_TIMEOUT_S):
         await _gone(info)

@@ -13,6 +13,9 @@ The contract follows OTP's supervisor (https://www.erlang.org/doc/man/supervisor
   the root gives up and the tree ends with exit code 70; else it stays failed and the rest of the tree works on.
 * A child that has done its work (transient, normal end) stays so, also when its siblings are restarted, until an
   operator restarts it. The end of a significant one stops its group, in the root group the tree.
+* A child may have spares: processes that are as ready as it is, and do nothing. They start once the tree is up. When
+  the child dies, or is restarted by an operator, a ready spare's life takes its place at once, without any delay, and a
+  new spare is started. The death of a spare is no attempt that counts.
 * A stop wins over every restart that is planned. A second one kills what is left at once.
 
 Every event of an incarnation that is no more, or of a child that is not part of the tree, is ignored and reported.
@@ -42,11 +45,12 @@ from supervisor.events import (
     SetTimer,
     Spawn,
     StopTree,
+    Swap,
     Terminate,
     TimerFired,
     TreeStopped,
 )
-from supervisor.members import Child, Group, Member, flat
+from supervisor.members import Child, Group, Member, flat, spare_specs
 from supervisor.spec import ChildSpec, GroupSpec, Restart, SpecError
 
 EXIT_START_FAILED = 1
@@ -117,8 +121,12 @@ class Core:
         if spec.group not in self._groups:
             raise SpecError(f"child {spec.id!r}", "group", f"{spec.group!r} is not part of the tree")
         group = self._groups[spec.group]
+        if spec.spares and group.ordered:
+            raise SpecError(f"child {spec.id!r}", "spares", f"must be 0 in {group.spec.id!r}, an ordered group")
         child = self._children[spec.id] = Child(spec, group)
         group.children.append(child)
+        for spare in spare_specs(spec, taken=self._children):
+            self._add_child(spare)
 
     def _only_root(self) -> Group:
         roots = [group for group in self._groups.values() if group.spec.parent is None]
@@ -133,7 +141,7 @@ class Core:
         self._out = []
         if not self._ended:
             self._take(event, now)
-            self._up = self._up or all(child.ready for child in self._children.values())
+            self._up = self._up or all(child.ready or child.spare for child in self._children.values())
             self._advance()
         return self._out
 
@@ -149,19 +157,29 @@ class Core:
             self._take_order(event)
 
     def _take_life(self, event: ChildReady | ChildExited | ChildHung, now: float) -> None:
-        child = self._children.get(event.name)
-        if child is None or not child.alive or child.incarnation != event.incarnation:
+        # By its number, not by its name: lives that change places change names.
+        lives = (child for child in self._children.values() if child.alive and child.incarnation == event.incarnation)
+        child = next(lives, None)
+        if child is None:
             self._report("DEBUG", "stale", self._root, event.name, event.incarnation)
         elif isinstance(event, ChildReady):
-            child.ready = True
-            child.ready_since = now
-            child.reason = ""
-            self._report_child("INFO", "started", child)
+            self._child_ready(child, now)
         elif isinstance(event, ChildExited):
             self._child_exited(child, event.reason, now)
         else:
             self._report_child("ERROR", "hung", child, decision="kill")
             self._kill(child, "hung")
+
+    def _child_ready(self, child: Child, now: float) -> None:
+        child.ready = True
+        child.ready_since = now
+        child.reason = ""
+        waiting = next((other for other in child.siblings() if other.timer), None) if child.spare else None
+        if waiting is not None and not child.must_stop:
+            self._cancel_timer(waiting)
+            self._swap(waiting, child)
+        else:
+            self._report_child("INFO", "started", child)
 
     def _child_exited(self, child: Child, reason: ExitReason, now: float) -> None:
         if child.ready and now - child.ready_since >= child.group.spec.backoff.reset_after_s:
@@ -174,7 +192,9 @@ class Core:
                 self._forget(child)
             return
         child.reason = reason.words
-        if not self._up:
+        if child.spare:
+            self._spare_died(child, reason)
+        elif not self._up:
             self._report_child("ERROR", "exited", child, reason.words, "stop the tree")
             self._stop_tree(f"{child.name} could not be started: {reason.words}", EXIT_START_FAILED)
         else:
@@ -189,14 +209,33 @@ class Core:
             self._report_child("ERROR", "exited", child, reason.words, "give up")
             self._give_up(child.group, f"{child.name}: {reason.words}", now)
         else:
-            delay = child.group.delay(child, self._rng)
-            decision = "restart" if delay == 0 else f"restart in {delay:.2f} s"
-            self._report_child("ERROR", "exited", child, reason.words, decision)
-            child.failures += 1
-            if delay:
-                child.timer = True
-                self._out.append(SetTimer(child.key, delay))
-            self._restart(child.group.affected(child))
+            self._begin_again(child, reason)
+
+    def _begin_again(self, child: Child, reason: ExitReason) -> None:
+        spare = child.ready_spare()
+        delay = 0.0 if spare is not None else child.group.delay(child, self._rng)
+        decision = f"restart in {delay:.2f} s" if delay else "restart" if spare is None else f"restart as {spare.name}"
+        self._report_child("ERROR", "exited", child, reason.words, decision)
+        child.failures += 1
+        if spare is not None:
+            self._swap(child, spare)
+            return
+        if delay:
+            self._set_timer(child, delay)
+        self._restart(child.group.affected(child))
+
+    def _spare_died(self, spare: Child, reason: ExitReason) -> None:
+        delay = spare.group.delay(spare, self._rng)
+        spare.failures += 1
+        self._report_child("WARNING", "exited", spare, reason.words, f"a new one in {delay:.2f} s")
+        if delay:
+            self._set_timer(spare, delay)
+
+    def _swap(self, child: Child, spare: Child) -> None:
+        """A spare's life takes a child's place; what is left of the child's own life ends under the other name."""
+        child.take_life_of(spare)
+        self._out.append(Swap(child.name, spare.name))
+        self._report_child("INFO", "started", child)
 
     def _finished(self, child: Child, reason: ExitReason) -> None:
         """It ended and is not started again."""
@@ -263,6 +302,10 @@ class Core:
         child.must_stop = child.alive
         self._cancel_timer(child)
 
+    def _set_timer(self, child: Child, delay: float) -> None:
+        child.timer = True
+        self._out.append(SetTimer(child.key, delay))
+
     def _cancel_timer(self, child: Child) -> None:
         if child.timer:
             child.timer = False
@@ -316,7 +359,11 @@ class Core:
         child.wanted = True
         child.failures = 0
         child.reason = ""
-        child.must_stop = child.alive
+        spare = child.ready_spare()
+        if spare is not None:
+            self._swap(child, spare)
+        else:
+            child.must_stop = child.alive
 
     def _forget(self, child: Child) -> None:
         self._cancel_timer(child)
@@ -341,7 +388,8 @@ class Core:
                 self._out.append(TreeStopped(self._exit_code, self._stopping))
             return
         for child in order:
-            if child.wanted and not child.alive and not child.timer and self._may_start(child):
+            may = self._up or not child.spare
+            if may and child.wanted and not child.alive and not child.timer and self._may_start(child):
                 self._spawn(child)
 
     def _may_stop(self, child: Child) -> bool:

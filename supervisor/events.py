@@ -116,6 +116,14 @@ class Spawn(_Value, frozen=True):
     incarnation: int
 
 
+class Swap(_Value, frozen=True):
+    """The lives of a child and of a spare change places: the spare's life does the child's work from now on, and the
+    child's, if there is one, is called by the spare's name until it ends."""
+
+    name: str
+    spare: str
+
+
 class Terminate(_Value, frozen=True):
     """Ask it to end, kill it after `grace_s` seconds (None = wait for as long as it takes)."""
 
@@ -164,7 +172,7 @@ class TreeStopped(_Value, frozen=True):
     reason: str
 
 
-Command = Spawn | Terminate | Kill | SetTimer | CancelTimer | Report | TreeStopped
+Command = Spawn | Swap | Terminate | Kill | SetTimer | CancelTimer | Report | TreeStopped
 
 
 class ChildView(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ twice), by a new interpreter when it has to be replaced. It runs no loop and no 
 that is half done. It serves one socket (`SOCK_SEQPACKET`, msgpack), reaps its children and tells how they ended; when
 the socket closes it ends. Its death ends no child: the root is a subreaper and inherits them.
 
-Messages: `Fork` with the file descriptors [output, lifeline, listening socket if any] -> `Forked` with a pidfd, or
+Messages: `Fork` with the file descriptors [output, lifeline, listening sockets] -> `Forked` with a pidfd, or
 `Refused`; later one `Exited` for each child.
 """
 
@@ -27,6 +27,8 @@ from collections.abc import Sequence
 import msgspec
 
 MAX_MESSAGE = 64 * 1024
+MAX_FDS = 200
+"""Linux carries 253 at most."""
 _QUIET_S = 1.0
 _HIGH = 512
 """Descriptors above this are ours while a child sorts out what it was given."""
@@ -40,8 +42,8 @@ class Fork(msgspec.Struct, frozen=True, tag=True):
     environment: dict[str, str]
     lifeline_variable: str
     """Environment variable that gets the number of the lifeline's descriptor."""
-    listen_fd: int | None = None
-    """The number that the listening socket must have in the child."""
+    listen_fds: list[int] = []
+    """The numbers that the listening sockets must have in the child."""
 
 
 class Forked(msgspec.Struct, frozen=True, tag=True):
@@ -122,7 +124,7 @@ class _Server:
                     self._reap(key.fd)
 
     def _serve_one(self) -> bool:
-        data, fds, _, _ = socket.recv_fds(self._sock, MAX_MESSAGE, 3)
+        data, fds, _, _ = socket.recv_fds(self._sock, MAX_MESSAGE, MAX_FDS)
         if not data:
             return False
         request = _decode_fork(data)
@@ -172,8 +174,8 @@ def _become_child(request: Fork, fds: list[int], started: int) -> None:
         os.environ.update(request.environment)
         os.environ[request.lifeline_variable] = str(given[1])
         os.set_inheritable(given[1], True)
-        if request.listen_fd is not None:
-            _take(given[2], request.listen_fd)
+        for fd, number in zip(given[2:], request.listen_fds, strict=True):
+            _take(fd, number)
         sys.argv = ["-m", *request.arguments]
         child = importlib.import_module("supervisor.child")
         child.main()

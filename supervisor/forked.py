@@ -228,19 +228,19 @@ class ForkServer:
 
     async def start(
         self, arguments: Sequence[str], environment: dict[str, str], lifeline_variable: str, fds: Sequence[int],
-        listen_fd: int | None,
+        listen_fds: Sequence[int],
     ) -> ForkedProcess:  # fmt: skip
-        """A new child. `fds`: its output, its lifeline and, with `listen_fd`, a listening socket.
+        """A new child. `fds`: its output and its lifeline. `listen_fds` keep their numbers in the child.
 
         Raises `ForkServerError` when there is no server now, or when it does not answer within `ANSWER_S`.
         """
         if self._sock is None:
             raise ForkServerError("the fork server is being replaced")
         self._number = number = self._number + 1
-        request = Fork(number, list(arguments), environment, lifeline_variable, listen_fd)
+        request = Fork(number, list(arguments), environment, lifeline_variable, list(listen_fds))
         event = self._waiting[number] = trio.Event()
         try:
-            socket.send_fds(self._sock, [encode(request)], list(fds))
+            socket.send_fds(self._sock, [encode(request)], [*fds, *listen_fds])
             with trio.move_on_after(ANSWER_S):
                 await event.wait()
         except OSError as error:

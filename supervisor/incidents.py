@@ -40,6 +40,7 @@ class Incidents:
 
     def __init__(self) -> None:
         self._down: dict[str, tuple[float, str]] = {}
+        self._spared: set[str] = set()
         self._up = False
         self._tails: dict[str, bytearray] = {}
         self._failed: tuple[str, str] | None = None
@@ -65,9 +66,13 @@ class Incidents:
         if event == "started" and actor in self._down:
             since, why = self._down.pop(actor)
             back_ms = round((now - since) * 1000, 1)
-            sentence = f"{actor} {_died(why)}, back in {_span(back_ms)}"
+            how = "a spare took its place" if actor in self._spared else f"back in {_span(back_ms)}"
+            self._spared.discard(actor)
+            sentence = f"{actor} {_died(why)}, {how}"
             return Incident(actor=actor, reason=why, sentence=sentence, back_ms=back_ms)
         if event == "exited" and decision.startswith("restart"):
+            if decision.startswith("restart as"):
+                self._spared.add(actor)
             if actor not in self._down:
                 self._down[actor] = (now, reason)
                 return None

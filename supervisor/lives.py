@@ -10,6 +10,7 @@ import trio
 
 from actors.channel import Channel
 from actors.messages import Beat, Stop
+from actors.peers import is_spare
 from supervisor.events import ExitKind
 from supervisor.spawn import Process
 from supervisor.spec import ChildSpec
@@ -20,7 +21,10 @@ class Life:
 
     def __init__(self, spec: ChildSpec, incarnation: int) -> None:
         self.spec = spec
+        self.spare = is_spare(spec.id)
+        """It was started as a spare."""
         self.name = spec.id
+        """Of the child whose life it is; changes when lives change places."""
         self.incarnation = incarnation
         self.token = secrets.token_urlsafe(32)
         self.started_at = trio.current_time()
@@ -66,6 +70,14 @@ class Lives:
     def remove(self, life: Life) -> None:
         """It has ended and is reaped."""
         del self._by_name[life.name]
+
+    def swap(self, name: str, other: str) -> None:
+        """The lives of two names change places; there may be none of either."""
+        first, second = self._by_name.pop(name, None), self._by_name.pop(other, None)
+        for life, new in ((first, other), (second, name)):
+            if life is not None:
+                life.name = new
+                self._by_name[new] = life
 
     def get(self, name: str, incarnation: int | None = None) -> Life | None:
         """The life of this name, if it is this incarnation."""

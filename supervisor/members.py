@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
+
+import msgspec
 
 from actors.messages import State
 from supervisor.spec import ChildSpec, GroupSpec, Strategy
@@ -17,7 +20,9 @@ class Child:
         self.spec = spec
         self.group = group
         self.name = spec.id
-        self.base = spec.id.partition("#")[0]
+        self.base, _, slot = spec.id.partition("#")
+        self.spare = slot.startswith("spare")
+        """A warm standby: it does no work until its life takes the place of another's."""
         self.wanted = not group.failed
         """It is to be started again after its end."""
         self.alive = False
@@ -44,11 +49,31 @@ class Child:
         """Its state, as others see it."""
         if self.alive and self.terminating:
             return State.DRAINING
+        if self.alive and self.ready:
+            return State.SPARE if self.spare else State.READY
         if self.alive:
-            return State.READY if self.ready else (State.RESTARTING if self.restarts else State.STARTING)
+            return State.RESTARTING if self.restarts else State.STARTING
         if self.wanted:
             return State.RESTARTING if self.incarnation else State.STARTING
         return State.FAILED if self.group.failed else State.OFF
+
+    def siblings(self) -> list[Child]:
+        """Those of the same base name, spares or not; without itself."""
+        return [other for other in self.group.children if other.base == self.base and other is not self]
+
+    def ready_spare(self) -> Child | None:
+        """A spare of its base name whose life could take its place now; a spare itself has none."""
+        found = (other for other in self.siblings() if other.spare and other.ready and not other.must_stop)
+        return None if self.spare else next(found, None)
+
+    def take_life_of(self, spare: Child) -> None:
+        """Change places with a ready spare. What is left of this child's own life must stop, as the spare."""
+        for field in ("alive", "ready", "incarnation", "ready_since"):
+            mine, others = getattr(self, field), getattr(spare, field)
+            setattr(self, field, others)
+            setattr(spare, field, mine)
+        spare.must_stop = spare.alive
+        self.restarts += 1
 
     def levels(self) -> Iterator[tuple[Group, list[Child], list[Child]]]:
         """Each group that holds it, from the inside out, with those of that group before it and behind it."""
@@ -115,6 +140,14 @@ class Group:
 
 
 Member = Group | Child
+
+
+def spare_specs(spec: ChildSpec, taken: Container[str]) -> list[ChildSpec]:
+    """The specs of a child's spares: `router#spare0`. Spares serve all children of their base name, so the numbers go
+    on where those of an earlier sibling ended."""
+    base = spec.id.partition("#")[0]
+    free = (name for number in itertools.count() if (name := f"{base}#spare{number}") not in taken)
+    return [msgspec.structs.replace(spec, id=name, spares=0) for name in itertools.islice(free, spec.spares)]
 
 
 def flat(members: Iterable[Member]) -> list[Child]:

@@ -18,8 +18,8 @@ import msgspec
 import trio
 
 from actors.errors import MCPServerError
-from actors.messages import Boot, Directory, DirectoryEntry, Ready, State, Stop
-from actors.peers import socket_path
+from actors.messages import Boot, Directory, DirectoryEntry, Promote, Ready, State, Stop
+from actors.peers import base_name, is_spare, socket_path
 from actors.settings import Settings
 from supervisor import events
 from supervisor.control import ControlServer, Report
@@ -73,7 +73,7 @@ class Runtime:
         self._off = off
         self._send, self._receive = trio.open_memory_channel[events.Event](math.inf)
         self._timers: dict[str, trio.CancelScope] = {}
-        self._end: TreeEnd | None = None
+        self._tree_end: TreeEnd | None = None
         self._nursery: trio.Nursery | None = None
         self._directory_dirty = trio.Event()
         self._control = ControlServer(
@@ -94,11 +94,11 @@ class Runtime:
                 self._directory_dirty.set()
                 if not self.up.is_set() and self._all_ready():
                     self.up.set()
-                if self._end is not None:
+                if self._tree_end is not None:
                     break
             nursery.cancel_scope.cancel()
-        assert self._end is not None
-        return self._end
+        assert self._tree_end is not None
+        return self._tree_end
 
     def tell(self, event: events.Event) -> None:
         """Give the core an event, in order."""
@@ -118,7 +118,7 @@ class Runtime:
         self.tell(events.RestartChild(name))
 
     def _all_ready(self) -> bool:
-        return all(child.state == State.READY for child in self.core.children())
+        return all(child.state == State.READY for child in self.core.children() if not is_spare(child.name))
 
     # --- commands --------------------------------------------------------------------------------------------------
 
@@ -128,14 +128,10 @@ class Runtime:
             life = Life(command.spec, command.incarnation)
             self.lives.add(life)
             self._nursery.start_soon(self._live, life)
-        elif isinstance(command, events.Terminate):
-            life_ = self.lives.get(command.name, command.incarnation)
-            if life_ is not None:
-                self._nursery.start_soon(self._terminate, life_, command.grace_s)
-        elif isinstance(command, events.Kill):
-            life_ = self.lives.get(command.name, command.incarnation)
-            if life_ is not None:
-                life_.kill(command.cause)
+        elif isinstance(command, events.Swap):
+            self._swap(command)
+        elif isinstance(command, (events.Terminate, events.Kill)):
+            self._end(command)
         elif isinstance(command, events.SetTimer):
             scope = self._timers[command.key] = trio.CancelScope()
             self._nursery.start_soon(self._timer, command.key, command.delay_s, scope)
@@ -146,7 +142,24 @@ class Runtime:
         elif isinstance(command, events.Report):
             self._tell_report(command)
         else:
-            self._end = TreeEnd(command.exit_code, command.reason)
+            self._tree_end = TreeEnd(command.exit_code, command.reason)
+
+    def _end(self, command: events.Terminate | events.Kill) -> None:
+        assert self._nursery is not None
+        life = self.lives.get(command.name, command.incarnation)
+        if life is None:
+            return
+        if isinstance(command, events.Kill):
+            life.kill(command.cause)
+        else:
+            self._nursery.start_soon(self._terminate, life, command.grace_s)
+
+    def _swap(self, command: events.Swap) -> None:
+        self.lives.swap(command.name, command.spare)
+        life = self.lives.get(command.name)
+        assert life is not None, command
+        if life.control is not None:
+            life.control.post(Promote(name=command.name))
 
     def _tell_report(self, report: events.Report) -> None:
         fields = {key: value for key, value in msgspec.structs.asdict(report).items() if value}
@@ -177,7 +190,7 @@ class Runtime:
         if life.control is not None:
             life.control.close("the process ended")
         self.lives.remove(life)
-        Path(socket_path(str(self._runtime_dir), life.name, life.incarnation)).unlink(missing_ok=True)
+        Path(socket_path(str(self._runtime_dir), life.spec.id, life.incarnation)).unlink(missing_ok=True)
         self.tell(events.ChildExited(life.name, life.incarnation, exit_reason(life, status)))
 
     async def _spawn(self, life: Life) -> ExitStatus:
@@ -191,16 +204,24 @@ class Runtime:
             beat_every_s=life.spec.heartbeat.every_s,
             root_pid=os.getpid(),
             settings=self._settings_json,
-            listen_fd=self._listen_fds.get(life.name),
+            spare=life.spare,
+            listen_fds=self._fds_for(life),
         )
         try:
-            life.process = await self._spawner.spawn(
-                boot, listen_fd=boot.listen_fd, limits=life.spec.limits, on_stderr=self._on_stderr
-            )
+            life.process = await self._spawner.spawn(boot, limits=life.spec.limits, on_stderr=self._on_stderr)
         except OSError as error:
             return ExitStatus(returncode=None, signal=None, stderr_tail="", error=f"no process: {error}")
         self._directory_dirty.set()
         return ExitStatus(returncode=None, signal=None, stderr_tail="", error="")
+
+    def _fds_for(self, life: Life) -> dict[str, int]:
+        """Its own listening socket; for a spare those of all whose place it may take."""
+        base = base_name(life.name)
+        return {
+            name: fd
+            for name, fd in self._listen_fds.items()
+            if name == life.name or (life.spare and base_name(name) == base)
+        }
 
     async def _limit_boot(self, life: Life) -> None:
         await trio.sleep(life.spec.ready_timeout)

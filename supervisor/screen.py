@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from actors.messages import ActorStatus, State, ToolDescriptor, TreeStatus
-from actors.peers import base_name
+from actors.peers import base_name, is_spare
 
-_FINE = {State.READY, State.OFF, State.SPARE}
+_FINE = {State.READY, State.OFF}
 
 
 def first_screen(status: TreeStatus, seconds: float, broken: Sequence[ToolDescriptor] = ()) -> str:
@@ -60,7 +60,7 @@ def _by_spec(actors: list[ActorStatus]) -> list[list[ActorStatus]]:
 
 def _line(stem: str, processes: list[ActorStatus]) -> str:
     spares = [actor for actor in processes if actor.state == State.SPARE]
-    actors = [actor for actor in processes if actor.state != State.SPARE] or processes
+    actors = [actor for actor in processes if not is_spare(actor.name)]
     first = actors[0]
     count = f" x{len(actors)}" if len(actors) > 1 else ""
     left = f"{stem}{base_name(first.name)}{count}".ljust(36)
@@ -68,9 +68,9 @@ def _line(stem: str, processes: list[ActorStatus]) -> str:
         return f"{left}off      ({first.reason})"
     pids = ", ".join(str(actor.pid or "-") for actor in actors)
     parts = [f"pid {pids}".ljust(18), ", ".join(dict.fromkeys(str(actor.state) for actor in actors))]
-    if spares and spares is not actors:
+    if spares:
         parts.append(f"+{len(spares)} spare{'s' if len(spares) > 1 else ''}")
-    parts += [_restarts(restarts)] if (restarts := sum(actor.restarts for actor in processes)) else []
+    parts += [_restarts(restarts)] if (restarts := sum(actor.restarts for actor in actors)) else []
     parts += [actor.note for actor in actors if actor.note][:1]
     parts += [actor.reason for actor in actors if actor.reason and actor.state not in _FINE][:1]
     return f"{left}{'  '.join(parts)}".rstrip()
@@ -78,7 +78,7 @@ def _line(stem: str, processes: list[ActorStatus]) -> str:
 
 def status_line(status: TreeStatus) -> str:
     """Ready or degraded, since when, how many, what is wrong."""
-    active = [actor for actor in status.actors if actor.state not in {State.OFF, State.SPARE}]
+    active = [actor for actor in status.actors if actor.state != State.OFF and not is_spare(actor.name)]
     ready = [actor for actor in active if actor.state == State.READY]
     word = "degraded" if is_degraded(status) else "ready"
     line = (
@@ -99,7 +99,7 @@ def _restarts(count: int) -> str:
 
 def is_degraded(status: TreeStatus) -> bool:
     """Whether something that should be ready is not."""
-    return any(actor.state not in _FINE for actor in status.actors)
+    return any(actor.state not in _FINE for actor in status.actors if not is_spare(actor.name))
 
 
 def duration(seconds: float) -> str:

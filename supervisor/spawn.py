@@ -50,6 +50,6 @@ class Process(Protocol):
 class Spawner(Protocol):
     """Starts actors' processes."""
 
-    async def spawn(self, boot: Boot, *, listen_fd: int | None, limits: Limits, on_stderr: OnStderr) -> Process:
+    async def spawn(self, boot: Boot, *, limits: Limits, on_stderr: OnStderr) -> Process:
         """Start one. Returns as soon as the process exists; a death in boot shows in `wait`. Raises OSError."""
         ...

@@ -224,9 +224,9 @@ class FakeSpawner:
         """How often this child was started."""
         return sum(process.name == name for process in self.started)
 
-    async def spawn(self, boot: Boot, *, listen_fd: int | None, limits: Limits, on_stderr: OnStderr) -> FakeProcess:
+    async def spawn(self, boot: Boot, *, limits: Limits, on_stderr: OnStderr) -> FakeProcess:
         """See `supervisor.spawn.Spawner.spawn`."""
-        del listen_fd, limits
+        del limits
         plans = self._plans[boot.actor]
         plan = plans.popleft() if plans else Plan()
         await trio.sleep(plan.spawn_s)

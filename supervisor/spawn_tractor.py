@@ -97,23 +97,21 @@ class TractorSpawner:
         self._fork_server = fork_server
         self._lives: set[TractorProcess] = set()
 
-    async def spawn(self, boot: Boot, *, listen_fd: int | None, limits: Limits, on_stderr: OnStderr) -> TractorProcess:
+    async def spawn(self, boot: Boot, *, limits: Limits, on_stderr: OnStderr) -> TractorProcess:
         """See `supervisor.spawn.Spawner.spawn`."""
         life = TractorProcess(boot)
-        self._nursery.start_soon(self._live, life, boot, listen_fd, limits, on_stderr)
+        self._nursery.start_soon(self._live, life, boot, limits, on_stderr)
         await life.opened.wait()
         if life.process is None:
             raise OSError(life.error or "tractor started no process")
         return life
 
-    async def _live(
-        self, life: TractorProcess, boot: Boot, listen_fd: int | None, limits: Limits, on_stderr: OnStderr
-    ) -> None:
+    async def _live(self, life: TractorProcess, boot: Boot, limits: Limits, on_stderr: OnStderr) -> None:
         """Everything that belongs to one life, until its process is reaped."""
         self._lives.add(life)
         try:
             async with trio.open_nursery() as nursery:
-                launch = partial(self._open, life, listen_fd, limits, on_stderr, nursery)
+                launch = partial(self._open, life, list(boot.listen_fds.values()), limits, on_stderr, nursery)
                 tractor_compat.launcher.set(launch)
                 await self._run_in_tractor(life, boot)
                 if life.process is not None:
@@ -160,7 +158,7 @@ class TractorSpawner:
     async def _open(
         self,
         life: TractorProcess,
-        listen_fd: int | None,
+        listen_fds: Sequence[int],
         limits: Limits,
         on_stderr: OnStderr,
         nursery: trio.Nursery,
@@ -175,7 +173,7 @@ class TractorSpawner:
             lifeline.close()
             raise
         try:
-            process = await self._start(arguments, lifeline, write, listen_fd)
+            process = await self._start(arguments, lifeline, write, listen_fds)
         except BaseException as error:
             lifeline.close()
             os.close(read)
@@ -191,14 +189,15 @@ class TractorSpawner:
         return process
 
     async def _start(
-        self, arguments: Sequence[str], lifeline: Lifeline, output: int, listen_fd: int | None
+        self, arguments: Sequence[str], lifeline: Lifeline, output: int, listen_fds: Sequence[int]
     ) -> trio.Process | ForkedProcess:
         """A fork of the fork server if there is one, else a new interpreter."""
-        fds = [lifeline.fd] if listen_fd is None else [lifeline.fd, listen_fd]
         environment = {ROOT_PID: str(os.getpid())}
         if self._fork_server is not None:
             try:
-                return await self._fork_server.start(arguments, environment, LIFELINE, [output, *fds], listen_fd)
+                return await self._fork_server.start(
+                    arguments, environment, LIFELINE, [output, lifeline.fd], listen_fds
+                )
             except ForkServerError as error:
                 self._fork_server.tell("WARNING", f"a child is started slowly: {error}")
         return await trio.lowlevel.open_process(
@@ -207,7 +206,7 @@ class TractorSpawner:
             stdout=output,
             stderr=output,
             start_new_session=True,
-            pass_fds=fds,
+            pass_fds=[lifeline.fd, *listen_fds],
             env=os.environ | environment | {LIFELINE: str(lifeline.fd)},
         )
 

@@ -30,7 +30,7 @@ def build_tree(settings: Settings) -> Tree:
     children: list[ChildSpec] = []
     off: list[DirectoryEntry] = []
 
-    def child(name: str, entry: str, group: str, limits: Limits | None = None) -> None:
+    def child(name: str, entry: str, group: str, limits: Limits | None = None, spares: int = 0) -> None:
         heartbeat = Heartbeat(every_s=sup.heartbeat_s, hung_after_s=sup.hung_after_s)
         spec = ChildSpec(
             id=name,
@@ -40,6 +40,7 @@ def build_tree(settings: Settings) -> Tree:
             ready_timeout=sup.ready_timeout_s,
             heartbeat=heartbeat,
             limits=limits or Limits(),
+            spares=spares,
         )
         children.append(spec)
 
@@ -52,20 +53,33 @@ def build_tree(settings: Settings) -> Tree:
             absent(f"tools.{pool}", "tools", "runtimes.general.enabled is false")
             continue
         for slot in range(wanted.workers or settings.runtimes.general.workers):
-            child(f"tools.{pool}#{slot}", "actors.tools.pool:main", "tools", _limits(wanted))
+            spares = settings.runtimes.general.spares if wanted.spares is None else wanted.spares
+            child(
+                f"tools.{pool}#{slot}", "actors.tools.pool:main", "tools", _limits(wanted), spares if slot == 0 else 0
+            )
     if settings.p2p.enabled and settings.runtimes.p2p.enabled and settings.p2p.peer_registry.enabled:
         child("peer_registry", "actors.p2p.peer_registry.main:main", "p2p")
     else:
-        absent("peer_registry", "p2p", "p2p.enabled is false")
-    child("router", "actors.router.main:main", "root")
+        absent("peer_registry", "p2p", _why_no_peers(settings))
+    child("router", "actors.router.main:main", "root", spares=settings.router.spares)
     for slot in range(settings.server.gateways):
-        child(gateway_name(settings, slot), "gateway.main:main", "root")
+        spares = settings.server.spares if slot == 0 else 0
+        child(gateway_name(settings, slot), "gateway.main:main", "root", spares=spares)
     return Tree(groups=groups, children=children, off=off)
 
 
 def gateway_name(settings: Settings, slot: int) -> str:
     """`gateway` when there is one, `gateway#<slot>` when there are more."""
     return "gateway" if settings.server.gateways == 1 else f"gateway#{slot}"
+
+
+def _why_no_peers(settings: Settings) -> str:
+    wanted = {
+        "p2p.enabled": settings.p2p.enabled,
+        "runtimes.p2p.enabled": settings.runtimes.p2p.enabled,
+        "p2p.peer_registry.enabled": settings.p2p.peer_registry.enabled,
+    }
+    return f"{next(key for key, on in wanted.items() if not on)} is false"
 
 
 def _limits(pool: PoolSettings) -> Limits:

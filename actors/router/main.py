@@ -16,9 +16,10 @@ from actors.calls import IncomingCall
 from actors.client import ROUTER, ToolClient, actor_of
 from actors.errors import BusyError, MCPServerError
 from actors.messages import Boot, Catalogue, DirectoryEntry, State, ToolCall, ToolDescriptor, ToolResult
-from actors.peers import base_name
+from actors.peers import base_name, is_spare
 from actors.router.registry import Registry
 
+_P2P_ACTORS = {"task_queue", "workflow_scheduler", "peer_registry"}
 _FETCH_TIMEOUT_S = 10.0
 _COMPLETE_TIMEOUT_S = 5.0
 _decode_call = msgspec.msgpack.Decoder(ToolCall).decode
@@ -26,9 +27,11 @@ _decode_catalogue = msgspec.msgpack.Decoder(Catalogue).decode
 
 
 def offers_tools(name: str) -> bool:
-    """Whether an actor of this name has a catalogue: pools and P2P actors do."""
+    """Whether an actor of this name has a catalogue: pools and P2P actors do, but for those that stand by."""
     base = base_name(name)
-    return base.startswith("tools.") or base in {"task_queue", "workflow_scheduler", "peer_registry"}
+    return not is_spare(name) and (
+        base.startswith("tools.") or base in {"task_queue", "workflow_scheduler", "peer_registry"}
+    )
 
 
 class Router:
@@ -92,7 +95,7 @@ class Router:
                 await self.actor.peers.changed()
 
     def _is_news(self, entry: DirectoryEntry) -> bool:
-        return self._asked.get(entry.name, -1) < entry.incarnation
+        return self._asked.get(entry.name) != entry.incarnation
 
     async def _fetch(self, entry: DirectoryEntry) -> None:
         try:
@@ -116,7 +119,7 @@ class Router:
             while any(
                 entry.state in {State.STARTING, State.RESTARTING, State.READY}
                 and offers_tools(entry.name)
-                and self._answered.get(entry.name, -1) < entry.incarnation
+                and self._answered.get(entry.name) != entry.incarnation
                 for entry in self.actor.peers.entries.values()
             ):
                 await self.actor.peers.changed()

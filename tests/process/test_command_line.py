@@ -14,7 +14,7 @@ import subprocess
 import time
 
 import pytest
-from running import GREENROOM, started, wait_until
+from running import GREENROOM, NO_SPARES, started, wait_until
 
 pytestmark = pytest.mark.process
 
@@ -54,7 +54,7 @@ def tree(tmp_path_factory):
         "from actors.toolkit import tool\n\n\n@tool()\nasync def fails() -> str:\n"
         '    """Always fail."""\n    raise ValueError("on purpose")\n'
     )
-    with started(folder / "data", "--tools", str(folder / "mytools")) as running:
+    with started(folder / "data", "--tools", str(folder / "mytools"), env=NO_SPARES) as running:
         yield running
 
 
@@ -128,7 +128,7 @@ def test_status_is_one_line_or_one_object(tree):
 
 
 def test_status_says_degraded_with_its_own_code(tmp_path):
-    with started(tmp_path / "data", env={"GREENROOM_SUPERVISOR__READY_TIMEOUT_S": "60"}) as tree:
+    with started(tmp_path / "data", env=NO_SPARES | {"GREENROOM_SUPERVISOR__READY_TIMEOUT_S": "60"}) as tree:
         victim = tree.pid("router")
         os.kill(victim, signal.SIGSTOP)
         restart = subprocess.Popen(
@@ -287,7 +287,7 @@ def test_the_log_is_json_and_its_level_holds_in_root_and_actors(tmp_path, level)
     )
     (tmp_path / "wrong.py").write_text("import nothing_of_this_name\n")
     tools = ["--tools", str(tmp_path / "fails.py"), "--tools", str(tmp_path / "wrong.py")]
-    with started(tmp_path / "data", *tools, env={"GREENROOM_SERVER__LOG_LEVEL": level}) as tree:
+    with started(tmp_path / "data", *tools, env=NO_SPARES | {"GREENROOM_SERVER__LOG_LEVEL": level}) as tree:
         tree.run("tools", "call", "fails", check=False)
         incarnation = tree.kill("router")
         tree.wait_ready("router", incarnation)
@@ -372,7 +372,7 @@ class Terminal:
 def test_a_person_sees_the_first_screen_then_a_line_for_each_incident_and_how_it_ended(tmp_path, env):
     (tmp_path / "wrong.py").write_text("import nothing_of_this_name\n")
     data_dir = tmp_path / "data"
-    with Terminal("--data-dir", data_dir, "--tools", tmp_path / "wrong.py", env=env) as terminal:
+    with Terminal("--data-dir", data_dir, "--tools", tmp_path / "wrong.py", env=NO_SPARES | env) as terminal:
         pid = int(terminal.until(r"- router +pid (\d+) +ready")[1])
         url = terminal.until(r"MCP +(http://127.0.0.1:\d+)/mcp")[1]
         terminal.until(r"peer_registry +off +\(p2p.enabled is false\)")

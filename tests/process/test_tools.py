@@ -56,7 +56,11 @@ def client(tree):
 
 
 def pools(tree) -> dict[str, dict]:
-    return {name: actor for name, actor in tree.actors().items() if name.startswith("tools.general#")}
+    return {
+        name: actor
+        for name, actor in tree.actors().items()
+        if name.startswith("tools.general#") and "spare" not in name
+    }
 
 
 def test_a_dataset_outlives_the_processes_that_made_it(tree, client):

@@ -29,6 +29,7 @@ from supervisor.events import (
     Spawn,
     Start,
     StopTree,
+    Swap,
     Terminate,
     TimerFired,
     TreeStopped,
@@ -178,6 +179,12 @@ class Drive:
             self.alive.add(command.spec.id)
             self.incarnations[command.spec.id] = command.incarnation
             return f"start {command.spec.id}"
+        if isinstance(command, Swap):
+            lives = self.incarnations
+            lives[command.name], lives[command.spare] = lives[command.spare], lives[command.name]
+            lived = {command.name: command.spare, command.spare: command.name}
+            self.alive = {lived.get(name, name) for name in self.alive}
+            return f"swap {command.name} and {command.spare}"
         if isinstance(command, Terminate):
             self.grace[command.name] = command.grace_s
             return f"stop {command.name}"

@@ -29,6 +29,13 @@ META = {
 }
 
 
+NO_SPARES = {
+    "GREENROOM_SERVER__SPARES": "0",
+    "GREENROOM_ROUTER__SPARES": "0",
+    "GREENROOM_RUNTIMES__GENERAL__SPARES": "0",
+}
+
+
 class Greenroom:
     """One running tree."""
 
@@ -64,7 +71,7 @@ class Greenroom:
         return actor["incarnation"]
 
     def wait_ready(self, name: str, after: int, timeout_s: float = 30) -> dict:
-        """Until a newer incarnation of this actor is ready."""
+        """Until another incarnation of this actor is ready."""
         return wait_until(
             lambda: (actor := self.actors()[name])["state"] == "ready" and actor["incarnation"] > after and actor,
             timeout_s,

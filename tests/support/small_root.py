@@ -37,7 +37,7 @@ async def main(codes: list[str], until_ended: bool = False) -> None:
                     root_pid=os.getpid(),
                     settings=code.encode(),
                 )
-                child = await spawner.spawn(boot, listen_fd=None, limits=Limits(), on_stderr=hear)
+                child = await spawner.spawn(boot, limits=Limits(), on_stderr=hear)
                 hear("", f"spawned {child.pid}\n".encode())
                 if until_ended:
                     hear("", f"ended with {(await child.wait()).returncode}\n".encode())

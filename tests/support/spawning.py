@@ -78,9 +78,9 @@ async def start(real, code: str, *, entry: str = ENTRY, limits: Limits | None = 
         beat_every_s=1.0,
         root_pid=os.getpid(),
         settings=code.encode(),
-        listen_fd=listen_fd,
+        listen_fds={} if listen_fd is None else {"a_child": listen_fd},
     )
-    child.process = await real.spawn(boot, listen_fd=listen_fd, limits=limits or Limits(), on_stderr=child.hear)
+    child.process = await real.spawn(boot, limits=limits or Limits(), on_stderr=child.hear)
     return child
 
 

@@ -386,10 +386,10 @@ async def test_the_limits_of_a_child_are_handed_to_the_spawner(autojump_clock, t
         start = t.spawner.spawn
 
         async def spawn(boot, **fields):
-            seen.append((boot.listen_fd, fields["listen_fd"], fields["limits"]))
+            seen.append((boot.listen_fds, fields["limits"]))
             return await start(boot, **fields)
 
         t.spawner.spawn = spawn
         t.process("a").crash()
         await t.until("a", "ready", lives=2)
-    assert seen == [(None, None, Limits(cpu_s=5))]
+    assert seen == [({}, Limits(cpu_s=5))]

@@ -98,8 +98,13 @@ def test_states_of_several_processes_are_all_shown():
 @pytest.mark.parametrize("state", State)
 def test_only_what_should_be_ready_and_is_not_makes_it_degraded(state):
     status = tree(actor("router", "root", 1), actor("gateway", "root", 2, state))
-    assert is_degraded(status) == (state not in {State.READY, State.OFF, State.SPARE})
+    assert is_degraded(status) == (state not in {State.READY, State.OFF})
     assert status_line(status).startswith("degraded" if is_degraded(status) else "ready")
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_missing_spare_makes_nothing_degraded(state):
+    assert not is_degraded(tree(actor("router", "root", 1), actor("router#spare0", "root", 2, state)))
 
 
 def test_the_status_line_of_a_whole_tree():
