@@ -50,7 +50,7 @@ from supervisor.events import (
     TimerFired,
     TreeStopped,
 )
-from supervisor.members import Child, Group, Member, flat, spare_specs
+from supervisor.members import Child, Group, Member, Roster, flat
 from supervisor.spec import ChildSpec, GroupSpec, Restart, SpecError
 
 EXIT_START_FAILED = 1
@@ -64,19 +64,14 @@ class Core:
     def __init__(self, groups: Iterable[GroupSpec], children: Iterable[ChildSpec], rng: random.Random) -> None:
         """Raises `SpecError` for duplicate names, unknown groups, or anything but one root."""
         self._rng = rng
-        self._groups: dict[str, Group] = {}
-        self._children: dict[str, Child] = {}
+        self._roster = roster = Roster(groups, children)
+        self._groups, self._children, self._root = roster.groups, roster.children, roster.root
         self._incarnation = 0
         self._up = False
         self._stopping: str | None = None
         self._exit_code = 0
         self._ended = False
         self._out: list[Command] = []
-        for group in groups:
-            self._add_group(group)
-        for child in children:
-            self._add_child(child)
-        self._root = self._only_root()
 
     # --- what others may see ---------------------------------------------------------------------------------------
 
@@ -102,37 +97,6 @@ class Core:
             restarts=child.restarts,
             reason=child.reason,
         )
-
-    # --- building --------------------------------------------------------------------------------------------------
-
-    def _add_group(self, spec: GroupSpec) -> None:
-        if spec.id in self._groups:
-            raise SpecError(f"group {spec.id!r}", "id", "is used twice")
-        parent = self._groups.get(spec.parent) if spec.parent is not None else None
-        if parent is None and spec.parent is not None:
-            raise SpecError(f"group {spec.id!r}", "parent", f"{spec.parent!r} is no group before this one")
-        group = self._groups[spec.id] = Group(spec, parent)
-        if parent is not None:
-            parent.nested.append(group)
-
-    def _add_child(self, spec: ChildSpec) -> None:
-        if spec.id in self._children:
-            raise SpecError(f"child {spec.id!r}", "id", "is used twice")
-        if spec.group not in self._groups:
-            raise SpecError(f"child {spec.id!r}", "group", f"{spec.group!r} is not part of the tree")
-        group = self._groups[spec.group]
-        if spec.spares and group.ordered:
-            raise SpecError(f"child {spec.id!r}", "spares", f"must be 0 in {group.spec.id!r}, an ordered group")
-        child = self._children[spec.id] = Child(spec, group)
-        group.children.append(child)
-        for spare in spare_specs(spec, taken=self._children):
-            self._add_child(spare)
-
-    def _only_root(self) -> Group:
-        roots = [group for group in self._groups.values() if group.spec.parent is None]
-        if len(roots) != 1:
-            raise SpecError("the tree", "groups", f"must have one group without a parent, not {len(roots)}")
-        return roots[0]
 
     # --- events ----------------------------------------------------------------------------------------------------
 
@@ -332,7 +296,7 @@ class Core:
     def _take_order(self, event: RestartChild | AddChild | RemoveChild) -> None:
         if isinstance(event, AddChild):
             try:
-                self._add_child(event.spec)
+                self._roster.add(event.spec)
             except SpecError as error:
                 self._report("ERROR", "operator", self._root, event.spec.id, reason=str(error), decision="refused")
             return
@@ -367,8 +331,7 @@ class Core:
 
     def _forget(self, child: Child) -> None:
         self._cancel_timer(child)
-        del self._children[child.name]
-        child.group.children.remove(child)
+        self._roster.remove(child)
 
     # --- getting there ---------------------------------------------------------------------------------------------
 

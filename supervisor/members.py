@@ -10,7 +10,7 @@ from collections.abc import Container, Iterable, Iterator
 import msgspec
 
 from actors.messages import State
-from supervisor.spec import ChildSpec, GroupSpec, Strategy
+from supervisor.spec import ChildSpec, GroupSpec, SpecError, Strategy
 
 
 class Child:
@@ -153,3 +153,52 @@ def spare_specs(spec: ChildSpec, taken: Container[str]) -> list[ChildSpec]:
 def flat(members: Iterable[Member]) -> list[Child]:
     """The children among these and below them, in start order."""
     return [child for member in members for child in (member.all() if isinstance(member, Group) else [member])]
+
+
+class Roster:
+    """All groups and children of one tree, by name."""
+
+    def __init__(self, groups: Iterable[GroupSpec], children: Iterable[ChildSpec]) -> None:
+        """Raises `SpecError` for duplicate names, unknown groups, or anything but one root."""
+        self.groups: dict[str, Group] = {}
+        self.children: dict[str, Child] = {}
+        for group in groups:
+            self._add_group(group)
+        for child in children:
+            self.add(child)
+        self.root = self._only_root()
+
+    def add(self, spec: ChildSpec) -> None:
+        """A new child at the end of its group, and its spares. Raises `SpecError`."""
+        if spec.id in self.children:
+            raise SpecError(f"child {spec.id!r}", "id", "is used twice")
+        if spec.group not in self.groups:
+            raise SpecError(f"child {spec.id!r}", "group", f"{spec.group!r} is not part of the tree")
+        group = self.groups[spec.group]
+        if spec.spares and group.ordered:
+            raise SpecError(f"child {spec.id!r}", "spares", f"must be 0 in {group.spec.id!r}, an ordered group")
+        child = self.children[spec.id] = Child(spec, group)
+        group.children.append(child)
+        for spare in spare_specs(spec, taken=self.children):
+            self.add(spare)
+
+    def remove(self, child: Child) -> None:
+        """This child is no part of the tree any more."""
+        del self.children[child.name]
+        child.group.children.remove(child)
+
+    def _add_group(self, spec: GroupSpec) -> None:
+        if spec.id in self.groups:
+            raise SpecError(f"group {spec.id!r}", "id", "is used twice")
+        parent = self.groups.get(spec.parent) if spec.parent is not None else None
+        if parent is None and spec.parent is not None:
+            raise SpecError(f"group {spec.id!r}", "parent", f"{spec.parent!r} is no group before this one")
+        group = self.groups[spec.id] = Group(spec, parent)
+        if parent is not None:
+            parent.nested.append(group)
+
+    def _only_root(self) -> Group:
+        roots = [group for group in self.groups.values() if group.spec.parent is None]
+        if len(roots) != 1:
+            raise SpecError("the tree", "groups", f"must have one group without a parent, not {len(roots)}")
+        return roots[0]

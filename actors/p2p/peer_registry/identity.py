@@ -8,7 +8,9 @@ The peer id is the base58 form of an identity multihash over the protobuf form o
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
 from pathlib import Path
 
 import base58
@@ -25,19 +27,29 @@ _IDENTITY_MULTIHASH = b"\x00\x24"
 def load_or_create_key(data_dir: Path) -> Ed25519PrivateKey:
     """The node's key; made on first use. Raises `UnavailableError` when the file holds something else."""
     path = data_dir / _KEY_FILE
+    if not path.exists():
+        _create(path)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        try:
-            return Ed25519PrivateKey.from_private_bytes(path.read_bytes())
-        except ValueError:
-            raise UnavailableError(
-                f"{path} holds no key of 32 bytes; restore it, or remove it to become a new peer"
-            ) from None
-    key = Ed25519PrivateKey.generate()
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption()))
-    return key
+        return Ed25519PrivateKey.from_private_bytes(path.read_bytes())
+    except ValueError:
+        raise UnavailableError(
+            f"{path} holds no key of 32 bytes; restore it, or remove it to become a new peer"
+        ) from None
+
+
+def _create(path: Path) -> None:
+    """Put a new key there whole, unless another process was faster."""
+    key = Ed25519PrivateKey.generate().private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # readable by this user alone
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(key)
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+    finally:
+        Path(draft).unlink()
 
 
 def peer_id(key: Ed25519PrivateKey) -> str:
