@@ -178,6 +178,7 @@ class DirectoryEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     state: State
     pid: int | None = None
     incarnation: int = 0
+    restarts: int = 0
     socket: str = ""
     reason: str = ""
     """Why it is failed or off, and what would change that."""

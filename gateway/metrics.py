@@ -9,6 +9,7 @@ names from the catalogue, so strangers can't grow the table. Counts are those of
     mcp_tool_execution_duration_ms{runtime,tool}    histogram of finished calls, milliseconds
     mcp_runtime_errors_total{runtime,error_type}    calls that failed, by error code
     mcp_calls_in_flight                             calls running now
+    mcp_actor_restarts_total{actor}                 lives after the first, of each process of the tree
     mcp_http_requests_total{way,status}             way: fast, handed
     mcp_http_connections_total, mcp_http_connections_open, mcp_http_handovers_total
     mcp_http_clients_gone_total                     clients that left during their call, seen by the fast lane
@@ -102,6 +103,10 @@ class Metrics(Collector):
             for runtime, ready in runtimes_active(self.tree_status()[1]).items():
                 active.add_metric([runtime], int(ready))
             yield active
+            restarts = CounterMetricFamily("mcp_actor_restarts", "Lives after the first", labels=["actor"])
+            for entry in self.tree_status()[1]:
+                restarts.add_metric([entry.name], entry.restarts)
+            yield restarts
 
     def _tool_families(self) -> Iterable[Family]:
         total = CounterMetricFamily("mcp_tool_execution", "Tool calls", labels=["runtime", "tool", "status"])

@@ -19,6 +19,7 @@ import trio
 from actors.messages import Boot
 from supervisor import tractor_compat
 from supervisor.orphan import tie_to_root
+from supervisor.spawn import stacks_path
 
 tractor_compat.install()
 import tractor  # noqa: E402
@@ -41,6 +42,7 @@ async def run_actor(ctx: tractor.Context, boot: bytes) -> None:
     try:
         for fd in life.listen_fds.values():
             os.set_inheritable(fd, False)
+        _offer_stacks(life)
         await ctx.started()
         module, _, function = life.entry.partition(":")
         main = getattr(importlib.import_module(module), function)
@@ -52,6 +54,13 @@ async def run_actor(ctx: tractor.Context, boot: bytes) -> None:
             _tell(life.actor, error)
     finally:
         _end(code)
+
+
+def _offer_stacks(life: Boot) -> None:
+    """From now on the stacks of all threads go to this life's own file when they are asked for."""
+    if life.runtime_dir:
+        file = stacks_path(life.runtime_dir, life.incarnation).open("w")
+        faulthandler.register(signal.SIGUSR1, file=file, all_threads=True)
 
 
 def exit_code(error: BaseException) -> int:

@@ -203,6 +203,48 @@ def restart(actor: str, yes: bool, data_dir: Path | None, as_json: bool) -> None
         click.echo(f"{change.name}: pid {change.old_pid} -> {change.new_pid}, {change.seconds:.2f} s without it")
 
 
+@greenroom.command()
+@click.argument("actor")
+@click.option("--last", default=3, show_default=True, help="How many exits.")
+@data_dir_option
+@json_option
+def why(actor: str, last: int, data_dir: Path | None, as_json: bool) -> None:
+    """Why an actor ended lately: how, what was decided, what it wrote last, how long until it was back.
+
+    Works without a running system, too: exits are kept in the data directory.
+
+    Example: greenroom why router
+    """
+    from supervisor.incident_log import read_exits
+    from supervisor.incident_text import exit_story, exits_of
+
+    found = exits_of(read_exits(_data_dir(data_dir)), actor)[-last:]
+    if as_json:
+        click.echo(msgspec.json.encode({"actor": actor, "exits": found}))
+    elif not found:
+        click.echo(f"no exit of {actor} is known")
+    for one in found if not as_json else []:
+        click.echo(exit_story(one))
+
+
+@greenroom.command()
+@click.option("-f", "--follow", is_flag=True, help="Go on with new ones as they come.")
+@click.option("--last", default=20, show_default=True, help="How many of the past.")
+@data_dir_option
+@json_option
+def events(follow: bool, last: int, data_dir: Path | None, as_json: bool) -> None:
+    """Exits of all actors that nobody asked for, one line each.
+
+    Example: greenroom events -f
+    """
+    from supervisor.incident_log import follow_exits, read_exits
+    from supervisor.incident_text import exit_line
+
+    where = _data_dir(data_dir)
+    for one in follow_exits(where, last) if follow else read_exits(where)[-last:]:
+        click.echo(msgspec.json.encode(one) if as_json else exit_line(one))
+
+
 @greenroom.group(cls=_Verbs)
 def tools() -> None:
     """List tools and call them."""

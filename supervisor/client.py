@@ -111,7 +111,7 @@ async def restart(data_dir: Path, name: str) -> Restarted:
         with trio.move_on_after(_RESTART_TIMEOUT_S):
             while True:
                 now = _actor(await _status(admin), name)
-                if now.state == State.READY and now.incarnation > old.incarnation:
+                if now.state == State.READY and now.incarnation != old.incarnation:
                     seconds = time.monotonic() - now.uptime_s - asked
                     return Restarted(name=name, old_pid=old.pid, new_pid=now.pid, seconds=round(max(0.0, seconds), 3))
                 await trio.sleep(_POLL_S)

@@ -40,6 +40,8 @@ class Life:
         self.kill_cause = ""
         """Why the root itself killed it; empty when it did not."""
         self.killed_as: ExitKind = "killed"
+        self.stacks = ""
+        """Of all its threads, when it hung."""
         self.ended = trio.Event()
 
     @property

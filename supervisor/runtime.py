@@ -25,11 +25,19 @@ from supervisor import events
 from supervisor.control import ControlServer, Report
 from supervisor.core import Core
 from supervisor.lives import Life, Lives
-from supervisor.spawn import ExitStatus, Spawner
+from supervisor.spawn import ExitStatus, Spawner, stacks_path
 
 _HEARTBEAT_CHECK_S = 0.25
+_STACKS_S = 0.3
 _ENDLESS_S = 3600.0
 """Told to a child that may take as long as it needs to stop."""
+
+
+OnExit = Callable[[Life, ExitStatus, events.ExitReason], None]
+
+
+def _nobody_asks(_life: Life, _status: ExitStatus, _reason: events.ExitReason) -> None:
+    """No one wants to hear of exits."""
 
 
 class TreeEnd(msgspec.Struct, frozen=True):
@@ -54,9 +62,10 @@ class Runtime:
         report: Report,
         on_stderr: Callable[[str, bytes], None],
         off: tuple[DirectoryEntry, ...] = (),
+        on_exit: OnExit = _nobody_asks,
     ) -> None:
         """`listen_fds`: child name -> listening socket that it gets. `off`: parts that are not configured, shown as
-        such."""
+        such. `on_exit` hears of each life that ended, before the core does."""
         self.core = core
         self.lives = Lives()
         self.started_at = trio.current_time()
@@ -71,6 +80,7 @@ class Runtime:
         self._report = report
         self._on_stderr = on_stderr
         self._off = off
+        self._on_exit = on_exit
         self._send, self._receive = trio.open_memory_channel[events.Event](math.inf)
         self._timers: dict[str, trio.CancelScope] = {}
         self._tree_end: TreeEnd | None = None
@@ -149,7 +159,9 @@ class Runtime:
         life = self.lives.get(command.name, command.incarnation)
         if life is None:
             return
-        if isinstance(command, events.Kill):
+        if isinstance(command, events.Kill) and command.cause == "hung":
+            self._nursery.start_soon(self._kill_with_stacks, life, "hung", "hung")
+        elif isinstance(command, events.Kill):
             life.kill(command.cause)
         else:
             self._nursery.start_soon(self._terminate, life, command.grace_s)
@@ -191,7 +203,10 @@ class Runtime:
             life.control.close("the process ended")
         self.lives.remove(life)
         Path(socket_path(str(self._runtime_dir), life.spec.id, life.incarnation)).unlink(missing_ok=True)
-        self.tell(events.ChildExited(life.name, life.incarnation, exit_reason(life, status)))
+        stacks_path(self._runtime_dir, life.incarnation).unlink(missing_ok=True)
+        reason = exit_reason(life, status)
+        self._on_exit(life, status, reason)
+        self.tell(events.ChildExited(life.name, life.incarnation, reason))
 
     async def _spawn(self, life: Life) -> ExitStatus:
         boot = Boot(
@@ -226,7 +241,18 @@ class Runtime:
     async def _limit_boot(self, life: Life) -> None:
         await trio.sleep(life.spec.ready_timeout)
         if life.ready_at is None:
-            life.kill(f"it had {life.spec.ready_timeout:g} s", "boot_timeout")
+            await self._kill_with_stacks(life, f"it had {life.spec.ready_timeout:g} s", "boot_timeout")
+
+    async def _kill_with_stacks(self, life: Life, cause: str, kind: events.ExitKind) -> None:
+        """Let it write where each of its threads is, if it still can, then end it. Its actor's loop need not turn for
+        that: faulthandler writes from the signal's handler."""
+        path = stacks_path(self._runtime_dir, life.incarnation)
+        if life.process is not None and path.exists():
+            life.process.dump_stacks()
+            with trio.move_on_after(_STACKS_S):
+                await life.ended.wait()
+            life.stacks = path.read_text(errors="replace") if path.exists() else ""
+        life.kill(cause, kind)
 
     async def _terminate(self, life: Life, grace_s: float | None) -> None:
         """Ask politely, wait for the grace time, then kill."""
@@ -270,6 +296,7 @@ class Runtime:
             state=child.state,
             pid=life.pid if life is not None else None,
             incarnation=child.incarnation,
+            restarts=child.restarts,
             socket=life.socket if life is not None else "",
             reason=child.reason,
         )

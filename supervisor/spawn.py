@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -13,6 +14,11 @@ from supervisor.spec import Limits
 
 OnStderr = Callable[[str, bytes], None]
 """Called with a child's name and what it wrote, in pieces as they come."""
+
+
+def stacks_path(runtime_dir: str | Path, incarnation: int) -> Path:
+    """Where a life writes the stacks of its threads when it is asked to."""
+    return Path(runtime_dir) / f"{incarnation}.stacks"
 
 
 class ExitStatus(msgspec.Struct, frozen=True):
@@ -40,6 +46,10 @@ class Process(Protocol):
 
     async def stop(self) -> None:
         """Ask it to end. Bounded, never raises, does not wait for the end."""
+        ...
+
+    def dump_stacks(self) -> None:
+        """Ask it to write where its threads are, to the file of `stacks_path`. Never raises."""
         ...
 
     def kill(self) -> None:

@@ -93,6 +93,10 @@ class FakeProcess:
         await trio.lowlevel.checkpoint()
         self._asked_to_stop()
 
+    def dump_stacks(self) -> None:
+        """See `supervisor.spawn.Process.dump_stacks`."""
+        self._log.append(("dump stacks", self.name))
+
     def kill(self) -> None:
         """See `supervisor.spawn.Process.kill`."""
         if not self.ended.is_set() and not self._killed.is_set():

@@ -12,6 +12,7 @@ import contextlib
 import os
 import resource
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -68,6 +69,11 @@ class TractorProcess:
                     await self.portal.cancel_actor()
                 except Exception:  # noqa: BLE001
                     return
+
+    def dump_stacks(self) -> None:
+        """See `supervisor.spawn.Process.dump_stacks`."""
+        if self.process is not None and self.process.returncode is None:
+            self.process.send_signal(signal.SIGUSR1)
 
     def kill(self) -> None:
         """See `supervisor.spawn.Process.kill`."""

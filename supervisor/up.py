@@ -25,6 +25,7 @@ from supervisor.admin import AdminMethod, AdminServer, Down, RestartRequest
 from supervisor.client import ask_catalogue
 from supervisor.core import Core
 from supervisor.forked import ForkServer
+from supervisor.incident_log import IncidentLog
 from supervisor.incidents import Incidents, StartFailure
 from supervisor.listeners import open_listeners, url_of
 from supervisor.log_relay import LogRelay
@@ -104,6 +105,7 @@ class _Root:
         if fork_server is not None:
             fork_server.tell = lambda level, text: self._relay.say(level, text, "fork server")
         self.incidents = Incidents()
+        self._log = IncidentLog(data_dir)
         self._is_up = False
         self._notices = notices
         self._settings = settings
@@ -120,6 +122,7 @@ class _Root:
     async def run(self) -> TreeEnd:
         async with trio.open_nursery() as outer:
             await outer.start(self._relay.run)
+            outer.start_soon(self._log.run)
             for notice in self._notices:
                 self._relay.say("WARNING", f"note: {notice}", "configuration notice", notice=notice)
             async with open_tractor_spawner(self._fork_server) as spawner:
@@ -135,6 +138,7 @@ class _Root:
                     report=self._report,
                     on_stderr=self._take_stderr,
                     off=tuple(self._tree.off),
+                    on_exit=self._log.ended,
                 )
                 end = await self._run_tree(runtime)
             outer.cancel_scope.cancel()
@@ -152,6 +156,8 @@ class _Root:
             self._relay.finish(str(fields.get("offender", "")))
         if not self._relay.brief or event == "gave_up":
             self._relay.emit(level, event, **fields)
+        actor, number = str(fields.get("offender", "")), fields.get("incarnation", 0)
+        self._log.observe(event, actor, number if isinstance(number, int) else 0, str(fields.get("decision", "")))
         incident = self.incidents.observe(event, fields, trio.current_time())
         if incident is not None:
             self._relay.say(
