@@ -172,16 +172,10 @@ class TractorSpawner:
     ) -> trio.Process | ForkedProcess:
         """In place of tractor's own start of a child: `command` is its command line."""
         arguments = command[list(command).index("tractor._child") + 1 :]
-        lifeline = Lifeline(tractor_compat.tree_key)
+        read, write = os.pipe2(os.O_CLOEXEC)
         try:
-            read, write = os.pipe2(os.O_CLOEXEC)
-        except OSError:
-            lifeline.close()
-            raise
-        try:
-            process = await self._start(arguments, lifeline, write, listen_fds)
+            process, lifeline = await self._start(arguments, write, listen_fds)
         except BaseException as error:
-            lifeline.close()
             os.close(read)
             life.error = str(error)
             raise
@@ -195,26 +189,41 @@ class TractorSpawner:
         return process
 
     async def _start(
-        self, arguments: Sequence[str], lifeline: Lifeline, output: int, listen_fds: Sequence[int]
-    ) -> trio.Process | ForkedProcess:
-        """A fork of the fork server if there is one, else a new interpreter."""
-        environment = {ROOT_PID: str(os.getpid())}
+        self, arguments: Sequence[str], output: int, listen_fds: Sequence[int]
+    ) -> tuple[trio.Process | ForkedProcess, Lifeline]:
+        """A fork of the fork server if there is one, else a new interpreter; and its lifeline."""
         if self._fork_server is not None:
             try:
-                return await self._fork_server.start(
-                    arguments, environment, LIFELINE, [output, lifeline.fd], listen_fds
-                )
+                return await self._fork(self._fork_server, arguments, output, listen_fds)
             except ForkServerError as error:
                 self._fork_server.tell("WARNING", f"a child is started slowly: {error}")
-        return await trio.lowlevel.open_process(
-            [sys.executable, "-P", "-m", "supervisor.child", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            pass_fds=[lifeline.fd, *listen_fds],
-            env=os.environ | environment | {LIFELINE: str(lifeline.fd)},
-        )
+        lifeline = Lifeline(tractor_compat.tree_key)
+        try:
+            process = await trio.lowlevel.open_process(
+                [sys.executable, "-P", "-m", "supervisor.child", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                pass_fds=[lifeline.fd, *listen_fds],
+                env=os.environ | {ROOT_PID: str(os.getpid()), LIFELINE: str(lifeline.fd)},
+            )
+        except BaseException:
+            lifeline.close()
+            raise
+        return process, lifeline
+
+    async def _fork(
+        self, server: ForkServer, arguments: Sequence[str], output: int, listen_fds: Sequence[int]
+    ) -> tuple[ForkedProcess, Lifeline]:
+        lifeline = Lifeline(tractor_compat.tree_key)
+        try:
+            environment = {ROOT_PID: str(os.getpid())}
+            return await server.start(arguments, environment, LIFELINE, [output, lifeline.fd], listen_fds), lifeline
+        except BaseException:
+            # Also ends the child of a server that was too slow to tell of it.
+            lifeline.close()
+            raise
 
     async def _watch(self, life: TractorProcess, lifeline: Lifeline, read: int, on_stderr: OnStderr) -> None:
         """Drain what the process writes until it is dead, then the rest, then say that it ended."""

@@ -224,6 +224,9 @@ def contained(
 def forget(actor: Any, child: tuple[str, str]) -> None:  # noqa: ANN401
     """Drop what a parent keeps of a child that is gone; tractor itself would keep it for good."""
     actor._peer_connected.pop(child, None)  # noqa: SLF001
+    if not actor._peers.get(child):  # noqa: SLF001
+        # Asking for the connection of a child that died right after it had connected leaves an empty entry.
+        actor._peers.pop(child, None)  # noqa: SLF001
     actor._actoruid2nursery.pop(child, None)  # noqa: SLF001
     for context in [context for context in actor._contexts if context[0] == child]:  # noqa: SLF001
         del actor._contexts[context]  # noqa: SLF001

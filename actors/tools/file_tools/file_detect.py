@@ -13,6 +13,7 @@ from actors.tools.file_tools._text import TextGuess, guess_text
 
 _SAMPLE = 256 * 1024
 _LIKELY = 0.5
+_GUESSES = ("", "text/plain", "application/octet-stream")
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,12 +94,14 @@ def _by_signature(place: Path) -> list[Candidate]:
         return []
     return [
         Candidate(
-            mime_type=one.mime_type or "application/octet-stream",
+            mime_type=one.mime_type,
             extension=one.extension,
             description=one.name,
             confidence=float(one.confidence),
         )
         for one in sorted(found, key=lambda one: -one.confidence)
+        # Newer versions of the library guess when they know no signature.
+        if one.mime_type not in _GUESSES
     ]
 
 
