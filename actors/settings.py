@@ -160,6 +160,12 @@ class SupervisorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """A group gives up when it needs more restarts than this within `within_s`."""
     within_s: Seconds = 30.0
     """The time in which restarts are counted."""
+    backoff_first_s: Seconds = 0.1
+    """The first restart has no delay; the second waits a random time up to this, the bound doubles with each more."""
+    backoff_cap_s: Seconds = 10.0
+    """The longest delay before a restart."""
+    backoff_reset_s: Seconds = 30.0
+    """An actor that was ready for so long starts again without delay."""
     heartbeat_s: Seconds = 1.0
     """Time between two signs of life of an actor."""
     hung_after_s: Seconds = 5.0

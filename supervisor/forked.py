@@ -8,7 +8,6 @@ or does not answer in time, is replaced in the background; until then children a
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import socket
@@ -16,18 +15,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import trio
 
 from supervisor import fork_server
-from supervisor.fork_server import MAX_MESSAGE, Exited, Fork, Forked, Refused, decode_answer, encode
+from supervisor.fork_server import MAX_MESSAGE, Exited, Fork, Forked, decode_answer, encode
 
 ANSWER_S = 2.0
 """A server that has not answered for so long is killed and replaced."""
 _STATUS_S = 1.0
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 0.5, 30.0
-_PR_SET_CHILD_SUBREAPER = 36
 
 Tell = Callable[[str, str], None]
 """Called with a level and a text when something happened to the server."""
@@ -152,7 +149,6 @@ class ForkServer:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep a server until cancelled, then end it; children live on. `started` comes with the first server."""
-        become_subreaper()
         pause = _FIRST_PAUSE_S
         try:
             while True:
@@ -265,32 +261,3 @@ def _reap(pid: int) -> int | None:
         if ended:
             return os.waitstatus_to_exitcode(status)
     return None
-
-
-def become_subreaper() -> None:
-    """Inherit orphaned descendants, so that they can be ended and reaped here instead of piling up elsewhere."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
-
-
-def children_of_this_process() -> list[int]:
-    """Pids of all children, those that were inherited among them."""
-    found: list[int] = []
-    for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(OSError):
-            found += [int(pid) for pid in (task / "children").read_text().split()]
-    return found
-
-
-def reap_strangers(known: set[int]) -> int:
-    """Reap ended children that nobody here started: orphans of orphans. Gives how many there were."""
-    reaped = 0
-    for pid in children_of_this_process():
-        if pid not in known:
-            with contextlib.suppress(ChildProcessError):
-                reaped += os.waitpid(pid, os.WNOHANG)[0] == pid
-    return reaped
-
-
-__all__ = ["ForkServer", "ForkServerError", "ForkedProcess", "Refused", "become_subreaper", "reap_strangers"]

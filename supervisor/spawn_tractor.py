@@ -27,6 +27,7 @@ from actors.messages import Boot
 from supervisor import tractor_compat
 from supervisor.forked import ForkedProcess, ForkServer, ForkServerError
 from supervisor.orphan import LIFELINE, ROOT_PID, Lifeline
+from supervisor.reaper import Reaper, set_subreaper
 from supervisor.spawn import ExitStatus, OnStderr
 from supervisor.spec import Limits
 
@@ -102,6 +103,7 @@ class TractorSpawner:
         self._nursery = nursery
         self._fork_server = fork_server
         self._lives: set[TractorProcess] = set()
+        self.reaper = Reaper()
 
     async def spawn(self, boot: Boot, *, limits: Limits, on_stderr: OnStderr) -> TractorProcess:
         """See `supervisor.spawn.Spawner.spawn`."""
@@ -182,6 +184,7 @@ class TractorSpawner:
         finally:
             os.close(write)
         life.process, life.pid, life.lifeline = process, process.pid, lifeline
+        self.reaper.born(process.pid)
         lifeline.tie(process.pid)
         nursery.start_soon(self._watch, life, lifeline, read, on_stderr)
         set_limits(process.pid, limits)
@@ -235,6 +238,7 @@ class TractorSpawner:
                 # What it started and left behind must not outlive it.
                 lifeline.close()
                 nursery.cancel_scope.deadline = trio.current_time() + _DRAIN_AFTER_DEATH_S
+            self.reaper.dead(life.pid)
             life.end(life.error if life.process.returncode is None else "")
 
     def kill_all(self) -> None:
@@ -288,6 +292,8 @@ async def open_tractor_spawner(fork_server: ForkServer | None = None) -> AsyncGe
             raise RuntimeError(f"another tractor tree took port {port}; start again")
         async with trio.open_nursery() as nursery:
             spawner = TractorSpawner(nursery, fork_server)
+            set_subreaper(on=True)
+            nursery.start_soon(spawner.reaper.run)
             if fork_server is not None:
                 await nursery.start(fork_server.run)
             try:
@@ -296,6 +302,9 @@ async def open_tractor_spawner(fork_server: ForkServer | None = None) -> AsyncGe
                 spawner.kill_all()
                 with trio.move_on_after(_END_S, shield=True):
                     await spawner.ended()
+                spawner.reaper.look()
+                spawner.reaper.look()
+                set_subreaper(on=False)
                 nursery.cancel_scope.cancel()
 
 

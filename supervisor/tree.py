@@ -7,7 +7,7 @@ import msgspec
 
 from actors.messages import DirectoryEntry, State
 from actors.settings import PoolSettings, Settings
-from supervisor.spec import ChildSpec, GroupSpec, Heartbeat, Intensity, Limits, Strategy
+from supervisor.spec import Backoff, ChildSpec, GroupSpec, Heartbeat, Intensity, Limits, Strategy
 
 
 class Tree(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,10 +22,12 @@ def build_tree(settings: Settings) -> Tree:
     """One tree for one configuration."""
     sup = settings.supervisor
     often = Intensity(restarts=sup.restarts, within_s=sup.within_s)
+    backoff = Backoff(first_s=sup.backoff_first_s, cap_s=sup.backoff_cap_s, reset_after_s=sup.backoff_reset_s)
+    rarely = Intensity(restarts=max(3, sup.restarts), within_s=60.0)
     groups = [
-        GroupSpec(id="root", parent=None, intensity=Intensity(restarts=max(3, sup.restarts), within_s=60.0)),
-        GroupSpec(id="tools", strategy=Strategy.ONE_FOR_ONE, intensity=often, escalates=False),
-        GroupSpec(id="p2p", strategy=Strategy.ONE_FOR_ONE, intensity=often, escalates=False),
+        GroupSpec(id="root", parent=None, intensity=rarely, backoff=backoff),
+        GroupSpec(id="tools", strategy=Strategy.ONE_FOR_ONE, intensity=often, backoff=backoff, escalates=False),
+        GroupSpec(id="p2p", strategy=Strategy.ONE_FOR_ONE, intensity=often, backoff=backoff, escalates=False),
     ]
     children: list[ChildSpec] = []
     off: list[DirectoryEntry] = []
