@@ -31,7 +31,7 @@ from actors.errors import (
 )
 from actors.messages import Catalogue, DirectoryEntry, State, ToolCall, ToolDescriptor, ToolResult
 from actors.p2p_names import P2P_TOOLS
-from actors.peers import Peers
+from actors.peers import Peers, base_name
 
 ROUTER = "router"
 _CATALOGUE_TIMEOUT_S = 5.0
@@ -248,12 +248,15 @@ class ToolClient:
             nursery.cancel_scope.cancel()
 
     async def keep_connections(self, wanted: Callable[[str], bool]) -> None:
-        """Connect to ready processes as they appear, so that no call pays for it. Runs until cancelled."""
+        """Connect to ready processes and to spares as they appear, so that no call pays for it. Runs until
+        cancelled. `wanted` is asked with base names."""
         while True:
             missing = [
                 entry
                 for entry in self._peers.entries.values()
-                if entry.state == State.READY and wanted(entry.name) and self._peers.connected(entry) is None
+                if entry.state in {State.READY, State.SPARE}
+                and wanted(base_name(entry.name))
+                and self._peers.connected(entry) is None
             ]
             for entry in missing:
                 try:

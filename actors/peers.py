@@ -63,7 +63,8 @@ class Peers:
         self._on_event = on_event
         self._on_closed = on_closed
         self._by_base: dict[str, list[DirectoryEntry]] = {}
-        self._connections: dict[tuple[str, int], _Connection] = {}
+        self._connections: dict[int, _Connection] = {}
+        """By incarnation: a spare that takes a place keeps it, and with it the connections that it has."""
         self._changed = trio.Event()
 
     def update(self, directory: Directory) -> None:
@@ -73,11 +74,10 @@ class Peers:
         for entry in directory.entries:
             if not is_spare(entry.name):
                 self._by_base.setdefault(base_name(entry.name), []).append(entry)
-        for name, incarnation in list(self._connections):
-            current = self.entries.get(name)
-            if current is None or current.incarnation != incarnation:
-                # Not closed: a process that was replaced in good order still answers the calls that it has.
-                del self._connections[name, incarnation]
+        there = {entry.incarnation for entry in directory.entries}
+        for incarnation in [known for known in self._connections if known not in there]:
+            # Not closed: it ends with its process, whose last answers may be on their way.
+            del self._connections[incarnation]
         self.wake()
 
     def wake(self) -> None:
@@ -95,7 +95,7 @@ class Peers:
 
     def connected(self, entry: DirectoryEntry) -> Channel | None:
         """The open connection to this incarnation, if there is one."""
-        connection = self._connections.get((entry.name, entry.incarnation))
+        connection = self._connections.get(entry.incarnation)
         channel = connection.channel if connection is not None else None
         return channel if channel is not None and not channel.closed else None
 
@@ -104,10 +104,9 @@ class Peers:
 
         Raises `ActorDiedError` (with `sent` False) when it can't be had.
         """
-        key = (entry.name, entry.incarnation)
-        connection = self._connections.get(key)
+        connection = self._connections.get(entry.incarnation)
         if connection is None:
-            connection = self._connections[key] = _Connection()
+            connection = self._connections[entry.incarnation] = _Connection()
             self._nursery.start_soon(self._open, entry, connection)
         await connection.opened.wait()
         if connection.channel is None or connection.channel.closed:
@@ -116,7 +115,7 @@ class Peers:
 
     async def _open(self, entry: DirectoryEntry, connection: _Connection) -> None:
         """Open one connection and carry it until it ends."""
-        key = (entry.name, entry.incarnation)
+        key = entry.incarnation
         reason = "no connection in time"
         sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
         try:

@@ -12,7 +12,7 @@ from actors.base import Actor, open_actor, settle_memory, wait_any
 from actors.client import CatalogueView, ToolClient
 from actors.logs import flush_loop
 from actors.messages import Boot, DirectoryEntry, State
-from actors.peers import base_name, is_spare
+from actors.peers import is_spare
 from gateway.backend import ToolBackend
 from gateway.fast_lane import FastLane, serve
 from gateway.mcp import Protocol
@@ -24,11 +24,7 @@ _CATALOGUE_TIMEOUT_S = 8.0
 
 def _carries_calls(name: str) -> bool:
     """Actors that a gateway keeps a connection to, so that no call pays for making one."""
-    return not is_spare(name) and _carries(name)
-
-
-def _carries(name: str) -> bool:
-    return base_name(name) == "router" or name.startswith("tools.") or base_name(name) == "peer_registry"
+    return name in {"router", "peer_registry"} or name.startswith("tools.")
 
 
 def _tree_status(actor: Actor) -> tuple[bool, list[DirectoryEntry], int]:
