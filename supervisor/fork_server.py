@@ -165,8 +165,9 @@ def _become_child(request: Fork, fds: list[int], started: int) -> None:
     """In the child: take over what was given, let go of all else, and run. Does not return."""
     try:
         os.setsid()
-        os.close(started)
         given = [_raised(fd) for fd in fds]
+        # Closes `started` too: from here on the root may limit the number of open files.
+        assert started < _HIGH
         os.closerange(3, _HIGH)
         _take(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(given[0], 1)
