@@ -166,10 +166,11 @@ def _become_child(request: Fork, fds: list[int], started: int) -> None:
     try:
         os.setsid()
         given = [_raised(fd) for fd in fds]
+        nothing = _raised(os.open(os.devnull, os.O_RDONLY))
         # Closes `started` too: from here on the root may limit the number of open files.
         assert started < _HIGH
         os.closerange(3, _HIGH)
-        _take(os.open(os.devnull, os.O_RDONLY), 0)
+        _take(nothing, 0)
         os.dup2(given[0], 1)
         _take(given[0], 2)
         os.environ.update(request.environment)
