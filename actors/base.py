@@ -25,10 +25,10 @@ import trio
 
 from actors.calls import IncomingCall, Message
 from actors.channel import Channel, ChannelClosedError, ChannelLimits
-from actors.errors import MCPServerError, RuntimeUnavailableError
+from actors.errors import DrainingError, MCPServerError
 from actors.logs import get_logger
 from actors.logs import setup as setup_logs
-from actors.messages import Beat, Boot, ControlMessage, Directory, DirectoryEntry, Drain, Promote, Ready, Stop
+from actors.messages import Beat, Boot, ControlMessage, Directory, DirectoryEntry, Drain, Promote, Ready, Resume, Stop
 from actors.peers import Peers, hello, socket_path
 from actors.settings import Settings
 
@@ -69,6 +69,8 @@ class Actor:
         self.on_peer_event: Callable[[DirectoryEntry, msgspec.Raw], None] | None = None
         """Hears of events from actors that this one is connected to."""
         self.grace_s = settings.supervisor.shutdown_s
+        self.replaced = False
+        """It has to end because another life does its work."""
         self.calls_total = 0
         self.errors_total = 0
         self.name = boot.actor
@@ -81,6 +83,7 @@ class Actor:
         self._directory_came = trio.Event()
         self._socket = ""
         self._call_ended = trio.Event()
+        self._finishing = trio.CancelScope()
 
     @property
     def open_calls(self) -> int:
@@ -128,7 +131,7 @@ class Actor:
         if method is None:
             raise MCPServerError(f"{self.name} has no method {call.method!r}")
         if self.draining.is_set():
-            raise RuntimeUnavailableError(f"{self.name} is draining and takes no new calls")
+            raise DrainingError(f"{self.name} is draining and takes no new calls")
         self.calls_total += 1
         try:
             return await method(call)
@@ -187,12 +190,16 @@ class Actor:
             self._directory_came.set()
         elif isinstance(order, Drain):
             self.draining.set()
+        elif isinstance(order, Resume):
+            self.draining = trio.Event()
         elif isinstance(order, Promote):
             self.name = order.name
             setup_logs(self.name, self.boot.incarnation, self.settings.server.log_level)
             self.promoted.set()
         elif isinstance(order, Stop):
             self.grace_s = order.grace_s
+            self.replaced = order.replaced
+            self._finishing.deadline = trio.current_time() + order.grace_s
             self.draining.set()
             self.stopping.set()
 
@@ -215,8 +222,9 @@ class Actor:
             await trio.sleep_until(due)
 
     async def finish_calls(self) -> None:
-        """Wait until no call from others is open, for as long as the root allows."""
-        with trio.move_on_after(self.grace_s):
+        """Wait until no call from others is open, for as long as the root allows; it may allow less later on."""
+        self._finishing = trio.CancelScope(deadline=trio.current_time() + self.grace_s)
+        with self._finishing:
             while self.open_calls:
                 await self._call_ended.wait()
                 self._call_ended = trio.Event()

@@ -24,6 +24,7 @@ from actors.errors import (
     ActorDiedError,
     BusyError,
     DeadlineExceededError,
+    DrainingError,
     OutcomeUnknownError,
     RuntimeUnavailableError,
     UnavailableError,
@@ -35,6 +36,7 @@ from actors.peers import Peers, base_name
 
 ROUTER = "router"
 _CATALOGUE_TIMEOUT_S = 5.0
+_DRAINING_SHOWS_WITHIN_S = 0.05
 _decode_result = msgspec.msgpack.Decoder(ToolResult).decode
 _decode_catalogue = msgspec.msgpack.Decoder(Catalogue).decode
 _COMING = (State.STARTING, State.RESTARTING, State.READY, State.DRAINING)
@@ -177,6 +179,10 @@ class ToolClient:
             remaining = deadline - trio.current_time()
             try:
                 reply = await channel.call("tools/call", call, timeout_s=remaining, on_item=on_item, on_ask=on_ask)
+            except DrainingError:
+                # It knows before the directory tells; nothing was started there.
+                await self._changed_or_after(min(_DRAINING_SHOWS_WITHIN_S, max(0.0, remaining)))
+                continue
             except ActorDiedError as error:
                 if not error.sent:
                     continue

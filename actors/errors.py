@@ -71,6 +71,12 @@ class BusyError(MCPServerError):
     retryable = True
 
 
+class DrainingError(BusyError):
+    """A process is about to end or out of service: nothing was started. The way of a call tries another one."""
+
+    code = "DRAINING"
+
+
 class DeadlineExceededError(MCPServerError):
     """The time for the call ran out; it was cancelled."""
 
@@ -122,6 +128,7 @@ _BY_CODE: dict[str, type[MCPServerError]] = {
         UnknownToolError,
         InvalidArgumentsError,
         BusyError,
+        DrainingError,
         DeadlineExceededError,
         OutcomeUnknownError,
         UnavailableError,

@@ -194,10 +194,16 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Root to actor: take no new work, finish what you have."""
 
 
+class Resume(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="resume"):
+    """Root to actor: take calls again."""
+
+
 class Stop(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="stop"):
     """Root to actor: end within `grace_s` seconds. The root kills what is left afterwards."""
 
     grace_s: float
+    replaced: bool = False
+    """Another life does its work already: nobody waits for its end."""
 
 
 class Promote(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="promote"):
@@ -206,7 +212,7 @@ class Promote(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     name: str
 
 
-ControlMessage = Ready | Beat | Directory | Drain | Stop | Promote
+ControlMessage = Ready | Beat | Directory | Drain | Resume | Stop | Promote
 
 
 class ActorStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

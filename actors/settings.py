@@ -108,6 +108,14 @@ class PoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Size of a file that a process may write."""
     address_space_bytes: Limit | None = None
     """Virtual memory of a process."""
+    memory_high_bytes: Limit | None = None
+    """Resident memory above which a process is replaced, in order: the next one takes its place, and it finishes its
+    calls."""
+    max_calls: Limit | None = None
+    """Calls after which a process is replaced, in order."""
+    max_processes: Limit | None = None
+    """Processes and threads that a process and all that it starts may have; needs a control group that can be
+    written, else it is reported as not enforced."""
 
 
 class ToolsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -176,6 +184,9 @@ class SupervisorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """Start children by forking a process that has everything loaded: in milliseconds, and with shared memory."""
     shutdown_s: Seconds = 5.0
     """Time for an actor to finish its open calls when it is stopped; then it is killed."""
+    drain_s: Seconds = 60.0
+    """Time for a process to finish its open calls when another one has taken its place: by `restart --drain`, `reload`,
+    a limit, or because its pool shrinks."""
     runtime_dir: str = ""
     """Folder for sockets; empty = one of our own below the system's runtime or temporary folder."""
 

@@ -90,11 +90,16 @@ class FastLane:
         finally:
             self._listener.close()
 
-    async def drain(self, grace_s: float) -> None:
-        """Take no more connections, finish the running calls within `grace_s` seconds, then let `serve` return."""
+    async def drain(self, grace_s: float, idle_s: float = 0.0) -> None:
+        """Take no more connections, finish the running calls within `grace_s` seconds, then let `serve` return.
+
+        Connections in use are closed with their next answer; an idle one is left open for `idle_s` seconds more, for a
+        request that is on its way to a closed connection is lost.
+        """
         self.draining = True
         self._accepting.cancel()
         with trio.move_on_after(grace_s):
+            await trio.sleep(idle_s)
             if self.handover_ready.is_set():
                 await self.handover.drain()
             for connection in list(self.connections):

@@ -20,6 +20,8 @@ from gateway.metrics import MeteredBackend, Metrics
 from gateway.session_key import load_or_create_session_key
 
 _CATALOGUE_TIMEOUT_S = 8.0
+_IDLE_S = 1.0
+"""A replaced gateway leaves idle connections open for so long, so that those in use are closed with an answer."""
 
 
 def _carries_calls(name: str) -> bool:
@@ -106,4 +108,4 @@ async def main(boot: Boot) -> None:
                 actor.ready()
             actor.nursery.start_soon(_settle_when_loaded, lane)
             await actor.stopping.wait()
-            await lane.drain(actor.grace_s)
+            await lane.drain(actor.grace_s, _IDLE_S if actor.replaced else 0.0)

@@ -2,7 +2,8 @@
 """The admin socket: what the command line (and the gateway, for people) may ask of the root.
 
 Methods: `status` -> `TreeStatus`; `directory` -> `Directory`; `down` (`Down`) -> nothing, the tree stops;
-`restart` (`RestartRequest`) -> nothing, once it was accepted.
+`restart` (`RestartRequest`), `drain`, `resume` (`ActorRequest`) -> nothing, once it was accepted; `scale`
+(`ScaleRequest`) -> `Scaled`; `reload` -> `supervisor.reload.Reloaded`.
 """
 
 from __future__ import annotations
@@ -28,10 +29,34 @@ class Down(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     now: bool = False
 
 
-class RestartRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Replace one actor."""
+class ActorRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An order about one actor."""
 
     name: str
+
+
+class RestartRequest(ActorRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Give one actor a new process."""
+
+    drain: bool = False
+    """Start it beside the old one, which then finishes its calls."""
+
+
+class ScaleRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Give a pool so many processes."""
+
+    pool: str
+    size: int
+
+
+class Scaled(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `scale` set going."""
+
+    pool: str
+    before: int
+    after: int
+    added: list[str]
+    removed: list[str]
 
 
 AdminMethod = Callable[[msgspec.Raw], Awaitable[Message]]

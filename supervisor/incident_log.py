@@ -128,7 +128,7 @@ class IncidentLog:
         self._details[life.incarnation] = Exit(
             number=0,
             at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            actor=life.name,
+            actor=life.worked_as or life.name,
             incarnation=life.incarnation,
             pid=life.pid,
             cause=reason.kind,
@@ -146,11 +146,14 @@ class IncidentLog:
         now = trio.current_time()
         if context == "exited":
             one = self._details.pop(incarnation, None)
-            if one is not None and decision != "as asked":
+            if one is not None and (decision != "as asked" or one.cause == "limit"):
                 self._number += 1
-                one.number, one.actor, one.decision = self._number, actor, decision
+                replaced = decision == "as asked"
+                one.number, one.decision = self._number, "replaced before" if replaced else decision
+                one.actor = one.actor if replaced else actor
                 self._known.append(one)
-                self._down[actor] = (one, now)
+                if not replaced:
+                    self._down[actor] = (one, now)
                 self._write(_encode(one))
         elif context == "started" and actor in self._down:
             one, since = self._down.pop(actor)

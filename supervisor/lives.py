@@ -25,6 +25,8 @@ class Life:
         """It was started as a spare."""
         self.name = spec.id
         """Of the child whose life it is; changes when lives change places."""
+        self.worked_as = ""
+        """Whose work it did before another life took its place."""
         self.incarnation = incarnation
         self.token = secrets.token_urlsafe(32)
         self.started_at = trio.current_time()
@@ -40,6 +42,9 @@ class Life:
         self.kill_cause = ""
         """Why the root itself killed it; empty when it did not."""
         self.killed_as: ExitKind = "killed"
+        self.limit_reached = ""
+        """Which of its limits it has reached, in words: it is being replaced for that."""
+        self.look_at_limits_at = 0.0
         self.stacks = ""
         """Of all its threads, when it hung."""
         self.ended = trio.Event()

@@ -57,7 +57,7 @@ TWICE = Intensity(restarts=2, within_s=10.0)
 
 def child(name, **fields):
     """A child spec of which only the name matters, unless told otherwise."""
-    return ChildSpec(id=name, entry="some.module:main", **fields)
+    return ChildSpec(id=name, entry="some.module:main", **({"stands_by": "spares" in fields} | fields))
 
 
 def group(name, **fields):
