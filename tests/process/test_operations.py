@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What operators do with a running tree: restart with drain, drain, resume, scale, reload. No call is lost by any of it."""
+"""What operators do with a running tree: restart with drain, drain, resume, scale, reload. It costs no call."""
 
 from __future__ import annotations
 

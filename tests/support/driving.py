@@ -20,11 +20,13 @@ from supervisor.events import (
     ChildExited,
     ChildHung,
     ChildReady,
+    Drain,
     ExitReason,
     Kill,
     RemoveChild,
     Report,
     RestartChild,
+    Resume,
     SetTimer,
     Spawn,
     Start,
@@ -188,6 +190,8 @@ class Drive:
         if isinstance(command, Terminate):
             self.grace[command.name] = command.grace_s
             return f"stop {command.name}"
+        if isinstance(command, (Drain, Resume)):
+            return f"{type(command).__name__.lower()} {command.name}"
         if isinstance(command, Kill):
             return f"kill {command.name}"
         if isinstance(command, SetTimer):

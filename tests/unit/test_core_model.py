@@ -408,7 +408,7 @@ def test_every_rule_holds_in_every_history():
     run_state_machine_as_test(
         seed(number)(History),
         settings=settings(
-            max_examples=400,
+            max_examples=250,
             stateful_step_count=40,
             deadline=None,
             database=None,

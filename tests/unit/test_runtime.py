@@ -20,8 +20,8 @@ from actors.errors import MCPServerError
 from actors.messages import DirectoryEntry, Ready, State
 from actors.settings import Settings
 from supervisor.events import CancelTimer, RestartChild, SetTimer, TimerFired
-from supervisor.lives import Life, Lives
 from supervisor.exits import exit_reason, last_lines
+from supervisor.lives import Life, Lives
 from supervisor.spawn import ExitStatus
 from supervisor.spawn_fake import NEVER, Plan
 from supervisor.spec import Heartbeat, Intensity, Limits
