@@ -22,6 +22,7 @@ from actors.errors import MCPServerError
 from actors.messages import ActorStatus, Directory, State, ToolDescriptor, TreeStatus
 from actors.settings import Settings
 from supervisor.admin import AdminMethod, AdminServer, Down, RestartRequest
+from supervisor.admin_quarantine import quarantine_methods
 from supervisor.client import ask_catalogue
 from supervisor.core import Core
 from supervisor.forked import ForkServer
@@ -154,7 +155,9 @@ class _Root:
         """The core's reports go to the log; on a terminal only what people must know."""
         if event == "exited":
             self._relay.finish(str(fields.get("offender", "")))
-        if not self._relay.brief or event == "gave_up":
+        if self._relay.brief and "text" in fields:
+            self._relay.say(level, str(fields["text"]), event)
+        elif not self._relay.brief or event == "gave_up":
             self._relay.emit(level, event, **fields)
         actor, number = str(fields.get("offender", "")), fields.get("incarnation", 0)
         self._log.observe(event, actor, number if isinstance(number, int) else 0, str(fields.get("decision", "")))
@@ -257,6 +260,7 @@ class _Root:
             )
             for entry in self._tree.off
         ]
+        marks = runtime.warden.marks()
         return TreeStatus(
             root_pid=os.getpid(),
             version=version("greenroom"),
@@ -264,6 +268,8 @@ class _Root:
             url=self._url,
             groups={group.id: str(group.strategy) for group in self._tree.groups},
             actors=actors,
+            quarantined=len(marks.quarantined),
+            breakers_open=[breaker.tool for breaker in marks.breakers],
         )
 
     def _admin_methods(self) -> dict[str, AdminMethod]:
@@ -287,4 +293,5 @@ class _Root:
             runtime.restart(msgspec.msgpack.decode(body, type=RestartRequest).name)
             return None
 
-        return {"status": status, "directory": directory, "down": down, "restart": restart}
+        mine: dict[str, AdminMethod] = {"status": status, "directory": directory, "down": down, "restart": restart}
+        return mine | quarantine_methods(runtime.warden)

@@ -11,7 +11,7 @@ import trio
 from tool_calls import loaded
 
 from actors.errors import BusyError, ToolExecutionError, UnknownToolError
-from actors.messages import Progress, ToolCall, ToolDescriptor
+from actors.messages import Marks, Progress, ToolCall, ToolDescriptor
 from actors.settings import Settings
 from actors.toolkit import ToolContext, tool
 from actors.tools import host
@@ -38,7 +38,11 @@ class FakeActor:
     def __init__(self, data_dir) -> None:
         self.name = "tools.general#0"
         self.settings = Settings()
-        self.boot = SimpleNamespace(data_dir=str(data_dir))
+        self.boot = SimpleNamespace(data_dir=str(data_dir), runtime_dir=str(data_dir), incarnation=7)
+        self.marks = Marks()
+        self.on_marks = None
+        self.told = []
+        self.survived = self.told.append
         self.open_calls = 1
         self.draining = trio.Event()
         self.logged = []
