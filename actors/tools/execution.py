@@ -220,7 +220,7 @@ class _ThreadRun:
         invoke: Callable[[msgspec.Struct, ToolContext], Any],
         arguments: msgspec.Struct,
         context: ToolContext,
-        call: RunningCall | None,
+        call: RunningCall | None = None,
     ) -> None:
         self.running = False
         self._invoke = invoke
