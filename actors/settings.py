@@ -180,7 +180,7 @@ class SupervisorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """A tool is refused with the very arguments that it ran with when so many processes died, until an operator
     releases it. A call of them that is answered sets the count back."""
     quarantine_max: Annotated[int, Meta(ge=1, le=2000)] = 1000
-    """Suspect and quarantined calls that are remembered; the oldest suspects are forgotten first."""
+    """Quarantined calls that are remembered, and as many suspect ones; the oldest are forgotten first."""
     breaker_deaths: Annotated[int, Meta(ge=1, le=1000)] = 3
     """A tool is refused for a while when so many processes died with it within `breaker_within_s`, whatever the
     arguments, and no call of it was answered in between."""

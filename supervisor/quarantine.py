@@ -9,7 +9,8 @@ What is counted are deaths of processes that nobody ordered, with the calls that
 * A tool that was running at `deaths` deaths within `within_s`, with no call of it answered in between, is refused for
   `open_s` seconds: its *breaker* is open. Then it is half open: each process tries one call at a time. An answer closes
   the breaker, another death opens it again, for twice as long (up to `open_cap_s`).
-* At most `max_calls` calls are remembered; the oldest suspects are forgotten first, then the oldest quarantined ones.
+* At most `max_calls` are quarantined and as many suspect; of either the oldest are forgotten first. Not one bound for
+  both: where quarantined calls filled it, no suspect would ever be remembered up to its second death.
 
 Every method that takes `now` (monotonic seconds) returns what was decided, for the log.
 """
@@ -203,9 +204,9 @@ class Quarantine:
         return [Verdict(what="breaker open", tool=name, deaths=tool.count, for_s=tool.open_s)]
 
     def _trim(self) -> None:
-        while len(self._suspects) + len(self._quarantined) > self._policy.max_calls:
-            oldest = self._suspects or self._quarantined
-            del oldest[next(iter(oldest))]
+        for remembered in (self._suspects, self._quarantined):
+            while len(remembered) > self._policy.max_calls:
+                del remembered[next(iter(remembered))]
         while len(self._tools) > _MAX_TOOLS:
             closed = (name for name, tool in self._tools.items() if not tool.open_s)
             del self._tools[next(closed, next(iter(self._tools)))]
