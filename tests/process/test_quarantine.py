@@ -92,7 +92,7 @@ def test_a_call_that_ended_two_processes_is_refused_until_it_is_released(tmp_pat
         (kept,) = quarantine(tree)["quarantined"]
         # Order, white space and defaults make no difference.
         for arguments in ('{"by": 0}', '{"label":"","by":0}', '{ "by" :0 , "label": "" }'):
-            body = '{"tool": "divide", "args": %s}' % arguments
+            body = f'{{"tool": "divide", "args": {arguments}}}'
             refused = httpx.post(
                 f"{tree.url}/tools/execute", content=body, headers={"content-type": "application/json"}
             )

@@ -132,6 +132,6 @@ def test_garbage_is_read_without_an_error_and_bounded(path):
 
 @pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
 def test_what_is_no_file_is_not_waited_for(path, kind):
-    {"pipe": os.mkfifo, "link": lambda at: os.symlink("/dev/zero", at), "folder": os.mkdir}[kind](path)
+    {"pipe": os.mkfifo, "link": lambda at: at.symlink_to("/dev/zero"), "folder": os.mkdir}[kind](path)
     record = read_flight(path)
     assert (record.calls, record.damaged) == ([], True)

@@ -235,7 +235,7 @@ def test_quarantined_calls_stay_refused_when_the_breaker_closes():
 def test_an_operator_may_close_it_and_release_all():
     ward = opened()
     assert ward.words(ward.state.release("divide")) == ["breaker closed: divide"]
-    for number in range(3):
+    for _ in range(3):
         ward.dies(POISON)
     assert ward.words(ward.state.release_all()) == ["released: divide", "breaker closed: divide"]
     assert ward.state.release("divide") == []
