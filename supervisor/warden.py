@@ -2,6 +2,7 @@
 """The root's side of the quarantine: it reads what a dead process was running, asks `supervisor.quarantine` what that
 means, tells every actor, and keeps what is quarantined in the data directory.
 
+Of a process that hung the calls of the tool that its stacks name are to blame, of any other all that it was running.
 Deaths that were ordered (a stop, a restart, the end of the tree) never count; every other end of a process counts, also
 an exit with code 0: nobody asked for it. The list is pushed within the same turn in which the death is noticed, before
 anything that follows from the death, so a spare has it when it takes the place. It is written by a task of its own.
@@ -29,6 +30,7 @@ from supervisor.quarantine import Call, Policy, Quarantine, Verdict
 
 FILE = "quarantine.json"
 _MAX_FILE_BYTES = 16 * 1024 * 1024
+_RUNS_TOOLS = "/actors/tools/execution.py"
 _GATHER_S = 0.02
 """Answers that come together are told together."""
 _decode = msgspec.json.Decoder(list[QuarantinedCall]).decode
@@ -78,7 +80,7 @@ class Warden:
         path.unlink(missing_ok=True)
         if life.flight is None or not life.flight.calls or life.ordered or life.stop is not None:
             return
-        calls = [Call(one.tool, one.digest) for one in life.flight.calls]
+        calls = blamed([Call(one.tool, one.digest) for one in life.flight.calls], life.stacks)
         cause = reason.words.partition(": ")[0]
         at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         self._decided(self._state.died(calls, cause=cause, at=at, now=trio.current_time()))
@@ -177,6 +179,23 @@ class Warden:
         except OSError as error:
             return str(error)
         return ""
+
+
+def blamed(calls: list[Call], stacks: str) -> list[Call]:
+    """The calls that may have ended a process: where the stacks of one that hung show whose tool its loop was in, those
+    of that tool, else all.
+
+    `stacks` is what faulthandler wrote, innermost frame first: what lies within the code that runs tools is the tool's.
+    """
+    _, _, loop = stacks.partition("Current thread")
+    functions = []
+    for line in loop.splitlines()[1:]:
+        if _RUNS_TOOLS in line:
+            return [call for call in calls if call.tool in functions] or calls
+        if not line.startswith("  File "):
+            break
+        functions.append(line.rpartition(" in ")[2].strip())
+    return calls
 
 
 def _sentence(verdict: Verdict) -> str:

@@ -56,6 +56,16 @@ async def linger() -> str:
     await trio.sleep(12)
     return "stayed"
 '''
+SPIN = '''
+from actors.toolkit import tool
+
+
+@tool()
+async def spin() -> str:
+    """Never let the loop turn again."""
+    while True:
+        pass
+'''
 POOL = "tools.general#0"
 
 
@@ -66,6 +76,7 @@ def tools(tmp_path):
     (folder / "divide.py").write_text(DEADLY)
     (folder / "moody.py").write_text(MOODY)
     (folder / "linger.py").write_text(LINGER)
+    (folder / "spin.py").write_text(SPIN)
     return ["--tools", str(folder)]
 
 
@@ -231,6 +242,21 @@ def test_a_breaker_opens_half_opens_opens_longer_and_closes(tmp_path, tools):
         wait_until(lambda: not quarantine(tree)["breakers"], 2, "the breaker to be closed")
         assert tree.run("status", check=False).returncode == 0
         assert client.text("moody", number=7) == "fine 7"
+
+
+def test_a_hang_is_held_against_the_tool_that_the_loop_was_in(tmp_path, tools):
+    environment = {"GREENROOM_SUPERVISOR__HEARTBEAT_S": "0.2", "GREENROOM_SUPERVISOR__HUNG_AFTER_S": "1.5"}
+    with started(tmp_path / "data", *tools, env=environment) as tree, McpClient(tree.url) as client:
+        for suspects in (1, 0):
+            with McpClient(tree.url) as slow:
+                running = threading.Thread(target=slow.call, args=("linger",))
+                running.start()
+                wait_until(lambda: tree.actors()[POOL]["open_calls"] >= 1, 10, "the slow call to run")
+                dies(tree, client, "spin")
+                running.join(30)
+            assert quarantine(tree)["suspects"] == suspects
+        assert [one["tool"] for one in quarantine(tree)["quarantined"]] == ["spin"]
+        assert code(client.call("spin")) == "QUARANTINED"
 
 
 def test_an_ordered_end_is_held_against_no_call(tmp_path, tools):

@@ -14,8 +14,9 @@ from fake_tree import tree
 
 from actors.flight import FlightRecorder, flight_path
 from actors.messages import ControlMessage, Marks, QuarantinedCall, Survived
+from supervisor.quarantine import Call
 from supervisor.rundir import CONTROL_SOCKET
-from supervisor.warden import FILE, NotQuarantinedError
+from supervisor.warden import FILE, NotQuarantinedError, blamed
 
 POISON, OTHER = b"\x01" * 16, b"\x02" * 16
 _decode = msgspec.msgpack.Decoder(ControlMessage).decode
@@ -182,3 +183,33 @@ async def test_a_breaker_opens_and_half_opens_by_the_clock(autojump_clock, tmp_p
         t.process("b").tell(Survived(tool="divide", digest=OTHER.hex()))
         await trio.sleep(0.1)
         assert [one.breakers for one in heard if isinstance(one, Marks)][-1] == []
+
+
+STACKS = """Thread 0x00007f1 (most recent call first):
+  File "/x/pool.py", line 3 in other
+
+Current thread 0x00007f0 (most recent call first):
+  File "/x/helper.py", line 9 in deep
+  File "/x/spin.py", line 7 in spin
+  File "/g/actors/tools/execution.py", line 130 in _value
+  File "/g/actors/tools/host.py", line 60 in echo
+"""
+SPIN, OTHER_CALL = Call("spin", "01" * 16), Call("other", "02" * 16)
+
+
+def test_of_a_process_that_hung_the_calls_of_the_tool_on_its_stack_are_to_blame():
+    assert blamed([SPIN, OTHER_CALL, Call("echo", "03" * 16)], STACKS) == [SPIN]
+
+
+@pytest.mark.parametrize(
+    "stacks",
+    [
+        "",
+        "Current thread",
+        STACKS.replace("execution.py", "another.py"),
+        STACKS.replace("in spin", "in spin_"),
+        "x\n\n",
+    ],
+)
+def test_where_the_stacks_do_not_tell_all_calls_are_to_blame(stacks):
+    assert blamed([SPIN, OTHER_CALL], stacks) == [SPIN, OTHER_CALL]
