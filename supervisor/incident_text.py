@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from actors.peers import base_name
 from supervisor.incident_log import Exit
-from supervisor.incidents import last_lines
+from supervisor.incidents import last_lines, span
 
 
 def exits_of(exits: Sequence[Exit], actor: str) -> list[Exit]:
@@ -26,10 +26,6 @@ def exit_line(one: Exit) -> str:
     return f"{one.at}  {one.actor}  {how}  {one.decision}  {back}"
 
 
-def _span(ms: float) -> str:
-    return f"{ms:.0f} ms" if ms < 10_000 else f"{ms / 1000:.1f} s"
-
-
 def exit_story(one: Exit) -> str:
     """All that is known of one exit."""
     lines = [exit_line(one)]
@@ -37,7 +33,7 @@ def exit_story(one: Exit) -> str:
         f"  pid {one.pid}, incarnation {one.incarnation}, ready for {one.uptime_s:.1f} s, "
         f"{one.calls_in_flight} calls in flight"
     )
-    lines += [f"    {call.tool}  {call.id}  call {call.call_id}, for {_span(call.running_ms)}" for call in one.calls]
+    lines += [f"    {call.tool}  {call.id}  call {call.call_id}, for {span(call.running_ms)}" for call in one.calls]
     written = last_lines(one.stderr_tail.encode())
     if written:
         lines += ["  it wrote last:", *(f"    {line}" for line in written)]
