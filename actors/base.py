@@ -28,7 +28,20 @@ from actors.channel import Channel, ChannelClosedError, ChannelLimits
 from actors.errors import DrainingError, MCPServerError
 from actors.logs import get_logger
 from actors.logs import setup as setup_logs
-from actors.messages import Beat, Boot, ControlMessage, Directory, DirectoryEntry, Drain, Promote, Ready, Resume, Stop
+from actors.messages import (
+    Beat,
+    Boot,
+    ControlMessage,
+    Directory,
+    DirectoryEntry,
+    Drain,
+    Marks,
+    Promote,
+    Ready,
+    Resume,
+    Stop,
+    Survived,
+)
 from actors.peers import Peers, hello, socket_path
 from actors.settings import Settings
 
@@ -68,6 +81,10 @@ class Actor:
         )
         self.on_peer_event: Callable[[DirectoryEntry, msgspec.Raw], None] | None = None
         """Hears of events from actors that this one is connected to."""
+        self.marks = Marks()
+        """The calls and tools that end processes, as the root said last."""
+        self.on_marks: Callable[[Marks], None] | None = None
+        """Hears of each change of `marks`."""
         self.grace_s = settings.supervisor.shutdown_s
         self.replaced = False
         """It has to end because another life does its work."""
@@ -161,6 +178,11 @@ class Actor:
         settle_memory()
         self._control.post(Ready(socket=self._socket, note=note))
 
+    def survived(self, call: Survived) -> None:
+        """Tell the root that a call which it watches was answered."""
+        assert self._control is not None
+        self._control.post(call)
+
     async def connect_root(self) -> None:
         """Prove this life on the control socket and wait for the first directory."""
         sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
@@ -188,6 +210,10 @@ class Actor:
         if isinstance(order, Directory):
             self.peers.update(order)
             self._directory_came.set()
+        elif isinstance(order, Marks):
+            self.marks = order
+            if self.on_marks is not None:
+                self.on_marks(order)
         elif isinstance(order, Drain):
             self.draining.set()
         elif isinstance(order, Resume):

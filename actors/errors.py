@@ -113,6 +113,19 @@ class ForbiddenError(MCPServerError):
     code = "FORBIDDEN"
 
 
+class QuarantinedError(MCPServerError):
+    """This tool with these arguments ended processes again and again; refused until an operator releases it."""
+
+    code = "QUARANTINED"
+
+
+class BreakerOpenError(MCPServerError):
+    """The tool ended processes again and again; refused for `retry_after_s` seconds (among the details)."""
+
+    code = "BREAKER_OPEN"
+    retryable = True
+
+
 class RemoteError(MCPServerError):
     """An error from the other side whose code this side has no class for."""
 
@@ -133,6 +146,8 @@ _BY_CODE: dict[str, type[MCPServerError]] = {
         OutcomeUnknownError,
         UnavailableError,
         ForbiddenError,
+        QuarantinedError,
+        BreakerOpenError,
     )
 }
 

@@ -212,7 +212,51 @@ class Promote(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     name: str
 
 
-ControlMessage = Ready | Beat | Directory | Drain | Resume | Stop | Promote
+class QuarantinedCall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A tool with arguments that ended processes again and again: refused until somebody releases it."""
+
+    id: str
+    """What people type: the start of the digest."""
+    digest: str
+    """Keyed digest of tool and arguments, in hex."""
+    tool: str
+    deaths: int
+    """Processes that ended while they ran it."""
+    last_at: str
+    """UTC, ISO 8601."""
+    cause: str
+    """How the last of them ended, in words."""
+
+
+class Breaker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A tool that ended processes with many arguments: refused for a while, then tried again."""
+
+    tool: str
+    deaths: int
+    half_open: bool = False
+    """It is being tried again: one call at a time in each process."""
+    retry_after_s: float = 0.0
+    """Until it is tried again, when this was said."""
+
+
+class Marks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="marks"):
+    """Root to actor, after the first `Directory` and on each change: the calls and tools that end processes."""
+
+    watched: list[str] = []
+    """Digests of suspects: the root wants to hear when one is answered."""
+    watched_tools: list[str] = []
+    quarantined: list[QuarantinedCall] = []
+    breakers: list[Breaker] = []
+
+
+class Survived(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="survived"):
+    """Actor to root: this call, itself watched or of a watched tool, was answered, and the process lives."""
+
+    tool: str
+    digest: str
+
+
+ControlMessage = Ready | Beat | Directory | Drain | Resume | Stop | Promote | Marks | Survived
 
 
 class ActorStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -243,6 +287,10 @@ class TreeStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     groups: dict[str, str]
     """Group name -> strategy, in start order."""
     actors: list[ActorStatus]
+    quarantined: int = 0
+    """Calls that are refused because they end processes (`greenroom quarantine list`)."""
+    breakers_open: list[str] = []
+    """Tools that are refused for a while, or tried again, for the same reason."""
 
 
 # --- tools ---------------------------------------------------------------------------------------------------------

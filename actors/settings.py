@@ -187,6 +187,20 @@ class SupervisorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     drain_s: Seconds = 60.0
     """Time for a process to finish its open calls when another one has taken its place: by `restart --drain`, `reload`,
     a limit, or because its pool shrinks."""
+    quarantine_after: Annotated[int, Meta(ge=1, le=1000)] = 2
+    """A tool is refused with the very arguments that it ran with when so many processes died, until an operator
+    releases it. A call of them that is answered sets the count back."""
+    quarantine_max: Annotated[int, Meta(ge=1, le=2000)] = 1000
+    """Quarantined calls that are remembered, and as many suspect ones; the oldest are forgotten first."""
+    breaker_deaths: Annotated[int, Meta(ge=1, le=1000)] = 3
+    """A tool is refused for a while when so many processes died with it within `breaker_within_s`, whatever the
+    arguments, and no call of it was answered in between."""
+    breaker_within_s: Seconds = 60.0
+    """The time in which such deaths are counted."""
+    breaker_open_s: Seconds = 30.0
+    """How long such a tool is refused before it is tried again; doubled each time that the trial ends a process."""
+    breaker_open_cap_s: Seconds = 600.0
+    """The longest such time."""
     runtime_dir: str = ""
     """Folder for sockets; empty = one of our own below the system's runtime or temporary folder."""
 

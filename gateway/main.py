@@ -10,6 +10,7 @@ import trio
 
 from actors.base import Actor, open_actor, settle_memory, wait_any
 from actors.client import CatalogueView, ToolClient
+from actors.keys import SESSION_KEY, load_or_create_key
 from actors.logs import flush_loop
 from actors.messages import Boot, DirectoryEntry, State
 from actors.peers import is_spare
@@ -17,7 +18,6 @@ from gateway.backend import ToolBackend
 from gateway.fast_lane import FastLane, serve
 from gateway.mcp import Protocol
 from gateway.metrics import MeteredBackend, Metrics
-from gateway.session_key import load_or_create_session_key
 
 _CATALOGUE_TIMEOUT_S = 8.0
 _IDLE_S = 1.0
@@ -65,13 +65,14 @@ async def main(boot: Boot) -> None:
         )
         plain = ToolBackend(client, boot.incarnation)
         metrics = Metrics()
+        metrics.marks = lambda: actor.marks
         backend = MeteredBackend(plain, metrics)
         protocol = Protocol(
             settings,
             backend,
             server_name="greenroom",
             version=version("greenroom"),
-            session_secret=load_or_create_session_key(Path(boot.data_dir)),
+            session_secret=load_or_create_key(Path(boot.data_dir), SESSION_KEY),
             new_call_id=plain.new_call_id,
         )
         actor.nursery.start_soon(flush_loop)

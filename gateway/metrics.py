@@ -10,6 +10,8 @@ names from the catalogue, so strangers can't grow the table. Counts are those of
     mcp_runtime_errors_total{runtime,error_type}    calls that failed, by error code
     mcp_calls_in_flight                             calls running now
     mcp_actor_restarts_total{actor}                 lives after the first, of each process of the tree
+    mcp_quarantined_calls                           tool and arguments that are refused because they end processes
+    mcp_breakers_open{tool}                         1 while a tool is refused, or tried again, because it ends processes
     mcp_http_requests_total{way,status}             way: fast, handed
     mcp_http_connections_total, mcp_http_connections_open, mcp_http_handovers_total
     mcp_http_clients_gone_total                     clients that left during their call, seen by the fast lane
@@ -29,7 +31,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from actors.errors import MCPServerError, code_of
-from actors.messages import DirectoryEntry, State, ToolCall, ToolItem, ToolResult
+from actors.messages import DirectoryEntry, Marks, State, ToolCall, ToolItem, ToolResult
 from gateway.types import Backend, Tools, TreeStatus
 
 BUCKETS_MS = (1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10000.0, 30000.0, 60000.0)
@@ -62,6 +64,8 @@ class Metrics(Collector):
         self.calls_in_flight = 0
         self.tree_status: TreeStatus | None = None
         """Where `mcp_runtime_active` comes from; set by whoever has it."""
+        self.marks: Callable[[], Marks] = Marks
+        """What the root says of calls that end processes; set by whoever hears it."""
         self._requests: defaultdict[tuple[str, int], int] = defaultdict(int)
         self._tools: defaultdict[tuple[str, str], _ToolCounts] = defaultdict(_ToolCounts)
         self._errors: defaultdict[tuple[str, str], int] = defaultdict(int)
@@ -96,6 +100,7 @@ class Metrics(Collector):
         """The families, for the registry."""
         yield from self._tool_families()
         yield from self._http_families()
+        yield from _mark_families(self.marks())
         if self.tree_status is not None:
             active = GaugeMetricFamily(
                 "mcp_runtime_active", "Whether the runtime has a ready actor", labels=["runtime"]
@@ -137,6 +142,14 @@ class Metrics(Collector):
         yield CounterMetricFamily("mcp_http_handovers", "Connections given to hypercorn", value=self.handovers)
         yield CounterMetricFamily("mcp_http_clients_gone", "Clients that left early", value=self.clients_gone)
         yield CounterMetricFamily("mcp_http_connection_errors", "Failed connections", value=self.connection_errors)
+
+
+def _mark_families(marks: Marks) -> Iterable[Family]:
+    yield GaugeMetricFamily("mcp_quarantined_calls", "Calls that are refused for good", value=len(marks.quarantined))
+    breakers = GaugeMetricFamily("mcp_breakers_open", "Tools that are refused for a while", labels=["tool"])
+    for breaker in marks.breakers:
+        breakers.add_metric([breaker.tool], 1)
+    yield breakers
 
 
 def _cumulative(buckets: list[int]) -> list[tuple[str, float]]:

@@ -9,6 +9,7 @@ must not be repeated blindly; a 503 may be repeated.
 from __future__ import annotations
 
 import difflib
+import math
 import secrets
 import time
 from typing import Annotated
@@ -28,19 +29,21 @@ HTTP_STATUS = {
     "UNKNOWN_TOOL": 404,
     "INVALID_ARGUMENTS": 422,
     "FORBIDDEN": 403,
+    "QUARANTINED": 409,
     "TOOL_FAILED": 502,
     "OUTCOME_UNKNOWN": 502,
     "ACTOR_DIED": 502,
     "BUSY": 503,
     "RUNTIME_UNAVAILABLE": 503,
     "UNAVAILABLE": 503,
+    "BREAKER_OPEN": 503,
     "DEADLINE_EXCEEDED": 504,
     "INTERNAL": 500,
 }
 """Error code -> status. Other codes: 503 when retryable, else 502."""
 
 RETRY_AFTER_S = 1
-"""Sent with every 503 whose error is retryable."""
+"""Sent with every 503 whose error is retryable and does not know better (`details.retry_after_s`)."""
 MAX_PAGE = 500
 
 
@@ -115,11 +118,16 @@ def status_of(error: ErrorInfo) -> int:
     return HTTP_STATUS.get(error.code, 503 if error.retryable else 502)
 
 
+def _retry_after_s(error: ErrorInfo) -> int:
+    wanted = error.details.get("retry_after_s")
+    return max(1, math.ceil(wanted)) if isinstance(wanted, (int, float)) else RETRY_AFTER_S
+
+
 def error_answer(error: BaseException, runtime: str = "", duration_ms: float = 0.0) -> Answer:
     """The answer to a call that failed."""
     info = to_info(error)
     status = status_of(info)
-    headers = [("retry-after", str(RETRY_AFTER_S))] if status == 503 and info.retryable else []
+    headers = [("retry-after", str(_retry_after_s(info)))] if status == 503 and info.retryable else []
     return json_answer(status, ExecuteError("error", info, runtime, duration_ms), headers)
 
 

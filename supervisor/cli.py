@@ -33,6 +33,7 @@ from supervisor.cli_common import (
     run,
     yes_option,
 )
+from supervisor.cli_quarantine import quarantine
 
 if TYPE_CHECKING:
     from supervisor.up import Outcome
@@ -56,6 +57,7 @@ def greenroom() -> None:
 
 for verb in (cli_operate.restart, cli_operate.drain, cli_operate.resume, cli_operate.scale, cli_operate.reload):
     greenroom.add_command(verb)
+greenroom.add_command(quarantine)
 
 
 @greenroom.command()
@@ -142,7 +144,7 @@ def down(now: bool, yes: bool, data_dir: Path | None, as_json: bool) -> None:
 def status(data_dir: Path | None, as_json: bool) -> None:
     """One line: ready or degraded, since when, what is wrong.
 
-    The exit code is 0 when all is ready, 4 when something is not, 3 when nothing runs.
+    The exit code is 0 when all is ready, 4 when something is not or calls are quarantined, 3 when nothing runs.
 
     Example: greenroom status --json
     """

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import trio
 
 from actors.channel import Channel
+from actors.flight import FlightRecord
 from actors.messages import Beat, Stop
 from actors.peers import is_spare
 from supervisor.events import ExitKind
@@ -37,6 +38,10 @@ class Life:
         self.note = ""
         self.beat: Beat | None = None
         self.last_beat_at = self.started_at
+        self.ordered = False
+        """It was killed because its end was ordered: it did nothing wrong."""
+        self.flight: FlightRecord | None = None
+        """What it was running when it died; known once it is dead, if it runs tools."""
         self.stop: Stop | None = None
         """The order to end, once there was one."""
         self.kill_cause = ""

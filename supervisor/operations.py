@@ -13,11 +13,12 @@ from collections.abc import Callable
 import msgspec
 import trio
 
+from actors.calls import Message
 from actors.errors import InvalidArgumentsError, MCPServerError
 from actors.peers import base_name, is_spare
 from actors.settings import Settings
 from supervisor import events
-from supervisor.admin import Scaled, ScaleRequest
+from supervisor.admin import ActorRequest, AdminMethod, RestartRequest, Scaled, ScaleRequest
 from supervisor.reload import Reloaded, plan_reload
 from supervisor.runtime import Runtime
 from supervisor.tree import Tree
@@ -103,3 +104,28 @@ class Operations:
             self._runtime.reconfigure(plan.settings, plan.order, plan.tree.off)
             self._on_reload(plan.settings, plan.tree)
             return plan.summary
+
+
+def operation_methods(operations: Operations) -> dict[str, AdminMethod]:
+    """The methods of the admin socket for these orders."""
+
+    async def restart(body: msgspec.Raw) -> Message:
+        order = msgspec.msgpack.decode(body, type=RestartRequest)
+        operations.restart(order.name, drain=order.drain)
+        return None
+
+    async def drain(body: msgspec.Raw) -> Message:
+        operations.drain(msgspec.msgpack.decode(body, type=ActorRequest).name)
+        return None
+
+    async def resume(body: msgspec.Raw) -> Message:
+        operations.resume(msgspec.msgpack.decode(body, type=ActorRequest).name)
+        return None
+
+    async def scale(body: msgspec.Raw) -> Message:
+        return operations.scale(msgspec.msgpack.decode(body, type=ScaleRequest))
+
+    async def reload(_: msgspec.Raw) -> Message:
+        return await operations.reload()
+
+    return {"restart": restart, "drain": drain, "resume": resume, "scale": scale, "reload": reload}

@@ -21,10 +21,16 @@ AT_START_ONLY = (
     "server.gateways",
     "server.log_format",
     "server.log_level",
+    "supervisor.breaker_deaths",
+    "supervisor.breaker_open_cap_s",
+    "supervisor.breaker_open_s",
+    "supervisor.breaker_within_s",
     "supervisor.fork_server",
+    "supervisor.quarantine_after",
+    "supervisor.quarantine_max",
     "supervisor.runtime_dir",
 )
-"""Keys that only a new root takes over: it opened its sockets and set up its log by them."""
+"""Keys that only a new root takes over: it opened its sockets, set up its log and keeps its counts by them."""
 
 
 class Reloaded(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -26,6 +26,7 @@ from supervisor.core import Core
 from supervisor.exits import exit_reason, limit_reached
 from supervisor.lives import Life, Lives
 from supervisor.spawn import ExitStatus, Spawner, stacks_path
+from supervisor.warden import Warden
 
 _HEARTBEAT_CHECK_S = 0.25
 _STACKS_S = 0.3
@@ -89,8 +90,17 @@ class Runtime:
         self._tree_end: TreeEnd | None = None
         self._nursery: trio.Nursery | None = None
         self._directory_dirty = trio.Event()
+        self.warden = Warden(
+            settings.supervisor, runtime_dir=runtime_dir, data_dir=data_dir, lives=self.lives, report=report
+        )
         self._control = ControlServer(
-            runtime_dir, self.lives, directory=self.directory, on_ready=self._life_ready, report=report
+            runtime_dir,
+            self.lives,
+            directory=self.directory,
+            marks=self.warden.marks,
+            on_ready=self._life_ready,
+            on_survived=self.warden.survived,
+            report=report,
         )
 
     async def run(self) -> TreeEnd:
@@ -99,6 +109,7 @@ class Runtime:
             self._nursery = nursery
             await nursery.start(self._control.run)
             nursery.start_soon(self._watch_beats)
+            nursery.start_soon(self.warden.run)
             nursery.start_soon(self._push_directories)
             self.tell(events.Start())
             async for event in self._receive:
@@ -183,6 +194,7 @@ class Runtime:
         if isinstance(command, events.Kill) and command.cause == "hung":
             self._nursery.start_soon(self._kill_with_stacks, life, "hung", "hung")
         elif isinstance(command, events.Kill):
+            life.ordered = True
             life.kill(command.cause)
         else:
             self._nursery.start_soon(self._terminate, life, command.grace_s)
@@ -229,6 +241,7 @@ class Runtime:
         Path(socket_path(str(self._runtime_dir), life.spec.id, life.incarnation)).unlink(missing_ok=True)
         stacks_path(self._runtime_dir, life.incarnation).unlink(missing_ok=True)
         reason = exit_reason(life, status)
+        self.warden.ended(life, reason)
         self._on_exit(life, status, reason)
         self.tell(events.ChildExited(life.name, life.incarnation, reason))
 

@@ -50,6 +50,7 @@ def tree_status(runtime: Runtime, tree: Tree, url: str) -> TreeStatus:
         )
         for entry in tree.off
     ]
+    marks = runtime.warden.marks()
     return TreeStatus(
         root_pid=os.getpid(),
         version=version("greenroom"),
@@ -57,4 +58,6 @@ def tree_status(runtime: Runtime, tree: Tree, url: str) -> TreeStatus:
         url=url,
         groups={group.id: str(group.strategy) for group in tree.groups},
         actors=actors,
+        quarantined=len(marks.quarantined),
+        breakers_open=[breaker.tool for breaker in marks.breakers],
     )

@@ -21,7 +21,8 @@ from actors.calls import Message
 from actors.errors import MCPServerError
 from actors.messages import Directory, ToolDescriptor, TreeStatus
 from actors.settings import Settings
-from supervisor.admin import ActorRequest, AdminMethod, AdminServer, Down, RestartRequest, ScaleRequest
+from supervisor.admin import AdminMethod, AdminServer, Down
+from supervisor.admin_quarantine import quarantine_methods
 from supervisor.client import ask_catalogue
 from supervisor.core import Core
 from supervisor.forked import ForkServer
@@ -29,7 +30,7 @@ from supervisor.incident_log import IncidentLog
 from supervisor.incidents import Incidents, StartFailure
 from supervisor.listeners import open_listeners, url_of
 from supervisor.log_relay import LogRelay
-from supervisor.operations import Operations
+from supervisor.operations import Operations, operation_methods
 from supervisor.rundir import RunInfo, hold_data_dir, open_runtime_dir, process_start_time, write_run_info
 from supervisor.runtime import Runtime, TreeEnd
 from supervisor.screen import first_screen
@@ -161,7 +162,9 @@ class _Root:
         """The core's reports go to the log; on a terminal only what people must know."""
         if event == "exited":
             self._relay.finish(str(fields.get("offender", "")))
-        if not self._relay.brief or event == "gave_up":
+        if self._relay.brief and "text" in fields:
+            self._relay.say(level, str(fields["text"]), event)
+        elif not self._relay.brief or event == "gave_up":
             self._relay.emit(level, event, **fields)
         actor, number = str(fields.get("offender", "")), fields.get("incarnation", 0)
         self._log.observe(event, actor, number if isinstance(number, int) else 0, str(fields.get("decision", "")))
@@ -267,32 +270,10 @@ class _Root:
                 runtime.stop("greenroom down --now")
             return None
 
-        async def restart(body: msgspec.Raw) -> Message:
-            order = msgspec.msgpack.decode(body, type=RestartRequest)
-            operations.restart(order.name, drain=order.drain)
-            return None
-
-        async def drain(body: msgspec.Raw) -> Message:
-            operations.drain(msgspec.msgpack.decode(body, type=ActorRequest).name)
-            return None
-
-        async def resume(body: msgspec.Raw) -> Message:
-            operations.resume(msgspec.msgpack.decode(body, type=ActorRequest).name)
-            return None
-
-        async def scale(body: msgspec.Raw) -> Message:
-            return operations.scale(msgspec.msgpack.decode(body, type=ScaleRequest))
-
-        async def reload(_: msgspec.Raw) -> Message:
-            return await operations.reload()
-
         return {
             "status": status,
             "directory": directory,
             "down": down,
-            "restart": restart,
-            "drain": drain,
-            "resume": resume,
-            "scale": scale,
-            "reload": reload,
+            **operation_methods(operations),
+            **quarantine_methods(runtime.warden),
         }

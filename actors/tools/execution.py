@@ -25,6 +25,7 @@ from actors.settings import ToolsSettings
 from actors.toolkit import ToolContext
 from actors.tools.arguments import explain
 from actors.tools.files import Files
+from actors.tools.guard import CallGuard, RunningCall
 
 MAX_ERROR_CHARS: Final = 2000
 _INTERRUPT_GRACE_S: Final = 0.5
@@ -41,10 +42,11 @@ class ResultTooLargeError(MCPServerError):
 class Environment:
     """What all calls in one process share. Make one per process, inside trio."""
 
-    def __init__(self, settings: ToolsSettings, data_dir: Path) -> None:
+    def __init__(self, settings: ToolsSettings, data_dir: Path, guard: CallGuard | None = None) -> None:
         self.settings = settings
         self.data_dir = data_dir
         self.files = Files(settings.roots, data_dir)
+        self.guard = guard
         self.limiter = trio.CapacityLimiter(settings.threads)
         """Plain tools that run at once; threads that were abandoned keep their place until they end."""
 
@@ -84,29 +86,51 @@ class LoadedTool:
     ) -> ToolResult:
         """Run the tool for `call`. `report` takes progress and log items; it is called from the loop and must not wait.
 
-        Raises `InvalidArgumentsError`, `ToolExecutionError`, `ResultTooLargeError` and what the tool raises from
-        `actors.errors`.
+        Raises `InvalidArgumentsError`, `QuarantinedError`, `BreakerOpenError`, `ToolExecutionError`,
+        `ResultTooLargeError` and what the tool raises from `actors.errors`.
         """
         started = perf_counter()
         try:
             arguments = self._decode(call.arguments or b"{}")
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise explain(self.descriptor.name, error, self._made_schema) from None
+        guard = environment.guard
+        running = guard.begin(call, arguments) if guard is not None else None
+        answered = False
         try:
-            if not self._wants_context and self._is_async:
-                value = await self._invoke(arguments, None)
-            else:
-                value = await self._run_with_context(call, environment, report, arguments)
-        except (MCPServerError, trio.Cancelled, GeneratorExit):
+            value = await self._value(call, environment, report, arguments, running)
+            encoded = self._encoded(value, environment.settings.max_result_bytes)
+            answered = True
+        except MCPServerError:
+            answered = True
             raise
-        except BaseException as error:  # asyncio.CancelledError and SystemExit are no `Exception`, and no end of ours
-            raise self._failed(error) from error
+        finally:
+            if guard is not None and running is not None:
+                guard.end(running, answered=answered)
         return ToolResult(
-            value=self._encoded(value, environment.settings.max_result_bytes),
+            value=encoded,
             shape=self._shape,
             runtime=self.descriptor.runtime,
             duration_ms=(perf_counter() - started) * 1000.0,
         )
+
+    async def _value(
+        self,
+        call: ToolCall,
+        environment: Environment,
+        report: Callable[[ToolItem], object] | None,
+        arguments: msgspec.Struct,
+        running: RunningCall | None,
+    ) -> Any:  # noqa: ANN401 - a tool's result
+        """What the tool returns; what it raises, as `actors.errors`."""
+        try:
+            if not self._wants_context and self._is_async:
+                return await self._invoke(arguments, None)
+            return await self._run_with_context(call, environment, report, arguments, running)
+        except (MCPServerError, trio.Cancelled, GeneratorExit):
+            raise
+        except BaseException as error:  # asyncio.CancelledError and SystemExit are no `Exception`, and no end of ours
+            raise self._failed(error) from error
 
     async def _run_with_context(
         self,
@@ -114,6 +138,7 @@ class LoadedTool:
         environment: Environment,
         report: Callable[[ToolItem], object] | None,
         arguments: msgspec.Struct,
+        running: RunningCall | None,
     ) -> Any:  # noqa: ANN401 - a tool's result
         context = ToolContext(
             call_id=call.call_id,
@@ -129,7 +154,8 @@ class LoadedTool:
         try:
             if self._is_async:
                 return await self._invoke(arguments, context)
-            return await _run_in_thread(self._invoke, arguments, context, environment.limiter)
+            run = _ThreadRun(self._invoke, arguments, context, running)
+            return await _run_in_thread(run, context, environment.limiter)
         finally:
             context.end()
 
@@ -172,13 +198,7 @@ class LoadedTool:
         return self._failed(first)
 
 
-async def _run_in_thread(
-    invoke: Callable[[msgspec.Struct, ToolContext], Any],
-    arguments: msgspec.Struct,
-    context: ToolContext,
-    limiter: trio.CapacityLimiter,
-) -> Any:  # noqa: ANN401 - a tool's result
-    run = _ThreadRun(invoke, arguments, context)
+async def _run_in_thread(run: _ThreadRun, context: ToolContext, limiter: trio.CapacityLimiter) -> Any:  # noqa: ANN401
     try:
         return await trio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=limiter)
     except trio.Cancelled:
@@ -196,12 +216,17 @@ class _ThreadRun:
     """One run of a plain tool in a thread, which may be abandoned."""
 
     def __init__(
-        self, invoke: Callable[[msgspec.Struct, ToolContext], Any], arguments: msgspec.Struct, context: ToolContext
+        self,
+        invoke: Callable[[msgspec.Struct, ToolContext], Any],
+        arguments: msgspec.Struct,
+        context: ToolContext,
+        call: RunningCall | None = None,
     ) -> None:
         self.running = False
         self._invoke = invoke
         self._arguments = arguments
         self._context = context
+        self._call = call
         self._abandoned = False
 
     def __call__(self) -> Any:  # noqa: ANN401 - a tool's result
@@ -220,12 +245,16 @@ class _ThreadRun:
                 self.running = False
                 if self._abandoned:
                     _threads.abandoned -= 1
+                    if self._call is not None:
+                        self._call.thread_ended()
 
     def abandon(self) -> None:
         with _threads.lock:
             if self.running:
                 self._abandoned = True
                 _threads.abandoned += 1
+                if self._call is not None:
+                    self._call.abandoned = True
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

@@ -4,6 +4,8 @@
 Methods: `catalogue` -> `Catalogue`; `tools/call` (`ToolCall`) -> `ToolResult`, with progress and log items.
 A thread whose call was cancelled and that does not end within its grace time can't be ended from inside: the process
 then asks to be replaced by ending itself, once its other calls are done.
+Calls that run are on a record that outlives the process (`actors/flight.py`), and those that end processes are refused
+(`actors/tools/guard.py`).
 """
 
 from __future__ import annotations
@@ -16,8 +18,11 @@ import trio
 from actors.base import Actor
 from actors.calls import IncomingCall
 from actors.errors import BusyError, ToolExecutionError, UnknownToolError
+from actors.flight import FlightRecorder, flight_path
+from actors.keys import DIGEST_KEY, load_or_create_key
 from actors.messages import Catalogue, ToolCall, ToolDescriptor, ToolResult
 from actors.tools.execution import Environment, LoadedTool, abandoned_threads
+from actors.tools.guard import CallGuard
 
 _ABANDONED_CHECK_S = 1.0
 _ABANDONED_GRACE_S = 30.0
@@ -33,7 +38,11 @@ class ToolHost:
         self._actor = actor
         self._tools = tools
         self._offer = Catalogue(tools=[tool.descriptor for tool in tools.values()] + broken)
-        self._environment = Environment(actor.settings.tools, Path(actor.boot.data_dir))
+        data_dir = Path(actor.boot.data_dir)
+        guard = CallGuard(_recorder(actor, max_calls), load_or_create_key(data_dir, DIGEST_KEY), actor.survived)
+        guard.take(actor.marks)
+        actor.on_marks = guard.take
+        self._environment = Environment(actor.settings.tools, data_dir, guard)
         self._max_calls = max_calls
 
     async def catalogue(self, _: IncomingCall) -> Catalogue:
@@ -71,6 +80,15 @@ class ToolHost:
                 self._actor.draining.set()
                 await self._actor.finish_calls()
                 raise StuckThreadError("threads of cancelled calls did not end")
+
+
+def _recorder(actor: Actor, slots: int) -> FlightRecorder:
+    """Tools run without a record, too: then nobody learns which of them ended the process."""
+    try:
+        return FlightRecorder.create(flight_path(actor.boot.runtime_dir, actor.boot.incarnation), slots)
+    except OSError as error:
+        actor.log.warning("no record of running calls", reason=str(error))
+        return FlightRecorder.without_file(slots)
 
 
 class StuckThreadError(RuntimeError):

@@ -8,7 +8,7 @@ import trio
 import trio.testing
 
 from actors.errors import BusyError, UnknownToolError
-from actors.messages import DirectoryEntry, State, ToolCall, ToolDescriptor, ToolResult
+from actors.messages import Breaker, DirectoryEntry, Marks, QuarantinedCall, State, ToolCall, ToolDescriptor, ToolResult
 from gateway.metrics import MeteredBackend, Metrics, runtimes_active
 
 ECHO = ToolDescriptor(
@@ -116,3 +116,13 @@ def test_a_runtime_is_active_while_one_of_its_actors_is_ready():
     metrics.tree_status = lambda: (False, entries, 1)
     assert line(metrics, 'mcp_runtime_active{runtime="general"}') == "0.0"
     assert line(metrics, 'mcp_runtime_active{runtime="p2p"}') == "1.0"
+
+
+def test_what_is_refused_because_it_ends_processes_is_counted():
+    metrics = Metrics()
+    assert line(metrics, "mcp_quarantined_calls") == "0.0"
+    one = QuarantinedCall(id="a", digest="aa", tool="divide", deaths=2, last_at="", cause="")
+    marks = Marks(quarantined=[one], breakers=[Breaker(tool="divide", deaths=3, half_open=True)])
+    metrics.marks = lambda: marks
+    assert line(metrics, "mcp_quarantined_calls") == "1.0"
+    assert line(metrics, 'mcp_breakers_open{tool="divide"}') == "1.0"

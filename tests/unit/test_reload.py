@@ -44,7 +44,13 @@ OTHER = {
     "server.gateways": 3,
     "server.log_format": "json",
     "server.log_level": "ERROR",
+    "supervisor.breaker_deaths": 9,
+    "supervisor.breaker_open_cap_s": 900.0,
+    "supervisor.breaker_open_s": 9.0,
+    "supervisor.breaker_within_s": 9.0,
     "supervisor.fork_server": False,
+    "supervisor.quarantine_after": 9,
+    "supervisor.quarantine_max": 9,
     "supervisor.runtime_dir": "elsewhere",
 }
 
