@@ -45,7 +45,6 @@ class FastLane:
 
     def __init__(
         self,
-        listener: socket.socket,
         protocol: Protocol,
         make_app: AppFactory,
         settings: ServerSettings,
@@ -65,11 +64,17 @@ class FastLane:
         """Set when hypercorn and the application are up."""
         self.nursery: trio.Nursery
         self.handover: HypercornWay
-        self._listener = listener
+        self._listener: socket.socket | None = None
+        self._opened = trio.Event()
         self._make_app = make_app
         self._accepting = trio.CancelScope()
         self._room = trio.Event()
         self._ended = trio.Event()
+
+    def open(self, listener: socket.socket | int) -> None:
+        """Accept connections on a listening socket (or its file descriptor, which is taken over) from now on. Once."""
+        self._listener = socket.socket(fileno=listener) if isinstance(listener, int) else listener
+        self._opened.set()
 
     async def run(self, task_status: trio.TaskStatus[FastLane]) -> None:
         """Serve until cancelled, or until `drain` is done."""
@@ -88,7 +93,8 @@ class FastLane:
                         self.nursery.cancel_scope.cancel()
                 outer.cancel_scope.cancel()
         finally:
-            self._listener.close()
+            if self._listener is not None:
+                self._listener.close()
 
     async def drain(self, grace_s: float, idle_s: float = 0.0) -> None:
         """Take no more connections, finish the running calls within `grace_s` seconds, then let `serve` return.
@@ -123,8 +129,10 @@ class FastLane:
         await self.handover.run(self.handover_ready)
 
     async def _accept(self) -> None:
-        self._listener.setblocking(False)
         with self._accepting:
+            await self._opened.wait()
+            assert self._listener is not None
+            self._listener.setblocking(False)
             while True:
                 while len(self.connections) >= self.settings.max_connections:
                     self._room = trio.Event()
@@ -173,7 +181,7 @@ def _load(make_app: AppFactory, settings: ServerSettings, metrics: Metrics) -> H
 
 
 async def serve(
-    listener: socket.socket | int,
+    listener: socket.socket | int | None,
     protocol: Protocol,
     make_app: AppFactory,
     settings: ServerSettings,
@@ -183,8 +191,11 @@ async def serve(
 ) -> None:
     """Serve HTTP on a listening socket (or its file descriptor, which is taken over) until cancelled or drained.
 
-    `task_status.started` gives the `FastLane`, whose `drain` ends the service politely. Raises what the application's
-    start raises.
+    `task_status.started` gives the `FastLane`, whose `drain` ends the service politely. Without a listener everything
+    is made ready, and nothing accepted until the lane is given one by `open`. Raises what the application's start
+    raises.
     """
-    sock = socket.socket(fileno=listener) if isinstance(listener, int) else listener
-    await FastLane(sock, protocol, make_app, settings, metrics).run(task_status)
+    lane = FastLane(protocol, make_app, settings, metrics)
+    if listener is not None:
+        lane.open(listener)
+    await lane.run(task_status)

@@ -35,12 +35,6 @@ def _tree_status(actor: Actor) -> tuple[bool, list[DirectoryEntry], int]:
     return ready, entries, actor.boot.root_pid
 
 
-def _load_http() -> None:
-    """What the fast lane loads while it already serves, beforehand."""
-    import gateway.app
-    import gateway.http_server  # noqa: F401
-
-
 async def _settle_when_loaded(lane: FastLane) -> None:
     await lane.handover_ready.wait()
     settle_memory()
@@ -89,24 +83,19 @@ async def main(boot: Boot) -> None:
         async with protocol.running():
 
             async def serve_http(task_status: trio.TaskStatus[FastLane]) -> None:
-                await serve(
-                    boot.listen_fds[actor.name],
-                    protocol,
-                    make_app,
-                    settings.server,
-                    metrics=metrics,
-                    task_status=task_status,
-                )
+                listener = None if boot.spare else boot.listen_fds[actor.name]
+                await serve(listener, protocol, make_app, settings.server, metrics=metrics, task_status=task_status)
 
+            lane = await actor.nursery.start(serve_http)
             if boot.spare:
-                await trio.to_thread.run_sync(_load_http)
-                actor.ready()
+                # All that a gateway loads while it already serves is there before it says ready.
+                await lane.handover_ready.wait()
+            actor.ready()
+            if boot.spare:
                 await wait_any(actor.promoted, actor.stopping)
                 if actor.stopping.is_set():
                     return
-            lane = await actor.nursery.start(serve_http)
-            if not boot.spare:
-                actor.ready()
+                lane.open(boot.listen_fds[actor.name])
             actor.nursery.start_soon(_settle_when_loaded, lane)
             await actor.stopping.wait()
             await lane.drain(actor.grace_s, _IDLE_S if actor.replaced else 0.0)

@@ -108,9 +108,8 @@ async def test_no_end_that_was_ordered_counts(autojump_clock, tmp_path):
     async with tree(tmp_path, child("a"), child("b", shutdown="kill")) as t:
         for name in ("a", "b"):
             for _ in range(3):
-                await dies(
-                    t, tmp_path, POISON, name=name, end=lambda process: t.runtime.order(RestartChild(process.name))
-                )
+                restart = RestartChild(name)
+                await dies(t, tmp_path, POISON, name=name, end=lambda _, order=restart: t.runtime.order(order))
         assert t.runtime.warden.marks() == Marks()
 
 
