@@ -26,6 +26,7 @@ import trio
 from actors.calls import IncomingCall, Message
 from actors.channel import Channel, ChannelClosedError, ChannelLimits
 from actors.errors import MCPServerError, RuntimeUnavailableError
+from actors.listening import accept
 from actors.logs import get_logger
 from actors.logs import setup as setup_logs
 from actors.messages import Beat, Boot, ControlMessage, Directory, DirectoryEntry, Drain, Promote, Ready, Stop
@@ -102,7 +103,7 @@ class Actor:
     async def _accept(self, listener: trio.SocketListener) -> None:
         async with listener, trio.open_nursery() as connections:
             while True:
-                stream = await listener.accept()
+                stream = await accept(listener)
                 connections.start_soon(self._carry, stream.socket)
 
     async def _carry(self, sock: trio.socket.SocketType) -> None:

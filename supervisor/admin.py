@@ -2,7 +2,7 @@
 """The admin socket: what the command line (and the gateway, for people) may ask of the root.
 
 Methods: `status` -> `TreeStatus`; `directory` -> `Directory`; `down` (`Down`) -> nothing, the tree stops;
-`restart` (`RestartRequest`) -> nothing, once it was accepted.
+`restart` (`RestartRequest`) -> nothing, once it was accepted; `chaos` -> `ChaosInfo`, where `chaos.enabled`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import trio
 from actors.calls import IncomingCall, Message
 from actors.channel import Channel, ChannelClosedError
 from actors.errors import MCPServerError
+from actors.listening import accept
 from actors.peers import hello
 from supervisor.control import open_unix_listener
 from supervisor.rundir import ADMIN_SOCKET, NotRunningError, RunInfo
@@ -50,7 +51,7 @@ class AdminServer:
         async with listener, trio.open_nursery() as connections:
             task_status.started()
             while True:
-                stream = await listener.accept()
+                stream = await accept(listener)
                 connections.start_soon(self._carry, stream.socket)
 
     async def _carry(self, sock: trio.socket.SocketType) -> None:
