@@ -20,6 +20,7 @@ import msgspec
 
 from actors.errors import MCPServerError, code_of
 from actors.peers import is_spare
+from supervisor.chaos.cli import chaos
 
 if TYPE_CHECKING:
     from supervisor.up import Outcome
@@ -315,6 +316,9 @@ def config_show(origin: bool, data_dir: Path | None, config_file: Path | None, a
     for line in lines:
         value = msgspec.json.encode(line.value).decode()
         click.echo(f"{line.key.ljust(width)}  {value}" + (f"    # {line.origin}" if origin else ""))
+
+
+greenroom.add_command(chaos)
 
 
 def _load(config_file: Path | None, data_dir: Path | None, flags: dict[str, object]) -> tuple[Any, Path]:

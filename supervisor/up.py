@@ -22,6 +22,7 @@ from actors.errors import MCPServerError
 from actors.messages import ActorStatus, Directory, State, ToolDescriptor, TreeStatus
 from actors.settings import Settings
 from supervisor.admin import AdminMethod, AdminServer, Down, RestartRequest
+from supervisor.chaos import enabling
 from supervisor.client import ask_catalogue
 from supervisor.core import Core
 from supervisor.forked import ForkServer
@@ -65,7 +66,9 @@ def run_up(
 
     Raises `StartError` when it can't start at all.
     """
+    settings = enabling.with_chaos(settings)
     tree = build_tree(settings)
+    enabling.prepare(settings, data_dir)
     fork_server = ForkServer(_first_modules(tree), _LATER_MODULES) if settings.supervisor.fork_server else None
     if fork_server is not None:
         fork_server.fork_now()  # before anything is opened or started here that a fork would copy
@@ -287,4 +290,9 @@ class _Root:
             runtime.restart(msgspec.msgpack.decode(body, type=RestartRequest).name)
             return None
 
-        return {"status": status, "directory": directory, "down": down, "restart": restart}
+        async def chaos(_: msgspec.Raw) -> enabling.ChaosInfo:
+            server = self._fork_server
+            pid = server.pid if server is not None else 0
+            return enabling.describe(self._settings, self._data_dir, self._runtime_dir, pid)
+
+        return {"status": status, "directory": directory, "down": down, "restart": restart, "chaos": chaos}
