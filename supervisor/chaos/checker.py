@@ -21,6 +21,8 @@ NOTHING_STARTED = frozenset(
 )  # fmt: skip
 """Codes that promise that the call had no effect."""
 MAYBE_STARTED = frozenset({"OUTCOME_UNKNOWN", "DEADLINE_EXCEEDED"})
+STARVING = frozenset({"fd_exhaustion", "memory_bomb"})
+"""Faults that leave the other calls of the process without files or memory."""
 LIMIT_SLACK_S = 2.0
 """A busy machine may tell late that a call ended."""
 WINDOW_SLACK_S = 1.0
@@ -142,10 +144,16 @@ def errors_have_a_reason(calls: _Calls) -> Iterator[str]:
     for call, end in calls.pairs():
         if end.outcome != "failed" or call.fault or (call.retry_safe and end.code in MAYBE_STARTED):
             continue
-        if end.code not in NOTHING_STARTED | MAYBE_STARTED:
+        if end.code not in NOTHING_STARTED | MAYBE_STARTED | _starved(calls, call, end):
             yield f"{_name(call)} failed with {end.code}"
         elif not calls.windows(call, end, calls.base(call.tool)):
             yield f"{_name(call)} failed with {end.code} although no fault was near"
+
+
+def _starved(calls: _Calls, call: Invoked, end: Ended) -> set[str]:
+    """What a tool may say whose neighbour takes all that the process may have."""
+    near = calls.windows(call, end, calls.base(call.tool))
+    return {"TOOL_FAILED"} if any(fault.fault in STARVING for fault in near) else set()
 
 
 def connections_break_with_the_gateway_only(calls: _Calls) -> Iterator[str]:

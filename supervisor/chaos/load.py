@@ -215,7 +215,7 @@ def _end(call: Invoked, reply: Reply) -> Ended:
     answer, pid = reply.text, 0
     if isinstance(reply.structured, dict):
         pid = int(reply.structured.get("pid", 0))
-        answer = str(reply.structured.get("token", answer))
+        answer = str(reply.structured.get("token", reply.structured.get("result", answer)))
         if call.tool == "sleep":
             answer = _slept(call, reply.structured)
     # The token's own string where they are equal: a long run keeps many.

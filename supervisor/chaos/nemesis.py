@@ -287,10 +287,7 @@ class Nemesis:
         fault.dead += everybody
         fault.began = trio.current_time()
         await self._own.kill_root()
-        while (
-            left := [pid for pid in everybody if view.alive(pid)]
-        ) and trio.current_time() - fault.began < _ORPHANS_S:
-            await trio.sleep(0.002)
+        left = await view.outlive(everybody, _ORPHANS_S)
         gone_s = trio.current_time() - fault.began
         if left:
             fault.problems.append(f"{len(left)} processes outlived their root by more than {_ORPHANS_S:g} s")
@@ -300,7 +297,7 @@ class Nemesis:
             return
         fault.recovery_s = trio.current_time() - fault.began
         fault.seen = f"all {len(everybody)} processes gone after {gone_s * 1000:.0f} ms"
-        if Path(self.info.runtime_dir).exists():
+        if view.exists(self.info.runtime_dir):
             fault.problems.append("the runtime directory of the dead root was left")
         self.info = await self._tree.info()
         self._evidence.roots.append(RootLife(pid=(await self._tree.status()).root_pid))

@@ -68,7 +68,7 @@ class OwnTree:
         assert self._process.stdout is not None
         line = b""
         with trio.move_on_after(_UP_WITHIN_S):
-            line = await self._process.stdout.receive_some(65536)
+            line = bytes(await self._process.stdout.receive_some(65536))
         if not line:
             tail = self.log.read_bytes()[-2000:].decode(errors="replace")
             raise OwnTreeError(f"a system for the chaos run did not start; its log ends with:\n{tail}")

@@ -99,7 +99,7 @@ def make_schedule(seed: int, seconds: float, faults: Sequence[str], shape: Shape
     """
     chance = random.Random(seed)  # noqa: S311
     budget = _Budget(shape.intensity)
-    kinds = [FAULTS[name] for name in faults if _fits(FAULTS[name], shape, budget)]
+    kinds = [FAULTS[name] for name in FAULTS if name in faults and _fits(FAULTS[name], shape, budget)]
     if not kinds:
         raise NoFaultFitsError(
             "none of these faults can be injected here: the tree lacks the part that they need, or "

@@ -153,6 +153,21 @@ def alive(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
+async def outlive(pids: Iterable[int], within_s: float) -> list[int]:
+    """Wait until these processes are gone; those that live on after so many seconds."""
+    left = [pid for pid in pids if alive(pid)]
+    with trio.move_on_after(within_s):
+        while left:
+            await trio.sleep(0.002)
+            left = [pid for pid in left if alive(pid)]
+    return left
+
+
+def exists(path: str) -> bool:
+    """Whether a file or folder is there."""
+    return Path(path).exists()
+
+
 def footprint(root: int) -> Footprint | None:
     """Open files and resident memory of a process; None when it is gone."""
     try:

@@ -93,7 +93,8 @@ async def half_frame(paths: Sequence[str]) -> str:
 
 async def random_bytes(paths: Sequence[str], ports: Sequence[int], chance: random.Random) -> str:
     """Noise, then the end."""
-    for target in [*paths, *ports]:
+    targets: list[str | int] = [*paths, *ports]
+    for target in targets:
         for _ in range(3):
             noise = chance.randbytes(chance.randint(1, 5000))
             stream = await _connect(target)
@@ -164,7 +165,7 @@ async def _in_pieces(stream: trio.SocketStream, data: bytes, chance: random.Rand
 async def wrong_peer(pool_socket: str) -> str:
     """Cancels and answers for calls that never were, then the same call's id twice."""
     async with await trio.open_unix_socket(pool_socket) as peer:
-        late = [Cancel(99, "never was"), Reply(77, _NOTHING), Answer(5, 6, _NOTHING)]
+        late: list[Frame] = [Cancel(99, "never was"), Reply(77, _NOTHING), Answer(5, 6, _NOTHING)]
         await peer.send_all(greeting() + b"".join(frame(one) for one in late))
         await peer.send_all(tool_call(1, "chaos_disk", {"token": "after-late", "harm": False}))
         await _answered(peer, 1, "after-late")
