@@ -21,6 +21,8 @@ _GAP_S = (0.3, 1.0)
 _QUICK_S = 0.5
 _HANG_EXTRA_S = 1.0
 _PATIENCE_S = 3.0
+"""A fault that would have to wait longer for its group lets others go first."""
+_MARGIN_S = 0.1
 
 
 class NoFaultFitsError(MCPServerError):
@@ -86,7 +88,7 @@ class _Budget:
         if len(earlier) <= room:
             return at
         # The oldest ones have to be forgotten by then.
-        return max(at, earlier[len(earlier) - room - 1] + within_s)
+        return max(at, earlier[len(earlier) - room - 1] + within_s + _MARGIN_S)
 
     def spend(self, group: str, at: float, deaths: int) -> None:
         self._deaths.setdefault(group, []).extend([at] * deaths)
