@@ -112,8 +112,10 @@ def make_schedule(seed: int, seconds: float, faults: Sequence[str], shape: Shape
     at = WARM_UP_S
     while True:
         at += chance.uniform(*_GAP_S)
-        if not bag:
-            bag = [(kind, _target(kind, shape, budget, chance)) for kind in chance.sample(kinds, len(kinds))]
+        if not bag or min(_times(bag, budget, at)) > at + _PATIENCE_S:
+            # Harmless ones go on while the deadly ones wait for their group.
+            fresh = [kind for kind in kinds if not any(kind is waiting for waiting, _ in bag)]
+            bag += [(kind, _target(kind, shape, budget, chance)) for kind in chance.sample(fresh, len(fresh))]
         kind, target, at = _next(bag, budget, at)
         if at + duration_s(kind, shape) > seconds:
             return steps
@@ -134,10 +136,15 @@ def _next(
     bag: list[tuple[FaultKind, Process | None]], budget: _Budget, at: float
 ) -> tuple[FaultKind, Process | None, float]:
     """The first of the bag that need not wait long for its group, else the one that waits least."""
-    when = [budget.earliest(_group(target), at, _deaths(kind, target)) for kind, target in bag]
+    when = _times(bag, budget, at)
     place = next((place for place, time in enumerate(when) if time <= at + _PATIENCE_S), when.index(min(when)))
     kind, target = bag.pop(place)
     return kind, target, when[place]
+
+
+def _times(bag: list[tuple[FaultKind, Process | None]], budget: _Budget, at: float) -> list[float]:
+    """When each of the bag may come."""
+    return [budget.earliest(_group(target), at, _deaths(kind, target)) for kind, target in bag]
 
 
 def _group(target: Process | None) -> str:

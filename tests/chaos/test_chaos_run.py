@@ -24,13 +24,12 @@ ENDS_WITHIN_S = 180
 
 def chaos(*arguments, minutes=MINUTES):
     """A chaos run; what it printed, and its report."""
-    done = subprocess.run(
+    return subprocess.run(
         [GREENROOM, "chaos", "run", "--seed", str(SEED), *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=minutes * 60 + ENDS_WITHIN_S,
     )
-    return done
 
 
 def test_every_promise_holds_under_every_fault():

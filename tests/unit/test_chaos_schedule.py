@@ -94,6 +94,14 @@ def test_no_group_is_given_more_deaths_than_its_intensity_less_one(restarts, num
             assert sum(time - within_s < other <= time for other in times) <= max(1, most - 1)
 
 
+def test_harmless_faults_go_on_while_the_deadly_ones_wait_for_their_group():
+    print(f"seed {SEED}")
+    steps = make_schedule(SEED, 300, ["os_exit", "file_size"], shape(restarts=2))
+    counts = Counter(step.fault for step in steps)
+    assert 9 <= counts["os_exit"] <= 11
+    assert counts["file_size"] > 100
+
+
 def test_a_group_that_may_not_restart_at_all_is_spared_the_deaths():
     steps = make_schedule(SEED, 300, ALL, shape(restarts=0))
     names = {step.target for step in steps if FAULTS[step.fault].deaths}
