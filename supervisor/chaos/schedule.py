@@ -65,7 +65,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Budget:
-    """Deaths that were given to each group."""
+    """Deaths that were given to each group, in the order of time."""
 
     def __init__(self, intensity: dict[str, tuple[int, float]]) -> None:
         self._intensity = intensity
@@ -84,7 +84,7 @@ class _Budget:
             return at
         room = self._allowed(group) - deaths
         _, within_s = self._intensity[group]
-        earlier = sorted(self._deaths.get(group, []))
+        earlier = self._deaths.get(group, [])
         if len(earlier) <= room:
             return at
         # The oldest ones have to be forgotten by then.
