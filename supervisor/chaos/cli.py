@@ -103,6 +103,19 @@ def _run(plan: Plan, data_dir: Path | None, *, keep: bool) -> Run:
     click.echo(f"chaos: seed {plan.seed}, {plan.minutes:g} min", err=True)
     try:
         return trio.run(run)
+    except BaseExceptionGroup as group:
+        raise _one_of(group) from None
     finally:
         if live:
             click.echo("\r\x1b[2K", err=True, nl=False)
+
+
+def _one_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What ended the run, without the nurseries around it: Ctrl-C, or the one error; else the whole group."""
+    interrupts, others = group.split(KeyboardInterrupt)
+    if interrupts is not None:
+        return KeyboardInterrupt()
+    first: BaseException = group
+    while isinstance(first, BaseExceptionGroup) and len(first.exceptions) == 1:
+        first = first.exceptions[0]
+    return others if isinstance(first, BaseExceptionGroup) and others is not None else first

@@ -84,9 +84,14 @@ def prepare(settings: Settings, data_dir: Path) -> None:
     if settings.chaos.enabled:
         folder = data_dir / FOLDER
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for switch in folder.glob("boot_*"):
-            switch.unlink()
+        forget_switches(folder)
         os.environ[SWITCHES] = str(folder.absolute())
+
+
+def forget_switches(folder: Path | str) -> None:
+    """Take away what would make a start fail."""
+    for switch in Path(folder).glob("boot_*"):
+        switch.unlink(missing_ok=True)
 
 
 def describe(settings: Settings, data_dir: Path, runtime_dir: Path, fork_server_pid: int) -> ChaosInfo:

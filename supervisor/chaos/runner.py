@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from actors.errors import RuntimeUnavailableError
+from actors.errors import MCPServerError, RuntimeUnavailableError
 from actors.messages import State, TreeStatus
 from actors.peers import is_spare
 from supervisor.chaos import view
 from supervisor.chaos.checker import Violation, check
-from supervisor.chaos.enabling import EFFECTS, ChaosInfo
+from supervisor.chaos.enabling import EFFECTS, ChaosInfo, forget_switches
 from supervisor.chaos.history import Evidence, RootLife
 from supervisor.chaos.load import Load, read_effects
 from supervisor.chaos.nemesis import Nemesis
@@ -36,6 +36,12 @@ _FORK_SERVER_BACK_S = 40.0
 
 Tell = Callable[[str], None]
 """Called with one line of progress."""
+
+
+class TreeGoneError(MCPServerError):
+    """The tree under test ended before the run did."""
+
+    code = "TREE_GONE"
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,7 +137,11 @@ class _Runner:
         began = trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._load.run)
-            await self._harm(began)
+            try:
+                await self._harm(began)
+            finally:
+                # Whatever ended the run, also a person's Ctrl-C: no start of that system must fail later on.
+                forget_switches(self._nemesis.info.folder)
             self._load.stopping.set()
             nursery.cancel_scope.deadline = trio.current_time() + _LOAD_ENDS_S
         await self._look()
@@ -164,12 +174,17 @@ class _Runner:
                 f"{step.number}/{len(self._steps)} {what}  ({self._answered()} calls answered, {left:.0f} s left)"
             )
             fault = await self._nemesis.inject(step)
+            if not self._tree.is_there():
+                raise TreeGoneError(
+                    f"the root ended during the run, at fault {step.number} ({what}, seed {self._plan.seed}); if nobody "
+                    "stopped it, that is a fault of its own: see its log, and greenroom events"
+                )
             next_at = began + late + self._after(step)
             late += max(0.0, trio.current_time() - next_at)
             in_this_life = 0 if fault.fault == "root_death" else in_this_life + 1
             self._warm(in_this_life)
-        with trio.move_on_at(end):
-            await trio.sleep_forever()
+        else:
+            await trio.sleep_until(end)
 
     def _after(self, step: Step) -> float:
         """When the next fault is planned."""

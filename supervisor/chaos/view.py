@@ -32,6 +32,14 @@ class TreeView:
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
 
+    def is_there(self) -> bool:
+        """Whether a root runs."""
+        try:
+            find_running(self.data_dir)
+        except NotRunningError:
+            return False
+        return True
+
     async def info(self) -> ChaosInfo:
         """What the root tells a chaos run. Raises `NotRunningError`, or `CHAOS_OFF` as the root says it."""
         async with open_admin(find_running(self.data_dir)) as admin:
