@@ -176,8 +176,8 @@ class _Runner:
             fault = await self._nemesis.inject(step)
             if not self._tree.is_there():
                 raise TreeGoneError(
-                    f"the root ended during the run, at fault {step.number} ({what}, seed {self._plan.seed}); if nobody "
-                    "stopped it, that is a fault of its own: see its log, and greenroom events"
+                    f"the root ended during the run, at fault {step.number} ({what}, seed {self._plan.seed}); if "
+                    "nobody stopped it, that is a fault of its own: see its log, and greenroom events"
                 )
             next_at = began + late + self._after(step)
             late += max(0.0, trio.current_time() - next_at)

@@ -65,6 +65,7 @@ GOOD = {
         [invoked(1), invoked(2, at=100.2, operation=1)], [lost(1), ok(2, 100.3)], faults=[AT_GATEWAY]
     ),
     "two faults in one call": seen([invoked(1)], [failed(1, "OUTCOME_UNKNOWN")], faults=BOTH),
+    "the death of all": seen([invoked(1)], [failed(1, "OUTCOME_UNKNOWN")], faults=[fault(touches=["*"])]),
     "a neighbour without files": seen([EFFECT], [failed(1, "TOOL_FAILED")], faults=[fault(name="fd_exhaustion")]),
     "harm that fails": seen([invoked(1, "chaos_raise", fault=True, retry_safe=False)], [failed(1, "TOOL_FAILED")]),
     "a replaced target": seen(faults=[fault(pids_before={"tools.chaos#0": 5}, pids_after={"tools.chaos#0": 6})]),
