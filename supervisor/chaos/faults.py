@@ -26,6 +26,8 @@ class FaultKind(msgspec.Struct, frozen=True, kw_only=True):
     """Restarts of its group that it may cost, at most: they count against the restart intensity."""
     hangs: bool = False
     """The system needs `supervisor.hung_after_s` to notice."""
+    boots: bool = False
+    """The system needs `supervisor.ready_timeout_s` to notice."""
     parameters: tuple[str, ...] = ()
     """One of them is chosen."""
     tool: str = ""
@@ -132,7 +134,7 @@ _ALL = (
         expected="a spare takes the place; the hung start is killed and repeated",
         where="pool",
         deaths=2,
-        hangs=True,
+        boots=True,
     ),
     FaultKind(
         name="os_exit",

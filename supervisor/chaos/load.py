@@ -118,7 +118,7 @@ class Load:
         async with Client(self) as client:
             while not self.stopping.is_set():
                 token = f"{tool[:4]}-{self.number()}"
-                seconds = round(chance.uniform(*_SLEEPS_S), 3)
+                seconds = chance.uniform(*_SLEEPS_S)
                 if tool == "chaos_effect":
                     code = await client.effect(token)
                 elif tool == "sleep":

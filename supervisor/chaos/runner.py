@@ -87,6 +87,7 @@ def shape_of(status: TreeStatus, info: ChaosInfo, *, own: bool) -> Shape:
             for group in status.groups
         },
         hung_after_s=info.hung_after_s,
+        ready_timeout_s=info.ready_timeout_s,
         own=own,
     )
 

@@ -49,6 +49,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     intensity: dict[str, tuple[int, float]]
     """Group -> restarts and seconds, as `supervisor.spec.Intensity`."""
     hung_after_s: float
+    ready_timeout_s: float
     own: bool = False
 
 
@@ -191,4 +192,6 @@ def _target(kind: FaultKind, shape: Shape, budget: _Budget, chance: random.Rando
 
 def duration_s(kind: FaultKind, shape: Shape) -> float:
     """How long a fault is expected to take until the tree is whole again; the next one is planned after it."""
-    return shape.hung_after_s + _HANG_EXTRA_S if kind.hangs else _QUICK_S
+    if kind.hangs:
+        return shape.hung_after_s + _HANG_EXTRA_S
+    return shape.ready_timeout_s + _HANG_EXTRA_S if kind.boots else _QUICK_S

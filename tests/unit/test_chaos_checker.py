@@ -104,7 +104,7 @@ BAD = {
         ),
     },
     "refused is not done": {
-        code: seen([EFFECT], [failed(1, code)], effects=DONE, faults=[fault()]) for code in NOTHING_STARTED
+        code: seen([EFFECT], [failed(1, code)], effects=DONE, faults=[fault()]) for code in sorted(NOTHING_STARTED)
     },
     "repeatable calls are answered": {
         "unknown in peace": seen([invoked(1)], [failed(1, "OUTCOME_UNKNOWN")]),

@@ -33,6 +33,7 @@ def shape(restarts=100_000, within_s=30.0, **changes):
         "fork_server": True,
         "intensity": {"root": (max(3, restarts), 60.0), "tools": (restarts, within_s)},
         "hung_after_s": 5.0,
+        "ready_timeout_s": 10.0,
         "own": True,
     }
     return Shape(**(given | changes))
