@@ -293,6 +293,6 @@ class _Root:
         async def chaos(_: msgspec.Raw) -> enabling.ChaosInfo:
             server = self._fork_server
             pid = server.pid if server is not None else 0
-            return enabling.describe(self._settings, self._data_dir, self._runtime_dir, pid)
+            return enabling.describe(self._settings, self._tree.groups, self._data_dir, self._runtime_dir, pid)
 
         return {"status": status, "directory": directory, "down": down, "restart": restart, "chaos": chaos}

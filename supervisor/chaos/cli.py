@@ -47,6 +47,7 @@ def chaos_faults(as_json: bool) -> None:
 @click.option(
     "--data-dir", type=click.Path(path_type=Path, file_okay=False), help="State lives here (~/.local/share/greenroom)."
 )
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def chaos_run(
     seed: int | None,
@@ -55,12 +56,13 @@ def chaos_run(
     own: bool,
     keep: bool,
     data_dir: Path | None,
+    yes: bool,
     as_json: bool,
 ) -> None:
     """Inject faults into a running system under load, and check that it keeps its promises.
 
-    IT KILLS PROCESSES OF THAT SYSTEM. It must allow that (chaos.enabled: true); with --own a new one is started for it.
-    The exit code is 0 when no rule was broken.
+    IT KILLS PROCESSES OF THAT SYSTEM. It must allow that (chaos.enabled: true), and on a terminal you are asked; with
+    --own a new one is started for it. The exit code is 0 when no rule was broken.
 
     Example: greenroom chaos run --own --minutes 2 --faults kill,stop
     """
@@ -75,9 +77,26 @@ def chaos_run(
         faults_given=faults is not None,
         own=own,
     )
+    if not own and not yes and sys.stdin.isatty():
+        _ask(plan, data_dir)
     summary = summarize(_run(plan, data_dir, keep=keep))
     click.echo(msgspec.json.encode(summary) if as_json else report_text(summary))
     if not summary.ok:
+        sys.exit(1)
+
+
+def _ask(plan: Plan, data_dir: Path | None) -> None:
+    """Name what will be harmed, and go on only when that is meant. A system that does not allow it says so first."""
+    import trio
+
+    from supervisor.chaos.view import TreeView
+    from supervisor.config import find_data_dir
+
+    where = find_data_dir(data_dir, os.environ)
+    trio.run(TreeView(where).info)
+    question = f"Kill, stop and break processes of the system on {where} for {plan.minutes:g} min?"
+    if not click.confirm(question, err=True):
+        click.echo("nothing was done", err=True)
         sys.exit(1)
 
 

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
 from actors.errors import MCPServerError
 from actors.settings import PoolSettings, Settings
+from supervisor.spec import GroupSpec
 
 POOL = "chaos"
 CATEGORY = "chaos_tools"
@@ -49,8 +51,8 @@ class ChaosInfo(msgspec.Struct, frozen=True, kw_only=True):
     """0 when there is none now."""
     fork_server: bool
     """Whether there should be one."""
-    restarts: int
-    within_s: float
+    intensity: dict[str, tuple[int, float]]
+    """Group -> restarts and seconds, as the running tree has them."""
     hung_after_s: float
     ready_timeout_s: float
     tool_timeout_s: float
@@ -94,7 +96,9 @@ def forget_switches(folder: Path | str) -> None:
         switch.unlink(missing_ok=True)
 
 
-def describe(settings: Settings, data_dir: Path, runtime_dir: Path, fork_server_pid: int) -> ChaosInfo:
+def describe(
+    settings: Settings, groups: Iterable[GroupSpec], data_dir: Path, runtime_dir: Path, fork_server_pid: int
+) -> ChaosInfo:
     """The answer of admin method `chaos`. Raises `ChaosOffError`."""
     if not settings.chaos.enabled:
         raise ChaosOffError
@@ -108,8 +112,7 @@ def describe(settings: Settings, data_dir: Path, runtime_dir: Path, fork_server_
         else "",
         fork_server_pid=fork_server_pid,
         fork_server=settings.supervisor.fork_server,
-        restarts=settings.supervisor.restarts,
-        within_s=settings.supervisor.within_s,
+        intensity={group.id: (group.intensity.restarts, group.intensity.within_s) for group in groups},
         hung_after_s=settings.supervisor.hung_after_s,
         ready_timeout_s=settings.supervisor.ready_timeout_s,
         tool_timeout_s=settings.runtimes.general.timeout,

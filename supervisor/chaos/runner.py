@@ -25,8 +25,6 @@ from supervisor.chaos.schedule import FORK_SERVER, Process, Shape, Step, make_sc
 if TYPE_CHECKING:
     from supervisor.chaos.own_tree import OwnTree
 
-ROOT_WITHIN_S = 60.0
-"""Window of the root group's restart intensity (`supervisor.tree`)."""
 _WHOLE_AT_START_S = 30.0
 _WARM_AFTER = 6
 """Faults until a root counts as warm."""
@@ -75,17 +73,13 @@ def new_seed() -> int:
 def shape_of(status: TreeStatus, info: ChaosInfo, *, own: bool) -> Shape:
     """What the schedule may know of a tree."""
     running = [actor for actor in status.actors if actor.state != State.OFF]
-    rarely = max(3, info.restarts)
     return Shape(
         processes=sorted(
             (Process(actor.name, actor.group, is_spare(actor.name)) for actor in running), key=lambda one: one.name
         ),
         pool=f"tools.{info.pool}",
         fork_server=info.fork_server,
-        intensity={
-            group: (rarely, ROOT_WITHIN_S) if group == "root" else (info.restarts, info.within_s)
-            for group in status.groups
-        },
+        intensity=info.intensity,
         hung_after_s=info.hung_after_s,
         ready_timeout_s=info.ready_timeout_s,
         own=own,

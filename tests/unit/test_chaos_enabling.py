@@ -18,7 +18,7 @@ from supervisor.chaos.faults import FAULTS
 from supervisor.tree import build_tree
 
 ON = ChaosSettings(enabled=True)
-HERE = (Path("/data"), Path("/run"), 42)
+HERE = (build_tree(Settings()).groups, Path("/data"), Path("/run"), 42)
 
 
 def names(settings: Settings, pool: str) -> set[str]:
@@ -66,7 +66,8 @@ def test_the_root_tells_a_run_only_where_it_is_on():
         describe(Settings(), *HERE)
     told = describe(with_chaos(Settings(chaos=ON)), *HERE)
     assert (told.data_dir, told.folder, told.pool, told.fork_server_pid) == ("/data", "/data/chaos", "chaos", 42)
-    assert (told.restarts, told.within_s, told.hung_after_s) == (5, 30.0, 5.0)
+    assert told.intensity == {"root": (5, 60.0), "tools": (5, 30.0), "p2p": (5, 30.0)}
+    assert told.hung_after_s == 5.0
 
 
 def test_without_pools_there_is_no_pool_to_break():
