@@ -7,7 +7,6 @@ notes and errors to stderr; `--json` prints one documented object, also for an e
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 import time
@@ -21,6 +20,7 @@ import msgspec
 from actors.errors import MCPServerError, code_of
 from actors.peers import is_spare
 from supervisor.chaos.cli import chaos
+from supervisor.verbs import Verbs
 
 if TYPE_CHECKING:
     from supervisor.up import Outcome
@@ -29,21 +29,6 @@ _STARTED_AT = time.monotonic()
 T = TypeVar("T")
 
 EXIT_FAILED, EXIT_NOT_RUNNING, EXIT_DEGRADED = 1, 3, 4
-
-
-class _Verbs(click.Group):
-    """Names the nearest verb for a misspelt one, and turns our errors into two sentences and an exit code."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            nearest = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
-            if not nearest:
-                raise
-            raise click.UsageError(f"{error.message} Did you mean {nearest[0]!r}?", ctx) from None
 
 
 data_dir_option = click.option(
@@ -56,7 +41,7 @@ config_option = click.option(
 )
 
 
-@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="greenroom")
 def greenroom() -> None:
     """An MCP server whose gateway, router and tools are supervised processes of their own.
@@ -246,7 +231,7 @@ def events(follow: bool, last: int, data_dir: Path | None, as_json: bool) -> Non
         click.echo(msgspec.json.encode(one) if as_json else exit_line(one))
 
 
-@greenroom.group(cls=_Verbs)
+@greenroom.group(cls=Verbs)
 def tools() -> None:
     """List tools and call them."""
 
@@ -290,7 +275,7 @@ def tools_call(name: str, arguments: tuple[str, ...], data_dir: Path | None, as_
         sys.exit(EXIT_FAILED)
 
 
-@greenroom.group(cls=_Verbs)
+@greenroom.group(cls=Verbs)
 def config() -> None:
     """Look at the configuration."""
 

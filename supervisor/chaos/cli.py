@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from supervisor.verbs import Verbs
+
 if TYPE_CHECKING:
     from supervisor.chaos.runner import Plan, Run
 
@@ -18,7 +20,7 @@ LONGEST_MIN = 120.0
 """Minutes: the history of all calls is kept in memory."""
 
 
-@click.group()
+@click.group(cls=Verbs)
 def chaos() -> None:
     """Break a running system on purpose and check what it promises."""
 
