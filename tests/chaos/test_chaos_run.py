@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import random
@@ -33,6 +34,8 @@ def chaos(*arguments, minutes=MINUTES):
 
 
 def test_every_promise_holds_under_every_fault():
+    # It takes longer than a test usually may: no stacks of this process, please.
+    faulthandler.cancel_dump_traceback_later()
     print(f"seed {SEED}, {MINUTES:g} min")
     done = chaos("--own", "--minutes", MINUTES)
     print(done.stdout, done.stderr[-3000:])
