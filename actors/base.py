@@ -16,6 +16,7 @@ connection to the root ends, so does the actor.
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ import trio
 from actors.calls import IncomingCall, Message
 from actors.channel import Channel, ChannelClosedError, ChannelLimits
 from actors.errors import DrainingError, MCPServerError
+from actors.listening import accept
 from actors.logs import get_logger
 from actors.logs import setup as setup_logs
 from actors.messages import (
@@ -122,7 +124,7 @@ class Actor:
     async def _accept(self, listener: trio.SocketListener) -> None:
         async with listener, trio.open_nursery() as connections:
             while True:
-                stream = await listener.accept()
+                stream = await accept(listener)
                 connections.start_soon(self._carry, stream.socket)
 
     async def _carry(self, sock: trio.socket.SocketType) -> None:
@@ -233,19 +235,20 @@ class Actor:
         assert self._control is not None
         every = self.boot.beat_every_s
         due = trio.current_time()
-        while True:
-            lag = max(0.0, trio.current_time() - due)
-            self._control.post(
-                Beat(
-                    loop_lag_s=lag,
-                    open_calls=self.open_calls,
-                    rss_bytes=rss_bytes(),
-                    calls_total=self.calls_total,
-                    errors_total=self.errors_total,
+        with MemoryGauge() as memory:
+            while True:
+                lag = max(0.0, trio.current_time() - due)
+                self._control.post(
+                    Beat(
+                        loop_lag_s=lag,
+                        open_calls=self.open_calls,
+                        rss_bytes=memory.read(),
+                        calls_total=self.calls_total,
+                        errors_total=self.errors_total,
+                    )
                 )
-            )
-            due = trio.current_time() + every
-            await trio.sleep_until(due)
+                due = trio.current_time() + every
+                await trio.sleep_until(due)
 
     async def finish_calls(self) -> None:
         """Wait until no call from others is open, for as long as the root allows; it may allow less later on."""
@@ -288,7 +291,16 @@ def settle_memory() -> None:
     gc.set_threshold(*_GC_THRESHOLDS)
 
 
-def rss_bytes() -> int:
-    """Resident memory of this process in bytes."""
-    with Path("/proc/self/statm").open("rb") as statm:
-        return int(statm.read().split()[1]) * _PAGE_BYTES
+class MemoryGauge:
+    """Tells this process's resident memory. Its file stays open: a process that is out of files still beats."""
+
+    def __enter__(self) -> MemoryGauge:
+        self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._statm)
+
+    def read(self) -> int:
+        """Bytes, now."""
+        return int(os.pread(self._statm, 256, 0).split()[1]) * _PAGE_BYTES

@@ -281,6 +281,13 @@ class MonitoringSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """An OpenTelemetry collector (OTLP over HTTP)."""
 
 
+class ChaosSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Faults on purpose."""
+
+    enabled: bool = False
+    """Allow `greenroom chaos run` here, and load the tools that break their process, in the pool `chaos`."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole configuration."""
 
@@ -292,3 +299,4 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     supervisor: SupervisorSettings = SupervisorSettings()
     p2p: P2PSettings = P2PSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
+    chaos: ChaosSettings = ChaosSettings()

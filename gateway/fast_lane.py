@@ -12,7 +12,6 @@ it reads an end of file. Nothing per request is spent on them. They are at most 
 
 from __future__ import annotations
 
-import errno
 import logging
 import socket
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from actors.listening import AGAIN_S, OUT_OF_FILES
 from actors.settings import ServerSettings
 from gateway.connection import Connection
 from gateway.types import Protocol
@@ -32,7 +32,6 @@ TICK_S = 0.05
 """A call that is older than one to two ticks gets a watcher for its client's leaving."""
 EXPIRE_EVERY = 5
 """Ticks between two looks for late connections."""
-_OUT_OF_FILES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 _log = logging.getLogger(__name__)
 
@@ -143,9 +142,9 @@ class FastLane:
                 except BlockingIOError:
                     continue
                 except OSError as error:
-                    if error.errno in _OUT_OF_FILES:
+                    if error.errno in OUT_OF_FILES:
                         _log.warning("no connection can be accepted for now: %s", error)
-                        await trio.sleep(0.1)
+                        await trio.sleep(AGAIN_S)
                     continue
                 self._open(sock, address)
 

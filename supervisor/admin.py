@@ -3,7 +3,8 @@
 
 Methods: `status` -> `TreeStatus`; `directory` -> `Directory`; `down` (`Down`) -> nothing, the tree stops;
 `restart` (`RestartRequest`), `drain`, `resume` (`ActorRequest`) -> nothing, once it was accepted; `scale`
-(`ScaleRequest`) -> `Scaled`; `reload` -> `supervisor.reload.Reloaded`.
+(`ScaleRequest`) -> `Scaled`; `reload` -> `supervisor.reload.Reloaded`; `quarantine`, `release`: see
+`supervisor.admin_quarantine`; `chaos` -> `ChaosInfo`, where `chaos.enabled`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import trio
 from actors.calls import IncomingCall, Message
 from actors.channel import Channel, ChannelClosedError
 from actors.errors import MCPServerError
+from actors.listening import accept
 from actors.peers import hello
 from supervisor.control import open_unix_listener
 from supervisor.rundir import ADMIN_SOCKET, NotRunningError, RunInfo
@@ -75,7 +77,7 @@ class AdminServer:
         async with listener, trio.open_nursery() as connections:
             task_status.started()
             while True:
-                stream = await listener.accept()
+                stream = await accept(listener)
                 connections.start_soon(self._carry, stream.socket)
 
     async def _carry(self, sock: trio.socket.SocketType) -> None:

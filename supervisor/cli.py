@@ -19,6 +19,7 @@ import msgspec
 from actors.errors import MCPServerError, code_of
 from actors.peers import is_spare
 from supervisor import cli_operate
+from supervisor.chaos.cli import chaos
 from supervisor.cli_common import (
     EXIT_DEGRADED,
     EXIT_FAILED,
@@ -58,6 +59,7 @@ def greenroom() -> None:
 for verb in (cli_operate.restart, cli_operate.drain, cli_operate.resume, cli_operate.scale, cli_operate.reload):
     greenroom.add_command(verb)
 greenroom.add_command(quarantine)
+greenroom.add_command(chaos)
 
 
 @greenroom.command()

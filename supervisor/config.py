@@ -27,7 +27,7 @@ _SEED_VARIABLES = {
     "TASK_QUEUE_PATH": "p2p.task_queue.queue_path",
     "ENABLE_MCPLUSPLUS": "p2p.mcplusplus.enabled",
 }
-_NOT_SETTINGS = ("GREENROOM_CONFIG", "GREENROOM_DATA_DIR", "GREENROOM_ROOT_PID")
+_NOT_SETTINGS = ("GREENROOM_CONFIG", "GREENROOM_DATA_DIR", "GREENROOM_ROOT_PID", "GREENROOM_CHAOS_DIR")
 _FLAGS = {"server.host": "--host", "server.port": "--port", "tools.paths": "--tools"}
 _OLD_NAMES = {"runtimes.fastapi": "runtimes.general", "runtimes.trio": "runtimes.p2p"}
 _WITHOUT_EFFECT = ("runtimes.general.enable_on_import", "runtimes.p2p.enable_on_import")

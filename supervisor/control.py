@@ -12,6 +12,7 @@ import trio
 
 from actors.channel import Channel, ChannelClosedError, ChannelLimits
 from actors.errors import MCPServerError
+from actors.listening import accept as accept_connection
 from actors.messages import PROTOCOL_VERSION, Beat, ControlMessage, Directory, Hello, Marks, Ready, Survived
 from supervisor.lives import Life, Lives
 from supervisor.rundir import CONTROL_SOCKET
@@ -68,7 +69,7 @@ class ControlServer:
         async with listener, trio.open_nursery() as connections:
             task_status.started()
             while True:
-                stream = await listener.accept()
+                stream = await accept_connection(listener)
                 connections.start_soon(self._carry, stream.socket)
 
     async def _carry(self, sock: trio.socket.SocketType) -> None:

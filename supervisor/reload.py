@@ -11,11 +11,13 @@ from __future__ import annotations
 import msgspec
 
 from actors.settings import Settings
+from supervisor.chaos.enabling import with_chaos
 from supervisor.config_keys import flat
 from supervisor.events import Reconfigure
 from supervisor.tree import Tree, build_tree
 
 AT_START_ONLY = (
+    "chaos.enabled",
     "server.host",
     "server.port",
     "server.gateways",
@@ -58,12 +60,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 def plan_reload(present: Settings, wanted: Settings, running: set[str]) -> Plan:
     """From the present settings to those of the file. `running`: the children that there are, without spares."""
-    before, after = flat(present), flat(wanted)
-    different = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
-    needs_restart = [key for key in different if key in AT_START_ONLY]
-    settings = _keep(present, wanted)
+    settings = with_chaos(_keep(present, wanted))
+    needs_restart = [key for key in _different(present, wanted) if key in AT_START_ONLY]
+    changed = _different(present, settings)
     tree = build_tree(settings)
-    changed = [key for key in different if key not in needs_restart]
     names = {spec.id for spec in tree.children}
     replaced = sorted(name for name in names & running if changed or name.startswith("tools."))
     return Plan(
@@ -78,6 +78,11 @@ def plan_reload(present: Settings, wanted: Settings, running: set[str]) -> Plan:
             removed=sorted(running - names),
         ),
     )
+
+
+def _different(one: Settings, other: Settings) -> list[str]:
+    before, after = flat(one), flat(other)
+    return sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
 
 
 def _keep(present: Settings, wanted: Settings) -> Settings:

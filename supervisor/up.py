@@ -23,6 +23,7 @@ from actors.messages import Directory, ToolDescriptor, TreeStatus
 from actors.settings import Settings
 from supervisor.admin import AdminMethod, AdminServer, Down
 from supervisor.admin_quarantine import quarantine_methods
+from supervisor.chaos import enabling
 from supervisor.client import ask_catalogue
 from supervisor.core import Core
 from supervisor.forked import ForkServer
@@ -69,7 +70,9 @@ def run_up(
 
     Raises `StartError` when it can't start at all.
     """
+    settings = enabling.with_chaos(settings)
     tree = build_tree(settings)
+    enabling.prepare(settings, data_dir)
     fork_server = ForkServer(_first_modules(tree), _LATER_MODULES) if settings.supervisor.fork_server else None
     if fork_server is not None:
         fork_server.fork_now()  # before anything is opened or started here that a fork would copy
@@ -270,10 +273,16 @@ class _Root:
                 runtime.stop("greenroom down --now")
             return None
 
+        async def chaos(_: msgspec.Raw) -> enabling.ChaosInfo:
+            server = self._fork_server
+            pid = server.pid if server is not None else 0
+            return enabling.describe(self._settings, self._tree.groups, self._data_dir, self._runtime_dir, pid)
+
         return {
             "status": status,
             "directory": directory,
             "down": down,
+            "chaos": chaos,
             **operation_methods(operations),
             **quarantine_methods(runtime.warden),
         }

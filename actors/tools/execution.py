@@ -127,9 +127,9 @@ class LoadedTool:
             if not self._wants_context and self._is_async:
                 return await self._invoke(arguments, None)
             return await self._run_with_context(call, environment, report, arguments, running)
-        except (MCPServerError, trio.Cancelled, GeneratorExit):
+        except (MCPServerError, trio.Cancelled):
             raise
-        except BaseException as error:  # asyncio.CancelledError and SystemExit are no `Exception`, and no end of ours
+        except BaseException as error:  # SystemExit, GeneratorExit and the like are no `Exception`, and no end of ours
             raise self._failed(error) from error
 
     async def _run_with_context(
@@ -191,7 +191,7 @@ class LoadedTool:
     def _failed_group(self, group: BaseExceptionGroup[BaseException]) -> MCPServerError:
         """The first error of a tool's own nursery. Re-raises a group that holds nothing but cancellation."""
         first = next((leaf for leaf in _leaves(group) if not isinstance(leaf, trio.Cancelled)), None)
-        if first is None or isinstance(first, GeneratorExit):
+        if first is None:
             raise group
         if isinstance(first, MCPServerError):
             return first

@@ -39,6 +39,7 @@ def test_pools_come_go_and_change_their_size():
 
 
 OTHER = {
+    "chaos.enabled": True,
     "server.host": "127.0.0.2",
     "server.port": 9,
     "server.gateways": 3,
