@@ -182,6 +182,8 @@ class DirectoryEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     socket: str = ""
     reason: str = ""
     """Why it is failed or off, and what would change that."""
+    exits: dict[str, int] = {}
+    """Ends of its lives that nobody asked for, by cause (`supervisor.events.ExitKind`), since the root's start."""
 
 
 class Directory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="directory"):

@@ -10,6 +10,7 @@ names from the catalogue, so strangers can't grow the table. Counts are those of
     mcp_runtime_errors_total{runtime,error_type}    calls that failed, by error code
     mcp_calls_in_flight                             calls running now
     mcp_actor_restarts_total{actor}                 lives after the first, of each process of the tree
+    mcp_actor_exits_total{actor,cause}              ends of lives that nobody asked for; cause: killed, hung, limit, ...
     mcp_quarantined_calls                           tool and arguments that are refused because they end processes
     mcp_breakers_open{tool}                         1 while a tool is refused, or tried again, because it ends processes
     mcp_http_requests_total{way,status}             way: fast, handed
@@ -112,6 +113,11 @@ class Metrics(Collector):
             for entry in self.tree_status()[1]:
                 restarts.add_metric([entry.name], entry.restarts)
             yield restarts
+            exits = CounterMetricFamily("mcp_actor_exits", "Ends that nobody asked for", labels=["actor", "cause"])
+            for entry in self.tree_status()[1]:
+                for cause, count in sorted(entry.exits.items()):
+                    exits.add_metric([entry.name, cause], count)
+            yield exits
 
     def _tool_families(self) -> Iterable[Family]:
         total = CounterMetricFamily("mcp_tool_execution", "Tool calls", labels=["runtime", "tool", "status"])
