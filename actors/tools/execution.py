@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""One tool, ready to run: arguments decoded once and checked, the function called, its result checked and encoded once.
+"""One tool, resource or prompt, ready to run: arguments decoded once and checked, the function called, its result
+checked and encoded once.
 
 Whatever a tool does ends as a result or an error of `actors.errors`; nothing that it raises reaches the actor, except
 trio's own cancellation. Time-outs are the caller's: cancel `run`. A plain tool then stays behind in its thread until it
@@ -19,7 +20,7 @@ import msgspec
 import trio
 
 from actors.errors import MCPServerError, ToolExecutionError
-from actors.messages import ToolCall, ToolDescriptor, ToolItem, ToolResult
+from actors.messages import Offered, ToolCall, ToolDescriptor, ToolItem, ToolResult
 from actors.schema import Contract, bare, call_adapter
 from actors.settings import ToolsSettings
 from actors.toolkit import ToolContext
@@ -65,18 +66,24 @@ def abandoned_threads() -> int:
     return _threads.abandoned
 
 
-class LoadedTool:
-    """A tool that can be called."""
+class Runnable:
+    """A function that can be called: a tool's, or another's that runs as tools do."""
 
-    def __init__(self, descriptor: ToolDescriptor, function: Callable[..., Any], contract: Contract) -> None:
+    descriptor: Offered
+
+    def __init__(
+        self, descriptor: Offered, function: Callable[..., Any], contract: Contract, *, strict: bool = True
+    ) -> None:
+        """`strict`: arguments must have the types that the annotations say; else text is read as them."""
         self.descriptor = descriptor
-        self._decode = msgspec.json.Decoder(contract.arguments).decode
+        self._decode = msgspec.json.Decoder(contract.arguments, strict=strict).decode
         self._made_schema = contract.input_schema
         self._invoke = call_adapter(function, contract)
         self._is_async = inspect.iscoroutinefunction(function)
         self._wants_context = contract.context_at is not None
         self._shape = contract.shape
-        self._check = None if contract.shape == "text" else msgspec.json.Decoder(contract.returns).decode
+        has_schema = contract.shape in ("object", "wrapped", "content")
+        self._check = msgspec.json.Decoder(contract.returns).decode if has_schema else None
         self._one_block = contract.shape == "content" and get_origin(bare(contract.returns)) is not list
 
     async def run(
@@ -102,7 +109,7 @@ class LoadedTool:
         except BaseException as error:  # asyncio.CancelledError and SystemExit are no `Exception`, and no end of ours
             raise self._failed(error) from error
         return ToolResult(
-            value=self._encoded(value, environment.settings.max_result_bytes),
+            value=self._encoded(value, call, environment.settings.max_result_bytes),
             shape=self._shape,
             runtime=self.descriptor.runtime,
             duration_ms=(perf_counter() - started) * 1000.0,
@@ -133,17 +140,20 @@ class LoadedTool:
         finally:
             context.end()
 
-    def _encoded(self, value: object, max_bytes: int) -> bytes:
+    def _shaped(self, value: object, _call: ToolCall) -> object:
+        """What is sent for a result. Raises TypeError for one that was not promised."""
+        if self._shape == "text" and not isinstance(value, str):
+            raise TypeError(f"the tool promised text and returned {type(value).__name__}")
+        return [value] if self._one_block else value
+
+    def _encoded(self, value: object, call: ToolCall, max_bytes: int) -> bytes:
         """The result as JSON, checked against the return annotation."""
         name = self.descriptor.name
-        if self._one_block:
-            value = [value]
         try:
+            value = self._shaped(value, call)
             encoded = _encode(value)
             if self._check is not None:
                 self._check(encoded[1:-1] if self._one_block else encoded)
-            elif not isinstance(value, str):
-                raise TypeError(f"the tool promised text and returned {type(value).__name__}")
         except msgspec.ValidationError as error:
             cause = f"its result is not what it promises: {error}"
             raise ToolExecutionError(name, self.descriptor.runtime, cause) from error
@@ -170,6 +180,12 @@ class LoadedTool:
         if isinstance(first, MCPServerError):
             return first
         return self._failed(first)
+
+
+class LoadedTool(Runnable):
+    """A tool that can be called."""
+
+    descriptor: ToolDescriptor
 
 
 async def _run_in_thread(
