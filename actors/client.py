@@ -34,6 +34,7 @@ from actors.messages import (
     Catalogue,
     CompletionAsk,
     DirectoryEntry,
+    Kind,
     Offered,
     PromptDescriptor,
     PromptGet,
@@ -101,6 +102,18 @@ class CatalogueView:
     def nearest(self, name: str) -> list[str]:
         """The known names that are most like this one, best first."""
         return difflib.get_close_matches(name, self._by_name, n=3)
+
+
+def changed_lists(old: CatalogueView, new: CatalogueView) -> list[Kind]:
+    """The lists that clients would see differ."""
+    kinds: list[Kind] = []
+    if [tool for tool in old.tools if not tool.broken] != [tool for tool in new.tools if not tool.broken]:
+        kinds.append("tools")
+    if old.resources != new.resources:
+        kinds.append("resources")
+    if old.prompts != new.prompts:
+        kinds.append("prompts")
+    return kinds
 
 
 def actor_of(tool: Offered) -> str:
@@ -223,7 +236,8 @@ class ToolClient:
         on_item: OnItem | None = None,
         on_ask: OnAsk | None = None,
     ) -> ToolResult:
-        """Run a tool, read a resource, get a prompt or a completion. Raises what that raised, and the errors of `actors.errors` for what happened on the way."""
+        """Run a tool, read a resource, get a prompt or a completion. Raises what that raised, and the errors of
+        `actors.errors` for what happened on the way."""
         if type(call) is not ToolCall:
             other = self.find_other(call)
             base, safe = ROUTER if self._carry else actor_of(other), other.retry_safe

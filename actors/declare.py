@@ -29,8 +29,8 @@ MAX_COMPLETIONS: Final = 100
 
 JsonObject = dict[str, Any]
 Completer = Callable[..., Any]
-"""`(value)` or `(value, arguments)`, plain or async, and a `ToolContext` if it takes one: gives the values that fit what
-was typed so far, best first, as strings or as a `Completion`."""
+"""`(value)` or `(value, arguments)`, plain or async, and a `ToolContext` if it takes one: gives the values that fit
+what was typed so far, best first, as strings or as a `Completion`."""
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -96,8 +96,8 @@ def resource(
 ) -> Callable[[_Function], _Function]:
     """Mark a function as a resource that clients can read. It returns `str`, `bytes`, `ResourceContents` or a list.
 
-    * `uri`: where clients find it: a URI, or a template whose `{variables}` are the function's parameters. `{name}` takes
-      one piece of a path, `{+name}` the rest of it. Unique.
+    * `uri`: where clients find it: a URI, or a template whose `{variables}` are the function's parameters. `{name}`
+      takes one piece of a path, `{+name}` the rest of it. Unique.
     * `name`: for programs; default the function's name. `title`: for people; default made from the name.
     * `description`: default the docstring's first paragraph.
     * `mime_type`: of what is read; default `text/plain` for text, `application/octet-stream` for bytes.

@@ -435,8 +435,8 @@ class ToolResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     `value` is JSON, encoded once where the tool ran; `shape` says how MCP shows it: `text` (a string, shown as a text
     block), `object` (structured content as it is), `wrapped` (structured content `{"result": value}`), `content` (an
-    array of MCP content blocks). The other methods answer `contents` (an array of a resource's contents), `messages` (an
-    array of a prompt's messages) and `completion` (MCP's object of that name).
+    array of MCP content blocks). The other methods answer `contents` (an array of a resource's contents), `messages`
+    (an array of a prompt's messages) and `completion` (MCP's object of that name).
     """
 
     value: bytes

@@ -99,5 +99,5 @@ def resource_changed(uri: str) -> None:
 
 
 def list_changed(kind: Kind) -> None:
-    """Have all clients list the tools, resources or prompts again. What Greenroom itself changes it announces by itself."""
+    """Have all clients list the tools, resources or prompts again. What a new process offers is announced by itself."""
     notices.list(kind)

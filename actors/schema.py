@@ -54,7 +54,7 @@ def contract_of(function: Callable[..., Any], *, description: str = "", shape: S
     first_paragraph, documented = parse_docstring(inspect.getdoc(function) or "")
     description = description or first_paragraph
     if not description:
-        raise ContractError("it needs a docstring: its first paragraph tells clients what it does")
+        raise ContractError("it needs a docstring: its first paragraph tells clients what the tool does")
     if "return" not in hints:
         raise ContractError("it needs a return annotation")
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []

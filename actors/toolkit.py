@@ -49,9 +49,10 @@ from actors.settings import ToolsSettings
 from actors.tools.files import Files
 
 __all__ = [
-    "Annotations", "AudioContent", "CallCancelledError", "Completion", "ContentBlock", "EmbeddedResource", "ForbiddenError",
-    "Icon", "ImageContent", "InvalidArgumentsError", "NotFoundError", "PromptMessage", "ResourceContents", "ResourceLink",
-    "TextContent", "ToolContext", "UnavailableError", "list_changed", "prompt", "resource", "resource_changed", "tool",
+    "Annotations", "AudioContent", "CallCancelledError", "Completion", "ContentBlock", "EmbeddedResource",
+    "ForbiddenError", "Icon", "ImageContent", "InvalidArgumentsError", "NotFoundError", "PromptMessage",
+    "ResourceContents", "ResourceLink", "TextContent", "ToolContext", "UnavailableError", "list_changed", "prompt",
+    "resource", "resource_changed", "tool",
 ]  # fmt: skip
 
 LogLevel = Literal["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"]
@@ -86,7 +87,7 @@ class ToolSpec(msgspec.Struct, frozen=True, kw_only=True):
     max_concurrent: int | None
     category: str | None
     input_schema: dict[str, Any] | None
-    icons: tuple[Icon, ...]
+    icons: tuple[Icon, ...] | None
     meta: JsonObject | None
 
 
@@ -104,7 +105,7 @@ def tool(
     max_concurrent: int | None = None,
     category: str | None = None,
     input_schema: dict[str, Any] | None = None,
-    icons: Sequence[Icon] = (),
+    icons: Sequence[Icon] | None = None,
     meta: JsonObject | None = None,
 ) -> Callable[[_Function], _Function]:
     """Mark a function as a tool. The function itself stays as it is and can be called in tests.
@@ -140,7 +141,7 @@ def tool(
             max_concurrent=max_concurrent,
             category=category,
             input_schema=input_schema,
-            icons=tuple(icons),
+            icons=None if icons is None else tuple(icons),
             meta=meta,
         )
         setattr(function, SPEC_ATTRIBUTE, spec)

@@ -2,8 +2,8 @@
 """The router actor: it asks every process for its tools, keeps the registry, and carries the calls that need counting.
 
 Methods: `catalogue` -> `Catalogue`; `tools/call`, `resources/read`, `prompts/get` and `completion/complete` (`ToolCall`
-and below) -> `ToolResult`, with the callee's items. Whoever is connected gets the new `Catalogue` as an event when the registry changes. It owns no durable truth: a new router asks
-again.
+and below) -> `ToolResult`, with the callee's items. Whoever is connected gets the new `Catalogue` as an event when the
+registry changes. It owns no durable truth: a new router asks again.
 """
 
 from __future__ import annotations

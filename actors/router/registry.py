@@ -2,9 +2,9 @@
 """The registry: flat lists of tools, resources and prompts, put together from what each process offers. Plain values,
 no I/O.
 
-Names of tools and prompts and URIs of resources are unique in the whole system: of two offers of one name by different actors the earlier actor (by name) keeps it
-and the other is listed as broken under a name of its own. What an actor offered stays listed while its processes are
-away, because they come back.
+Names of tools and prompts and URIs of resources are unique in the whole system: of two offers of one name by different
+actors the earlier actor (by name) keeps it and the other is listed as broken, a tool under a name of its own. What an
+actor offered stays listed while its processes are away, because they come back.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Which tools, resources and prompts there are: Greenroom's own, one file per tool in one folder per category, and the user's (`tools.paths`).
+"""Which tools, resources and prompts there are: Greenroom's own, one file per tool in one folder per category, and the
+user's (`tools.paths`).
 
 * Greenroom's own tools are listed by file name alone (`own_tools`); a file's tool is named like the file. Files that
   begin with `_` are helpers.
@@ -331,7 +332,7 @@ class _Catalogue:
             timeout_s=self._default_timeout_s if spec.timeout_s is None else spec.timeout_s,
             retry_safe=spec.retry_safe,
             max_concurrent=self._settings.max_concurrent.get(spec.name, spec.max_concurrent),
-            icons=list(spec.icons),
+            icons=list(spec.icons or ()),
             meta=meta_json(spec.meta),
             source=source.shown,
         )
@@ -374,11 +375,7 @@ def _own_problem(name: str, functions: list[Callable[..., Any]]) -> str:
 
 
 def _user_problem(source: _Source, functions: list[Callable[..., Any]]) -> str:
-    return (
-        ""
-        if functions or source.may_be_empty
-        else "it defines no tool; put @tool(), @resource(...) or @prompt() above a function of its own"
-    )
+    return "" if functions or source.may_be_empty else "it defines no tool; put @tool() above a function of its own"
 
 
 def _check_spec(spec: ToolSpec) -> None:

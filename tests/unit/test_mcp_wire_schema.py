@@ -134,7 +134,7 @@ async def test_a_legacy_session_speaks_its_schema(version: str) -> None:
         headers = {**legacy("x", headers=session).headers, "accept": "text/event-stream"}
         stream = await endpoint.handle(Request("GET", headers))
         assert isinstance(stream, Stream)
-        endpoint.tools_changed()
+        endpoint.list_changed("tools")
         (changed,) = messages(await anext(aiter(stream.events)))
         check(version, "ToolListChangedNotification", changed)
 
@@ -183,7 +183,7 @@ async def test_a_listen_speaks_its_schema() -> None:
     async with endpoint.running():
         wanted = {"notifications": {"toolsListChanged": True}}
         answer = await endpoint.handle(modern("subscriptions/listen", wanted))
-        endpoint.tools_changed()
+        endpoint.list_changed("tools")
     acknowledged, changed, end = await drain(answer)
     check(MODERN, "SubscriptionsAcknowledgedNotification", acknowledged)
     check(MODERN, "ToolListChangedNotification", changed)
