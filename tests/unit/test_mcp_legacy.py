@@ -496,6 +496,7 @@ async def test_statistics_count_what_is_open() -> None:
                 "live_calls": 0,
                 "shielded_calls": 1,
                 "listeners": 0,
+                "subscriptions": 0,
             }
             gate.go.set()
 
