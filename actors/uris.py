@@ -52,6 +52,8 @@ class UriTemplate:
             raise UriError("a variable stands there twice")
         if not all(self._literals[1:-1]):
             raise UriError("two variables need something between them")
+        if ":" not in self._literals[0]:
+            raise UriError("it needs a scheme, as in notes://{name}")
         if sum(self._slashes) > 1:
             raise UriError("only one of its variables may be {+name}")
         check_uri("x".join(self._literals))

@@ -2,7 +2,7 @@
 """Resources, a template, a prompt and a tool around one thing: notes. Serve them: greenroom up --tools examples
 
 Then, in another terminal:
-greenroom tools call add_note id=milk text="buy milk"
+greenroom tools call add_note name=milk text="buy milk"
 greenroom resources read notes://milk
 greenroom prompts get plan_day tone=short
 """
@@ -34,47 +34,47 @@ def folder_of(ctx: ToolContext) -> Path:
     return folder
 
 
-def note_ids(ctx: ToolContext, typed: str = "") -> list[str]:
+def note_names(ctx: ToolContext, typed: str = "") -> list[str]:
     return sorted(file.stem for file in folder_of(ctx).glob("*.txt") if file.stem.startswith(typed))
 
 
 @tool(idempotent=True, open_world=False)
-def add_note(ctx: ToolContext, id: str, text: str) -> str:
+def add_note(ctx: ToolContext, name: str, text: str) -> str:
     """Write a note; one of the same name is replaced.
 
     Args:
-        id: Its name: letters, digits, `-` and `_`.
+        name: Its name: letters, digits, `-` and `_`.
         text: What it says.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", id):
-        raise InvalidArgumentsError("a note's name has 1-64 letters, digits, '-' and '_'", parameter="id")
-    (folder_of(ctx) / f"{id}.txt").write_text(text)
-    ctx.resource_changed(f"notes://{id}")
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
+        raise InvalidArgumentsError("a note's name has 1-64 letters, digits, '-' and '_'", parameter="name")
+    (folder_of(ctx) / f"{name}.txt").write_text(text)
+    ctx.resource_changed(f"notes://{name}")
     ctx.resource_changed("notes://")
-    return f"notes://{id}"
+    return f"notes://{name}"
 
 
 @resource("notes://", title="All notes", annotations=Annotations(audience=["user"], priority=0.5))
 def notes(ctx: ToolContext) -> str:
     """The names of all notes, one on a line."""
-    return "\n".join(note_ids(ctx))
+    return "\n".join(note_names(ctx))
 
 
-def complete_id(value: str, ctx: ToolContext) -> list[str]:
-    return note_ids(ctx, value)
+def complete_name(value: str, ctx: ToolContext) -> list[str]:
+    return note_names(ctx, value)
 
 
-@resource("notes://{id}", complete={"id": complete_id})
-def note(ctx: ToolContext, id: str) -> str:
+@resource("notes://{name}", complete={"name": complete_name})
+def note(ctx: ToolContext, name: str) -> str:
     """One note.
 
     Args:
-        id: Its name.
+        name: Its name.
     """
-    # The id comes from a client and may hold anything, so it is looked up and never made a path.
-    if id not in note_ids(ctx):
-        raise NotFoundError(f"there is no note {id!r}")
-    return (folder_of(ctx) / f"{id}.txt").read_text()
+    # The name comes from a client and may hold anything, so it is looked up and never made a path.
+    if name not in note_names(ctx):
+        raise NotFoundError(f"there is no note {name!r}")
+    return (folder_of(ctx) / f"{name}.txt").read_text()
 
 
 @prompt(title="Plan my day")
@@ -85,7 +85,7 @@ def plan_day(ctx: ToolContext, tone: Literal["short", "friendly"] = "friendly", 
         tone: How the plan is written.
         hours: How long the day is.
     """
-    texts = "\n".join((folder_of(ctx) / f"{id}.txt").read_text() for id in note_ids(ctx))
+    texts = "\n".join((folder_of(ctx) / f"{name}.txt").read_text() for name in note_names(ctx))
     return [
         PromptMessage.user(EmbeddedResource(resource=ResourceContents(uri="notes://", text=texts))),
         PromptMessage.user(f"Plan my day of {hours} hours from these notes. Be {tone}."),

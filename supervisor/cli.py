@@ -7,48 +7,31 @@ notes and errors to stderr; `--json` prints one documented object, also for an e
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from actors.errors import MCPServerError, code_of
 from actors.peers import is_spare
+from supervisor.cli_offers import prompts, resources
+from supervisor.cli_parts import Verbs as _Verbs
+from supervisor.cli_parts import data_dir_of as _data_dir
+from supervisor.cli_parts import data_dir_option, json_option
+from supervisor.cli_parts import run as _run
 
 if TYPE_CHECKING:
     from supervisor.up import Outcome
 
 _STARTED_AT = time.monotonic()
-T = TypeVar("T")
 
 EXIT_FAILED, EXIT_NOT_RUNNING, EXIT_DEGRADED = 1, 3, 4
 
 
-class _Verbs(click.Group):
-    """Names the nearest verb for a misspelt one, and turns our errors into two sentences and an exit code."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            nearest = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
-            if not nearest:
-                raise
-            raise click.UsageError(f"{error.message} Did you mean {nearest[0]!r}?", ctx) from None
-
-
-data_dir_option = click.option(
-    "--data-dir", type=click.Path(path_type=Path, file_okay=False), help="State lives here (~/.local/share/greenroom)."
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 config_option = click.option(
     "--config", "config_file", type=click.Path(path_type=Path, dir_okay=False), help="The YAML file to read."
@@ -289,6 +272,10 @@ def tools_call(name: str, arguments: tuple[str, ...], data_dir: Path | None, as_
         sys.exit(EXIT_FAILED)
 
 
+greenroom.add_command(resources)
+greenroom.add_command(prompts)
+
+
 @greenroom.group(cls=_Verbs)
 def config() -> None:
     """Look at the configuration."""
@@ -325,12 +312,6 @@ def _load(config_file: Path | None, data_dir: Path | None, flags: dict[str, obje
     return load(find_config_file(config_file, where, os.environ), os.environ, given), where
 
 
-def _data_dir(given: Path | None) -> Path:
-    from supervisor.config import find_data_dir
-
-    return find_data_dir(given, os.environ)
-
-
 def _must_ask(yes: bool) -> bool:
     return not yes and sys.stdin.isatty()
 
@@ -339,15 +320,6 @@ def _ask(question: str) -> None:
     if not click.confirm(question, err=True):
         click.echo("nothing was done", err=True)
         sys.exit(EXIT_FAILED)
-
-
-def _run(work: Callable[[], Awaitable[T]]) -> T:
-    import trio
-
-    async def run() -> T:
-        return await work()
-
-    return trio.run(run)
 
 
 def main() -> None:
