@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 import trio
 
@@ -92,7 +91,8 @@ def offering() -> ScriptedBackend:
             resource("c://bad", broken="why"),
         ],
         [
-            prompt("p", icons=icons, arguments=[PromptArgument(name="a", description="A"), PromptArgument(name="b", required=False)], completes=["a"]),
+            prompt("p", icons=icons, completes=["a"],
+                   arguments=[PromptArgument(name="a", description="A"), PromptArgument(name="b", required=False)]),
             prompt("q"),
             prompt("bad", broken="why"),
         ],
@@ -269,16 +269,16 @@ async def test_what_goes_wrong_is_a_protocol_error(
     ],
 )
 async def test_wrong_params_are_invalid(client: Client, method: str, params: dict[str, object]) -> None:
-    if method == "resources/read" and client.version == E:
-        pytest.skip("without params.uri the header Mcp-Name can't fit, which is found first")
     _, error = await client.error(method, **params)
-    assert error["code"] == -32602
+    # Without params.uri the header Mcp-Name can't fit, which is found first.
+    assert error["code"] == (-32020 if method == "resources/read" and client.version == E else -32602)
 
 
 async def test_a_read_reports_progress_on_its_own_stream(client: Client) -> None:
-    answer = await client.send("resources/read", {"uri": "a://x", "_meta": {"progressToken": "t"}}) if client.version != E else (
-        await client.endpoint.handle(modern("resources/read", {"uri": "a://x"}, meta={"progressToken": "t"}))
-    )  # fmt: skip
+    if client.version == E:
+        answer = await client.send("resources/read", {"uri": "a://x"}, meta={"progressToken": "t"})
+    else:
+        answer = await client.send("resources/read", {"uri": "a://x", "_meta": {"progressToken": "t"}})
     progress, last = await drain(answer)
     assert progress["params"]["progressToken"] == "t"
     assert last["result"]["contents"]
@@ -365,4 +365,3 @@ async def test_a_slow_read_of_a_legacy_client_survives_its_disconnect() -> None:
             nursery.cancel_scope.cancel()
             go.set()
     assert ended == [True]
-    assert msgspec.json.encode(ended)
