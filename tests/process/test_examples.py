@@ -50,7 +50,8 @@ def test_the_example_tool_is_listed_with_its_texts(tree, client):
 
 
 def test_the_example_notes_are_written_read_and_planned(tree, client):
-    assert client.text("add_note", name="milk", text="buy milk") == "notes://milk"
+    written = client.request("tools/call", name="add_note", arguments={"name": "milk", "text": "buy milk"}).json()
+    assert written["result"]["content"][0]["text"] == "notes://milk"
     assert tree.run("resources", "read", "notes://milk").stdout == "buy milk\n"
     assert tree.run("resources", "read", "notes://").stdout == "milk\n"
     assert "Be short." in tree.run("prompts", "get", "plan_day", "tone=short").stdout
