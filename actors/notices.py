@@ -70,11 +70,14 @@ class Notices:
             with suppress(trio.RunFinishedError):
                 loop.run_sync_soon(self._some.set, idempotent=True)
 
-    async def send(self, post: Callable[[Changed], object]) -> None:
-        """Hand all news to `post`, until cancelled. One at a time per process."""
+    async def send(self, post: Callable[[Changed], object], has_room: Callable[[], bool] = lambda: True) -> None:
+        """Hand all news to `post`, until cancelled. One at a time per process. While `has_room` denies they gather."""
         self._loop = trio.lowlevel.current_trio_token()
         try:
             while True:
+                if not has_room():
+                    await trio.sleep(PAUSE_S)
+                    continue
                 news = self.take()
                 if news is not None:
                     post(news)

@@ -142,8 +142,8 @@ class ToolsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Plain (not async) tools that run at once in one process."""
     max_result_bytes: Size = 8 * 1024 * 1024
     """A tool's result as JSON; more is an error."""
-    max_catalogue_bytes: Size = 4 * 1024 * 1024
-    """Descriptions and schemas of all that one process offers; what comes after is left out, and said to be."""
+    max_catalogue_bytes: Size = 1024 * 1024
+    """Descriptions and schemas of all that one pool offers; what comes after is left out, and said to be."""
     allow_private_addresses: bool = False
     """Let network tools reach loopback and private addresses."""
     max_fetch_bytes: Size = 32 * 1024 * 1024

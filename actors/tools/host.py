@@ -16,9 +16,11 @@ import trio
 
 from actors.base import Actor, Method
 from actors.calls import IncomingCall
+from actors.channel import FrameTooLargeError
 from actors.errors import BusyError, ToolExecutionError, UnknownToolError
 from actors.messages import (
     Catalogue,
+    Changed,
     CompletionAsk,
     PromptGet,
     ResourceRead,
@@ -72,7 +74,15 @@ class ToolHost:
 
     async def send_notices(self) -> None:
         """Tell all that are connected what changed in this process. Runs until cancelled."""
-        await notices.send(self._actor.post_to_all)
+        actor = self._actor
+
+        def post(news: Changed) -> None:
+            try:
+                actor.post_to_all(news)
+            except FrameTooLargeError:
+                actor.post_to_all(Changed(any_uri=True, lists=news.lists))
+
+        await notices.send(post, lambda: actor.most_queued_bytes <= actor.limits.max_queued_bytes)
 
     async def catalogue(self, _: IncomingCall) -> Catalogue:
         """Method `catalogue`."""

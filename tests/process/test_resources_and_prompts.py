@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import httpx
 import pytest
@@ -227,6 +227,8 @@ def test_a_change_reaches_those_who_subscribed(tree, client):
 
 
 def test_a_new_list_is_announced(tree, client):
+    # The next router has to be believed as the one before.
+    tree.wait_ready("router", tree.kill("router"))
     text = (tree.folder / "shelf.py").read_text()
     changed = (
         text.replace("Ask for a review.", "Ask for a kind review.")
@@ -261,3 +263,21 @@ def test_a_session_goes_on_after_the_gateways_death(tree):
     text = wait_until(lambda: client.ask("resources/read", uri="shelf://1"), 10, "an answer of the next gateway")
     client.http.close()
     assert text["contents"][0]["text"] == "Emma"
+
+
+def test_news_reach_the_clients_of_every_gateway(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    write(folder)
+    env = {"GREENROOM_SERVER__GATEWAYS": "2"}
+    with started(tmp_path / "data", "--tools", str(folder), env=env) as tree, ExitStack() as stack:
+        streams = []
+        for _ in range(8):
+            client = Client(tree.url, "2026-07-28")
+            stack.callback(client.http.close)
+            messages = stack.enter_context(client.listening(resourceSubscriptions=["shelf://1"]))
+            next(messages)
+            streams.append(messages)
+        with McpClient(tree.url) as other:
+            other.call("rename", number=1, title="x")
+        assert {next(messages)["params"]["uri"] for messages in streams} == {"shelf://1"}

@@ -64,6 +64,20 @@ async def test_news_from_threads_are_sent_with_a_pause(autojump_clock):
     assert posted[1][0] - posted[0][0] >= 0.05
 
 
+async def test_news_gather_while_there_is_no_room_for_them(autojump_clock):
+    notices, posted, room = Notices(), [], []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(notices.send, posted.append, lambda: bool(room))
+        for number in range(5):
+            notices.resource(f"a:{number % 2}")
+            await trio.sleep(1)
+        assert posted == []
+        room.append(True)
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    assert posted == [Changed(uris=["a:0", "a:1"])]
+
+
 def test_without_a_loop_nothing_waits_and_little_is_kept():
     notices = Notices()
     for number in range(10 * MAX_URIS):

@@ -98,7 +98,7 @@ def test_every_option_is_in_the_table_and_nothing_else():
 def test_the_limits_are_those_in_force():
     settings = Settings()
     assert settings.tools.max_result_bytes == 8 * 1024**2
-    assert settings.tools.max_catalogue_bytes == 4 * 1024**2
+    assert settings.tools.max_catalogue_bytes == 1024**2
     told = settings.mcp
     assert (told.max_subscriptions, told.max_subscriptions_in_all, told.page_size) == (256, 20_000, 1000)
     assert (uris.MAX_URI_CHARS, MAX_COMPLETIONS, notices.MAX_URIS, notices.PAUSE_S) == (2048, 100, 256, 0.05)
