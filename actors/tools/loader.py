@@ -29,6 +29,7 @@ import msgspec
 from actors.declare import PROMPT_ATTRIBUTE, RESOURCE_ATTRIBUTE, PromptSpec, ResourceSpec
 from actors.errors import MCPServerError
 from actors.messages import Runtime, ToolAnnotations, ToolDescriptor
+from actors.param_headers import ParamRuleError, read_param_rules
 from actors.schema import Contract, ContractError, check_published, contract_of
 from actors.settings import ToolsSettings
 from actors.toolkit import SPEC_ATTRIBUTE, ToolSpec
@@ -395,6 +396,10 @@ def _checked_contract(function: Callable[..., Any], spec: ToolSpec) -> Contract:
     contract = contract_of(function)
     if spec.input_schema is not None:
         check_published(spec.input_schema, contract.input_schema)
+    try:
+        read_param_rules(spec.input_schema or contract.input_schema)
+    except ParamRuleError as error:
+        raise ContractError(str(error)) from None
     return contract
 
 

@@ -19,10 +19,10 @@ import trio
 from actors.client import CatalogueView
 from actors.errors import MCPServerError, UnknownToolError, code_of
 from actors.messages import LogItem, Offered, Progress, ToolCall, ToolDescriptor, ToolItem, ToolResult
+from actors.param_headers import ParamRule, param_rules
 from gateway.mcp.calls import STREAM_AFTER_S, LiveCall
 from gateway.mcp.eras import E
 from gateway.mcp.exchange import Core, Exchange
-from gateway.mcp.headers import ParamRule, param_rules
 from gateway.mcp.jsonrpc import INVALID_PARAMS, McpError, is_id, params_as
 from gateway.mcp.paging import Pages
 from gateway.mcp.shaping import LOG_LEVELS

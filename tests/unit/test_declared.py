@@ -398,6 +398,34 @@ def routed(region: Annotated[str, Meta(extra_json_schema={"x-mcp-header": "Regio
     return region
 
 
+def headed(**parameters):
+    """A tool whose parameters have these x-mcp-headers."""
+
+    def build(one, two):
+        return ""
+
+    build.__annotations__ = {
+        name: Annotated[kind, Meta(extra_json_schema={"x-mcp-header": header})]
+        for name, (kind, header) in parameters.items()
+    } | {"return": str}
+    build.__doc__ = "Builds."
+    return tool()(build)
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "reason"),
+    [
+        ((str, "a b"), (str, "b"), "x-mcp-header of one must be a header's name"),
+        ((float, "a"), (str, "b"), "one has an x-mcp-header, so it must be a string"),
+        ((str, "Region"), (int, "region"), "two of its parameters have the x-mcp-header region"),
+    ],
+)
+def test_a_header_that_clients_would_refuse_breaks_the_tool(one, two, reason):
+    function = headed(one=one, two=two)
+    found = load_functions([function], runtime="general", actor="general", category="t", default_timeout_s=60)
+    assert reason in found.broken[0].broken
+
+
 def test_a_tool_has_icons_meta_and_headers():
     found = load_functions([routed], runtime="general", actor="general", category="t", default_timeout_s=60)
     descriptor = found.tools["routed"].descriptor
