@@ -56,6 +56,7 @@ class Listing(Generic[O]):
         self._show = show
         self._pages = Pages(core.secret, core.settings.mcp.page_size)
         self._of: CatalogueView | None = None
+        self._shown: Sequence[O] = ()
         self._made: dict[tuple[int, int], bytes] = {}
 
     async def __call__(self, x: Exchange) -> bytes:
@@ -63,9 +64,9 @@ class Listing(Generic[O]):
         cursor = params_as(x.body, list_params).cursor
         catalogue = self._core.backend.catalogue
         if catalogue is not self._of:
-            self._of = catalogue
+            self._of, self._shown = catalogue, self._entries(catalogue)
             self._made.clear()
-        entries = self._entries(catalogue)
+        entries = self._shown
         start, end = self._pages.bounds([self._key(one) for one in entries] if cursor else [], cursor)
         made = self._made.get((x.revision, start))
         if made is None:
