@@ -165,6 +165,11 @@ class Actor:
         for channel in list(self._channels):
             channel.post(value)
 
+    @property
+    def most_queued_bytes(self) -> int:
+        """What waits for the connected caller that is furthest behind."""
+        return max((channel.queued_bytes for channel in self._channels), default=0)
+
     def _unexpected(self, method: str, error: BaseException) -> None:
         self.log.error("call failed unexpectedly", method=method, exc_info=error)
 
