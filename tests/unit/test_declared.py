@@ -14,7 +14,7 @@ import trio
 from msgspec import Meta
 
 from actors.errors import InvalidArgumentsError, NotFoundError, ToolExecutionError
-from actors.messages import CompletionAsk, LogItem, Progress, PromptArgument, PromptGet, ResourceRead
+from actors.messages import CompletionAsk, LogItem, Marks, Progress, PromptArgument, PromptGet, ResourceRead
 from actors.settings import Settings, ToolsSettings
 from actors.toolkit import (
     Annotations,
@@ -117,8 +117,9 @@ class Pool:
         assert not found.offers.broken_resources + found.offers.broken_prompts
         self.offers = found.offers
         actor = SimpleNamespace(
-            name="tools.general#0", settings=Settings(), boot=SimpleNamespace(data_dir=str(tmp_path)), open_calls=1,
-            log=SimpleNamespace(error=lambda *_, **__: None),
+            name="tools.general#0", settings=Settings(), open_calls=1, marks=Marks(), on_marks=None, survived=None,
+            boot=SimpleNamespace(data_dir=str(tmp_path), runtime_dir=str(tmp_path), incarnation=7),
+            log=SimpleNamespace(error=lambda *_, **__: None, warning=lambda *_, **__: None),
         )  # fmt: skip
         self.methods = ToolHost(actor, found.tools, found.broken, 5, found.offers).methods()
         self.items = []
