@@ -58,6 +58,12 @@ class UnknownToolError(MCPServerError):
     code = "UNKNOWN_TOOL"
 
 
+class NotFoundError(MCPServerError):
+    """No resource has this URI, or no prompt this name."""
+
+    code = "NOT_FOUND"
+
+
 class InvalidArgumentsError(MCPServerError):
     """The arguments do not fit the tool's schema; the message names the parameter."""
 
@@ -139,6 +145,7 @@ _BY_CODE: dict[str, type[MCPServerError]] = {
     for kind in (
         RuntimeUnavailableError,
         UnknownToolError,
+        NotFoundError,
         InvalidArgumentsError,
         BusyError,
         DrainingError,

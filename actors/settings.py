@@ -64,6 +64,25 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Refuse the known quirks of real clients instead of tolerating them."""
 
 
+class McpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What clients are told of this server, and how much they may ask to be told."""
+
+    title: str = ""
+    """The server's name for people."""
+    instructions: str = ""
+    """How its tools are best used, for the model; clients read it once."""
+    website_url: str = ""
+    """Where people find more."""
+    icons: list[str] = []
+    """Pictures: `https:` or `data:` addresses."""
+    page_size: Count = 1000
+    """Entries on one page of a list. Large, because many clients read only the first."""
+    max_subscriptions: Count = 256
+    """Resources that one session or listen may subscribe to."""
+    max_subscriptions_in_all: Count = 20_000
+    """Subscriptions of all clients together, per gateway."""
+
+
 class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One of the two runtimes."""
 
@@ -131,6 +150,8 @@ class ToolsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Plain (not async) tools that run at once in one process."""
     max_result_bytes: Size = 8 * 1024 * 1024
     """A tool's result as JSON; more is an error."""
+    max_catalogue_bytes: Size = 1024 * 1024
+    """Descriptions and schemas of all that one pool offers; what comes after is left out, and said to be."""
     allow_private_addresses: bool = False
     """Let network tools reach loopback and private addresses."""
     max_fetch_bytes: Size = 32 * 1024 * 1024
@@ -292,6 +313,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The whole configuration."""
 
     server: ServerSettings = ServerSettings()
+    mcp: McpSettings = McpSettings()
     runtimes: RuntimesSettings = RuntimesSettings()
     tools: ToolsSettings = ToolsSettings()
     router: RouterSettings = RouterSettings()

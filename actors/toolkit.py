@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""All that the author of a tool imports: the `tool` decorator, the context of a call, content blocks and errors.
+"""All that the author of tools, resources and prompts imports: the decorators `tool`, `resource` and `prompt`, the
+context of a call, content blocks and errors.
 
 A tool is a typed function, async or plain:
 
@@ -22,7 +23,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -30,15 +31,28 @@ from typing import Any, Final, Literal, TypeVar
 import msgspec
 import trio
 
-from actors.errors import ForbiddenError, InvalidArgumentsError, UnavailableError
-from actors.messages import LogItem, Progress, ToolItem
+from actors.content import (
+    AudioContent,
+    ContentBlock,
+    EmbeddedResource,
+    ImageContent,
+    PromptMessage,
+    ResourceContents,
+    ResourceLink,
+    TextContent,
+)
+from actors.declare import Completion, JsonObject, prompt, resource
+from actors.errors import ForbiddenError, InvalidArgumentsError, NotFoundError, UnavailableError
+from actors.messages import Annotations, Icon, Kind, LogItem, Progress, ToolItem
+from actors.notices import list_changed, resource_changed
 from actors.settings import ToolsSettings
 from actors.tools.files import Files
 
 __all__ = [
-    "AudioContent", "CallCancelledError", "ContentBlock", "EmbeddedResource", "ForbiddenError", "ImageContent",
-    "InvalidArgumentsError", "ResourceContents", "ResourceLink", "TextContent", "ToolContext", "UnavailableError",
-    "tool",
+    "Annotations", "AudioContent", "CallCancelledError", "Completion", "ContentBlock", "EmbeddedResource",
+    "ForbiddenError", "Icon", "ImageContent", "InvalidArgumentsError", "NotFoundError", "PromptMessage",
+    "ResourceContents", "ResourceLink", "TextContent", "ToolContext", "UnavailableError", "list_changed", "prompt",
+    "resource", "resource_changed", "tool",
 ]  # fmt: skip
 
 LogLevel = Literal["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"]
@@ -53,68 +67,6 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 class CallCancelledError(Exception):
     """The call was cancelled or ran out of time; raised in a plain tool's thread so that it ends. Don't catch it."""
-
-
-# --- content blocks ------------------------------------------------------------------------------------------------
-
-
-class TextContent(msgspec.Struct, frozen=True, tag_field="type", tag="text", rename="camel", omit_defaults=True):
-    """A block of text."""
-
-    text: str
-
-
-class ImageContent(msgspec.Struct, frozen=True, tag_field="type", tag="image", rename="camel", omit_defaults=True):
-    """An image. `data` holds its bytes (base64 on the wire)."""
-
-    data: bytes
-    mime_type: str
-
-
-class AudioContent(msgspec.Struct, frozen=True, tag_field="type", tag="audio", rename="camel", omit_defaults=True):
-    """Sound. `data` holds its bytes (base64 on the wire)."""
-
-    data: bytes
-    mime_type: str
-
-
-class ResourceContents(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
-    """What an embedded resource holds: `text`, or bytes in `blob` (base64 on the wire); exactly one of them."""
-
-    uri: str
-    mime_type: str | None = None
-    text: str | None = None
-    blob: bytes | None = None
-
-    def __post_init__(self) -> None:
-        if (self.text is None) == (self.blob is None):
-            raise ValueError("a resource has either text or blob")
-
-
-class EmbeddedResource(
-    msgspec.Struct, frozen=True, tag_field="type", tag="resource", rename="camel", omit_defaults=True
-):
-    """A resource with its contents."""
-
-    resource: ResourceContents
-
-
-class ResourceLink(
-    msgspec.Struct, frozen=True, tag_field="type", tag="resource_link", rename="camel", omit_defaults=True, kw_only=True
-):
-    """A pointer to a resource that the client may read."""
-
-    uri: str
-    name: str
-    title: str | None = None
-    description: str | None = None
-    mime_type: str | None = None
-    size: int | None = None
-    """Bytes."""
-
-
-ContentBlock = TextContent | ImageContent | AudioContent | EmbeddedResource | ResourceLink
-"""Return one of these, or a list, to say yourself how MCP clients see the result."""
 
 
 # --- the decorator -------------------------------------------------------------------------------------------------
@@ -135,6 +87,8 @@ class ToolSpec(msgspec.Struct, frozen=True, kw_only=True):
     max_concurrent: int | None
     category: str | None
     input_schema: dict[str, Any] | None
+    icons: tuple[Icon, ...] | None
+    meta: JsonObject | None
 
 
 def tool(
@@ -151,6 +105,8 @@ def tool(
     max_concurrent: int | None = None,
     category: str | None = None,
     input_schema: dict[str, Any] | None = None,
+    icons: Sequence[Icon] | None = None,
+    meta: JsonObject | None = None,
 ) -> Callable[[_Function], _Function]:
     """Mark a function as a tool. The function itself stays as it is and can be called in tests.
 
@@ -163,6 +119,11 @@ def tool(
     * `max_concurrent`: calls at once in the whole system.
     * `category`: for tools of your own; default the name of their folder or module.
     * `input_schema`: published instead of the schema made from the annotations; must name the same parameters.
+    * `icons`: pictures that clients may show.
+    * `meta`: `_meta` of the listed tool; keys of your own begin with your domain name.
+
+    A parameter `Annotated[str, Meta(extra_json_schema={"x-mcp-header": "Region"})]` is repeated by clients in the HTTP
+    header `Mcp-Param-Region`, for whoever routes by it.
     """
 
     def mark(function: _Function) -> _Function:
@@ -180,6 +141,8 @@ def tool(
             max_concurrent=max_concurrent,
             category=category,
             input_schema=input_schema,
+            icons=None if icons is None else tuple(icons),
+            meta=meta,
         )
         setattr(function, SPEC_ATTRIBUTE, spec)
         return function
@@ -283,6 +246,14 @@ class ToolContext:
         with self._lock:
             self._waiting_logs.append(item)
         self._schedule_flush()
+
+    def resource_changed(self, uri: str) -> None:
+        """Tell all clients that subscribed to this resource that it has other contents now."""
+        resource_changed(uri)
+
+    def list_changed(self, kind: Kind) -> None:
+        """Have all clients list the tools, resources or prompts again."""
+        list_changed(kind)
 
     def _send(self, item: ToolItem) -> None:
         if not self._ended and self._report is not None:

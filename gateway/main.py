@@ -6,13 +6,14 @@ from __future__ import annotations
 from importlib.metadata import version
 from pathlib import Path
 
+import msgspec
 import trio
 
 from actors.base import Actor, open_actor, settle_memory, wait_any
-from actors.client import CatalogueView, ToolClient
+from actors.client import CatalogueView, ToolClient, changed_lists
 from actors.keys import SESSION_KEY, load_or_create_key
 from actors.logs import flush_loop
-from actors.messages import Boot, DirectoryEntry, State
+from actors.messages import Boot, Catalogue, Changed, DirectoryEntry, State
 from actors.peers import is_spare
 from gateway.backend import ToolBackend
 from gateway.fast_lane import FastLane, serve
@@ -22,6 +23,7 @@ from gateway.metrics import MeteredBackend, Metrics
 _CATALOGUE_TIMEOUT_S = 8.0
 _IDLE_S = 1.0
 """A replaced gateway leaves idle connections open for so long, so that those in use are closed with an answer."""
+_decode_event = msgspec.msgpack.Decoder(Catalogue | Changed).decode
 
 
 def _carries_calls(name: str) -> bool:
@@ -45,10 +47,21 @@ async def main(boot: Boot) -> None:
     async with open_actor(boot) as actor:
         settings = actor.settings
         known = trio.Event()
+        shown = CatalogueView(Catalogue(tools=[]))
 
-        def on_catalogue(_: CatalogueView) -> None:
+        def on_catalogue(catalogue: CatalogueView) -> None:
+            nonlocal shown
             known.set()
-            protocol.tools_changed()
+            for kind in changed_lists(shown, catalogue):
+                protocol.list_changed(kind)
+            shown = catalogue
+
+        def on_event(entry: DirectoryEntry, body: msgspec.Raw) -> None:
+            event = _decode_event(body)
+            if isinstance(event, Changed):
+                protocol.changed(event)
+            else:
+                client.catalogue_posted(entry, event)
 
         client = ToolClient(
             actor.peers,
@@ -69,6 +82,7 @@ async def main(boot: Boot) -> None:
             session_secret=load_or_create_key(Path(boot.data_dir), SESSION_KEY),
             new_call_id=plain.new_call_id,
         )
+        actor.on_peer_event = on_event
         actor.nursery.start_soon(flush_loop)
         actor.nursery.start_soon(client.keep_catalogue)
         actor.nursery.start_soon(client.keep_connections, _carries_calls)

@@ -19,10 +19,11 @@ from msgspec import Meta
 from quart import Response, g, request
 from quart_trio import QuartTrio
 
+from actors.client import CatalogueView
 from actors.errors import InvalidArgumentsError, MCPServerError, UnknownToolError, to_info
 from actors.messages import ErrorInfo, ToolAnnotations, ToolCall, ToolDescriptor, ToolResult
 from gateway import openapi
-from gateway.types import Answer, Backend, Tools
+from gateway.types import Answer, Backend
 
 _LONGEST_S = 60.0
 HTTP_STATUS = {
@@ -102,7 +103,7 @@ class ToolPage(msgspec.Struct):
 
     tools: list[ToolSummary]
     total_count: int
-    """Tools that match, on all pages."""
+    """CatalogueView that match, on all pages."""
     limit: int
     offset: int
     has_more: bool
@@ -199,7 +200,7 @@ def _result_answer(tool: str, result: ToolResult) -> Answer:
     return json_answer(200, ExecuteResult("success", msgspec.Raw(result.value), result.runtime, result.duration_ms))
 
 
-def _find(catalogue: Tools, name: str) -> ToolDescriptor:
+def _find(catalogue: CatalogueView, name: str) -> ToolDescriptor:
     """The tool of this name. Raises UnknownToolError, which names the nearest ones."""
     tool = catalogue.get(name)
     if tool is not None:
@@ -209,7 +210,7 @@ def _find(catalogue: Tools, name: str) -> ToolDescriptor:
     raise UnknownToolError(f"no tool is named {name!r}{hint}", tool=name, nearest=nearest)
 
 
-def list_tools(catalogue: Tools, query: dict[str, str]) -> Answer:
+def list_tools(catalogue: CatalogueView, query: dict[str, str]) -> Answer:
     """Answer `GET /tools`: `limit` (1-500, default 100), `offset`, and `category`."""
     try:
         limit = _number(query, "limit", 100, low=1, high=MAX_PAGE)
@@ -230,7 +231,7 @@ def _number(query: dict[str, str], name: str, default: int, *, low: int, high: i
     return int(text)
 
 
-def describe_tool(catalogue: Tools, name: str) -> Answer:
+def describe_tool(catalogue: CatalogueView, name: str) -> Answer:
     """Answer `GET /tools/{name}`."""
     try:
         tool = _find(catalogue, name)

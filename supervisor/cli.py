@@ -34,6 +34,7 @@ from supervisor.cli_common import (
     run,
     yes_option,
 )
+from supervisor.cli_offers import prompts, resources
 from supervisor.cli_quarantine import quarantine
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ for verb in (cli_operate.restart, cli_operate.drain, cli_operate.resume, cli_ope
     greenroom.add_command(verb)
 greenroom.add_command(quarantine)
 greenroom.add_command(chaos)
+greenroom.add_command(resources)
+greenroom.add_command(prompts)
 
 
 @greenroom.command()

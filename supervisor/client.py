@@ -89,7 +89,8 @@ async def _gone(info: RunInfo) -> None:
 
 
 @asynccontextmanager
-async def _router(data_dir: Path) -> AsyncGenerator[Channel, None]:
+async def open_router(data_dir: Path) -> AsyncGenerator[Channel, None]:
+    """A connection to the router of the tree on this data directory."""
     async with open_admin(find_running(data_dir)) as admin:
         reply = await admin.call("directory", None, timeout_s=ASK_TIMEOUT_S)
     async with _router_of(msgspec.msgpack.decode(reply, type=Directory)) as router:
@@ -108,17 +109,18 @@ async def _router_of(directory: Directory) -> AsyncGenerator[Channel, None]:
 
 async def catalogue(data_dir: Path) -> Catalogue:
     """All tools."""
-    async with _router(data_dir) as router:
-        return await _catalogue(router)
+    async with open_router(data_dir) as router:
+        return await ask_router(router)
 
 
 async def ask_catalogue(directory: Directory) -> Catalogue:
     """All tools, for who has the directory already."""
     async with _router_of(directory) as router:
-        return await _catalogue(router)
+        return await ask_router(router)
 
 
-async def _catalogue(router: Channel) -> Catalogue:
+async def ask_router(router: Channel) -> Catalogue:
+    """All that is offered."""
     return msgspec.msgpack.decode(await router.call("catalogue", None, timeout_s=ASK_TIMEOUT_S), type=Catalogue)
 
 
@@ -136,8 +138,8 @@ async def call_tool(
         else:
             progress(f"{item.level}: {item.data.decode()}")
 
-    async with _router(data_dir) as router:
-        tools = {tool.name: tool for tool in (await _catalogue(router)).tools}
+    async with open_router(data_dir) as router:
+        tools = {tool.name: tool for tool in (await ask_router(router)).tools}
         tool = tools.get(name)
         if tool is None:
             nearest = difflib.get_close_matches(name, tools, n=1)
@@ -206,6 +208,7 @@ def catalogue_json(listed: Catalogue) -> bytes:
     for tool in listed.tools:
         plain = msgspec.to_builtins(tool, builtin_types=(bytes,))
         plain["input_schema"] = msgspec.Raw(tool.input_schema)
+        plain["meta"] = msgspec.Raw(tool.meta or b"null")
         plain["output_schema"] = msgspec.Raw(tool.output_schema) if tool.output_schema else None
         tools.append(plain)
     return msgspec.json.encode({"version": listed.version, "tools": tools})

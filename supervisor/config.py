@@ -317,6 +317,12 @@ def _check_sense(draft: _Draft, settings: Settings) -> None:
                 f"{_where(draft, key, 'channel.max_frame_bytes')}: {key} = {size} does not fit into "
                 f"channel.max_frame_bytes = {frame}; {_FRAME_OVERHEAD} bytes of it are for the envelope"
             )
+    pools, catalogue = len({"general", *settings.tools.pools}), settings.tools.max_catalogue_bytes
+    if pools * catalogue + _FRAME_OVERHEAD > frame:
+        draft.faults.append(
+            f"{_where(draft, 'tools.max_catalogue_bytes', 'channel.max_frame_bytes')}: tools.max_catalogue_bytes = "
+            f"{catalogue} for each of {pools} pools do not fit into channel.max_frame_bytes = {frame} together"
+        )
     pool_of: dict[str, str] = {}
     for pool, wanted in settings.tools.pools.items():
         for category in wanted.categories:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -86,6 +87,7 @@ class Runtime:
         self._off = off
         self._on_exit = on_exit
         self._send, self._receive = trio.open_memory_channel[events.Event](math.inf)
+        self._exits: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._timers: dict[str, trio.CancelScope] = {}
         self._tree_end: TreeEnd | None = None
         self._nursery: trio.Nursery | None = None
@@ -242,6 +244,8 @@ class Runtime:
         stacks_path(self._runtime_dir, life.incarnation).unlink(missing_ok=True)
         reason = exit_reason(life, status)
         self.warden.ended(life, reason)
+        if reason.kind != "shutdown":
+            self._exits[life.worked_as or life.name][reason.kind] += 1
         self._on_exit(life, status, reason)
         self.tell(events.ChildExited(life.name, life.incarnation, reason))
 
@@ -347,6 +351,7 @@ class Runtime:
             restarts=child.restarts,
             socket=life.socket if life is not None else "",
             reason=child.reason,
+            exits=dict(self._exits.get(child.name, {})),
         )
 
     async def _push_directories(self) -> None:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""One tool, ready to run: arguments decoded once and checked, the function called, its result checked and encoded once.
+"""One tool, resource or prompt, ready to run: arguments decoded once and checked, the function called, its result
+checked and encoded once.
 
 Whatever a tool does ends as a result or an error of `actors.errors`; nothing that it raises reaches the actor, except
 trio's own cancellation. Time-outs are the caller's: cancel `run`. A plain tool then stays behind in its thread until it
@@ -9,6 +10,7 @@ ends; `abandoned_threads` counts those, and whoever runs the process decides how
 from __future__ import annotations
 
 import inspect
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +21,7 @@ import msgspec
 import trio
 
 from actors.errors import MCPServerError, ToolExecutionError
-from actors.messages import ToolCall, ToolDescriptor, ToolItem, ToolResult
+from actors.messages import Offered, ToolCall, ToolDescriptor, ToolItem, ToolResult
 from actors.schema import Contract, bare, call_adapter
 from actors.settings import ToolsSettings
 from actors.toolkit import ToolContext
@@ -28,6 +30,7 @@ from actors.tools.files import Files
 from actors.tools.guard import CallGuard, RunningCall
 
 MAX_ERROR_CHARS: Final = 2000
+MAX_NAME_CHARS: Final = 128
 _INTERRUPT_GRACE_S: Final = 0.5
 _INTERRUPT_EVERY_S: Final = 0.02
 _encode = msgspec.json.Encoder().encode
@@ -67,18 +70,28 @@ def abandoned_threads() -> int:
     return _threads.abandoned
 
 
-class LoadedTool:
-    """A tool that can be called."""
+class Runnable:
+    """A function that can be called: a tool's, or another's that runs as tools do."""
 
-    def __init__(self, descriptor: ToolDescriptor, function: Callable[..., Any], contract: Contract) -> None:
+    descriptor: Offered
+    kind = ""
+    """What it is, where it is no tool."""
+
+    def __init__(
+        self, descriptor: Offered, function: Callable[..., Any], contract: Contract, *, strict: bool = True
+    ) -> None:
+        """`strict`: arguments must have the types that the annotations say; else text is read as them."""
         self.descriptor = descriptor
-        self._decode = msgspec.json.Decoder(contract.arguments).decode
+        self.known_as = descriptor.name if not self.kind else _plain(f"{self.kind}.{descriptor.name}")
+        """Among the calls that end processes."""
+        self._decode = msgspec.json.Decoder(contract.arguments, strict=strict).decode
         self._made_schema = contract.input_schema
         self._invoke = call_adapter(function, contract)
         self._is_async = inspect.iscoroutinefunction(function)
         self._wants_context = contract.context_at is not None
         self._shape = contract.shape
-        self._check = None if contract.shape == "text" else msgspec.json.Decoder(contract.returns).decode
+        has_schema = contract.shape in ("object", "wrapped", "content")
+        self._check = msgspec.json.Decoder(contract.returns).decode if has_schema else None
         self._one_block = contract.shape == "content" and get_origin(bare(contract.returns)) is not list
 
     async def run(
@@ -95,11 +108,11 @@ class LoadedTool:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise explain(self.descriptor.name, error, self._made_schema) from None
         guard = environment.guard
-        running = guard.begin(call, arguments) if guard is not None else None
+        running = guard.begin(self.known_as, call, arguments) if guard is not None else None
         answered = False
         try:
             value = await self._value(call, environment, report, arguments, running)
-            encoded = self._encoded(value, environment.settings.max_result_bytes)
+            encoded = self._encoded(value, call, environment.settings.max_result_bytes)
             answered = True
         except MCPServerError:
             answered = True
@@ -159,17 +172,20 @@ class LoadedTool:
         finally:
             context.end()
 
-    def _encoded(self, value: object, max_bytes: int) -> bytes:
+    def _shaped(self, value: object, _call: ToolCall) -> object:
+        """What is sent for a result. Raises TypeError for one that was not promised."""
+        if self._shape == "text" and not isinstance(value, str):
+            raise TypeError(f"the tool promised text and returned {type(value).__name__}")
+        return [value] if self._one_block else value
+
+    def _encoded(self, value: object, call: ToolCall, max_bytes: int) -> bytes:
         """The result as JSON, checked against the return annotation."""
         name = self.descriptor.name
-        if self._one_block:
-            value = [value]
         try:
+            value = self._shaped(value, call)
             encoded = _encode(value)
             if self._check is not None:
                 self._check(encoded[1:-1] if self._one_block else encoded)
-            elif not isinstance(value, str):
-                raise TypeError(f"the tool promised text and returned {type(value).__name__}")
         except msgspec.ValidationError as error:
             cause = f"its result is not what it promises: {error}"
             raise ToolExecutionError(name, self.descriptor.runtime, cause) from error
@@ -196,6 +212,17 @@ class LoadedTool:
         if isinstance(first, MCPServerError):
             return first
         return self._failed(first)
+
+
+class LoadedTool(Runnable):
+    """A tool that can be called."""
+
+    descriptor: ToolDescriptor
+
+
+def _plain(name: str) -> str:
+    """A name as tools may have it."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", name)[:MAX_NAME_CHARS]
 
 
 async def _run_in_thread(run: _ThreadRun, context: ToolContext, limiter: trio.CapacityLimiter) -> Any:  # noqa: ANN401

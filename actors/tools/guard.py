@@ -80,9 +80,8 @@ class CallGuard:
         self._refusing = bool(self._quarantined or self._breakers)
         self._watching = bool(self._watched or self._watched_tools)
 
-    def begin(self, call: ToolCall, arguments: msgspec.Struct) -> RunningCall:
-        """A call with these decoded arguments starts. Raises `QuarantinedError`, `BreakerOpenError`."""
-        name = call.name
+    def begin(self, name: str, call: ToolCall, arguments: msgspec.Struct) -> RunningCall:
+        """A call of `name` with these decoded arguments starts. Raises `QuarantinedError`, `BreakerOpenError`."""
         tool = self._tools.get(name)
         if tool is None:
             tool = self._tools[name] = _Tool(name, self._key)

@@ -9,9 +9,11 @@
     calls           SSE queues, and calls that turn into streams
     sessions        legacy session ids
     shaping         tools and results as each revision knows them
+    offers_shaping  the same for resources and prompts
     exchange        what handlers get, and what runs them
     paging          cursors
     tools_methods   tools/list, tools/call
+    offers_methods  resources/..., prompts/..., completion/complete
     listen          streams for changes
     modern, legacy  the two ways to serve a request
     protocol        the endpoint
@@ -21,6 +23,5 @@ Layering: each module imports only those above it in this list.
 """
 
 from gateway.mcp.exchange import Backend as Backend
-from gateway.mcp.exchange import CatalogueView as CatalogueView
 from gateway.mcp.protocol import Protocol as Protocol
 from gateway.mcp.protocol import Statistics as Statistics

@@ -17,21 +17,28 @@ from contextlib import asynccontextmanager
 import msgspec
 import trio
 
+from actors.messages import Changed, Kind
 from actors.settings import Settings
-from gateway.mcp.eras import LEGACY_VERSIONS, E, Way, classify
-from gateway.mcp.exchange import Backend, Core
+from gateway.mcp.eras import LEGACY_VERSIONS, Way, classify
+from gateway.mcp.exchange import Backend, Core, Handler
 from gateway.mcp.guard import Guard
 from gateway.mcp.http import JSON_HEADERS, NO_HEADERS, SSE_HEADERS, Accepts, accepts, is_json, sse
 from gateway.mcp.jsonrpc import INVALID_REQUEST, Frame, McpError, error_body, id_json, parse
 from gateway.mcp.legacy import Legacy
 from gateway.mcp.listen import Listeners
 from gateway.mcp.modern import Modern
+from gateway.mcp.offers_methods import (
+    CompletionMethods,
+    PromptMethods,
+    ResourceMethods,
+    prompt_list,
+    resource_list,
+    template_list,
+)
 from gateway.mcp.sessions import Session, Sessions
 from gateway.mcp.tools_methods import ToolMethods
 from gateway.types import Answer, Request, Stream
 
-DEFAULT_PAGE_SIZE = 1000
-"""Tools per page of `tools/list`. Large, because many clients read only the first."""
 _MIN_SECRET_BYTES = 16
 
 
@@ -48,6 +55,8 @@ class Statistics(msgspec.Struct, frozen=True):
     """Legacy calls that are run directly."""
     listeners: int
     """Open streams for changes."""
+    subscriptions: int
+    """Resources that clients subscribed to."""
 
 
 class Protocol:
@@ -62,23 +71,25 @@ class Protocol:
         version: str,
         session_secret: bytes,
         new_call_id: Callable[[], str],
-        title: str = "",
-        instructions: str = "",
-        page_size: int = DEFAULT_PAGE_SIZE,
         now: Callable[[], float] = time.time,
     ) -> None:
         """`session_secret` signs session ids: the same in all gateways and over restarts. `now`: seconds since 1970."""
         if len(session_secret) < _MIN_SECRET_BYTES:
             raise ValueError(f"session_secret needs at least {_MIN_SECRET_BYTES} bytes")
         server = settings.server
+        told = settings.mcp
         info: dict[str, object] = {"name": server_name, "version": version}
-        if title:
-            info["title"] = title
+        if told.title:
+            info["title"] = told.title
+        if told.website_url:
+            info["websiteUrl"] = told.website_url
+        if told.icons:
+            info["icons"] = [{"src": src} for src in told.icons]
         self._core = Core(
             settings,
             backend,
             server_info=info,
-            instructions=instructions,
+            instructions=told.instructions,
             secret=session_secret,
             new_call_id=new_call_id,
         )
@@ -87,12 +98,24 @@ class Protocol:
         )
         self._strict = server.strict
         self._max_body = server.max_body_bytes
-        self._sessions = Sessions(session_secret, now)
-        tools = ToolMethods(self._core, page_size)
-        self._listeners = Listeners(self._core.shapers[E])
+        self._listeners = Listeners(self._core)
+        self._sessions = Sessions(session_secret, now, self._listeners.forget)
+        tools = ToolMethods(self._core, told.page_size)
+        both: dict[str, Handler] = {
+            "resources/list": resource_list(self._core),
+            "resources/templates/list": template_list(self._core),
+            "resources/read": ResourceMethods(self._core).read,
+            "prompts/list": prompt_list(self._core),
+            "prompts/get": PromptMethods(self._core).get,
+            "completion/complete": CompletionMethods(self._core).complete,
+        }
         self._modern = Modern(self._core, tools)
-        self._modern.methods["subscriptions/listen"] = self._listeners.listen
+        self._modern.methods |= both | {"subscriptions/listen": self._listeners.listen}
         self._legacy = Legacy(self._core, tools, self._sessions)
+        self._legacy.methods |= both | {
+            "resources/subscribe": self._listeners.subscribe,
+            "resources/unsubscribe": self._listeners.unsubscribe,
+        }
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -116,9 +139,18 @@ class Protocol:
             for scope in list(self._core.shielded):
                 scope.cancel()
 
-    def tools_changed(self) -> None:
-        """The catalogue is a new one: tell those who listen."""
-        self._listeners.tools_changed()
+    def list_changed(self, kind: Kind) -> None:
+        """A list is a new one: tell those who listen."""
+        self._listeners.list_changed(kind)
+
+    def changed(self, news: Changed) -> None:
+        """A pool says what changed: tell those who listen or subscribed."""
+        for kind in news.lists:
+            self._listeners.list_changed(kind)
+        if news.any_uri:
+            self._listeners.any_resource_updated()
+        for uri in news.uris:
+            self._listeners.resource_updated(uri)
 
     def statistics(self) -> Statistics:
         """Numbers for metrics."""
@@ -129,6 +161,7 @@ class Protocol:
             live_calls=len(nursery.child_tasks) - 1 if nursery is not None else 0,
             shielded_calls=len(self._core.shielded),
             listeners=len(self._listeners),
+            subscriptions=self._listeners.subscriptions,
         )
 
     def check_host_origin(self, request: Request) -> Answer | None:

@@ -7,8 +7,21 @@ import pytest
 import trio
 import trio.testing
 
+from actors.client import CatalogueView
 from actors.errors import BusyError, UnknownToolError
-from actors.messages import Breaker, DirectoryEntry, Marks, QuarantinedCall, State, ToolCall, ToolDescriptor, ToolResult
+from actors.messages import (
+    Breaker,
+    Catalogue,
+    DirectoryEntry,
+    Marks,
+    PromptGet,
+    QuarantinedCall,
+    ResourceRead,
+    State,
+    ToolCall,
+    ToolDescriptor,
+    ToolResult,
+)
 from gateway.metrics import MeteredBackend, Metrics, runtimes_active
 
 ECHO = ToolDescriptor(
@@ -75,6 +88,15 @@ async def test_names_from_strangers_share_one_label():
             await backend.call(ToolCall(name=name, arguments=b"{}", call_id=name), timeout_s=1)
     label = '{runtime="(unknown)",status="failed",tool="(unknown)"}'
     assert line(metrics, f"mcp_tool_execution_total{label}") == "3.0"
+
+
+@pytest.mark.parametrize("kind", [ResourceRead, PromptGet])
+async def test_what_is_no_tool_counts_under_its_method(kind):
+    metrics, backend = Metrics(), Backend(result())
+    backend.catalogue = CatalogueView(Catalogue(tools=[ECHO]))
+    await MeteredBackend(backend, metrics).call(kind(name="echo", arguments=b"{}", call_id="1"), timeout_s=1)
+    label = f'{{runtime="(unknown)",status="success",tool="{kind.METHOD}"}}'
+    assert line(metrics, f"mcp_tool_execution_total{label}") == "1.0"
 
 
 async def test_calls_in_flight_go_down_when_a_call_is_cancelled():
