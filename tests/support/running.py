@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import wire_schema
 
 GREENROOM = Path(sys.executable).with_name("greenroom")
 START_TIMEOUT_S = 60
@@ -142,7 +143,8 @@ def started(data_dir: Path, *arguments: str, env: dict[str, str] | None = None):
 
 
 class McpClient:
-    """Raw modern MCP over HTTP: one request, one answer; reconnects by itself."""
+    """Raw modern MCP over HTTP: one request, one answer; reconnects by itself. Every message that comes has to fit the
+    official schema."""
 
     def __init__(self, url: str, timeout_s: float = 30) -> None:
         transport = httpx.HTTPTransport(retries=0)
@@ -155,7 +157,10 @@ class McpClient:
         headers = MODERN | {"mcp-method": method}
         if "name" in params:
             headers["mcp-name"] = params["name"]
-        return self.http.post("/mcp", json=body, headers=headers)
+        answer = self.http.post("/mcp", json=body, headers=headers)
+        for message in _messages(answer) if wire_schema.AVAILABLE else ():
+            wire_schema.check_message(wire_schema.MODERN, message, method)
+        return answer
 
     def call(self, name: str, **arguments) -> dict:
         """The result of a tool call; protocol errors fail the test."""
@@ -171,3 +176,10 @@ class McpClient:
 
     def __exit__(self, *_):
         self.http.close()
+
+
+def _messages(answer: httpx.Response) -> list[dict]:
+    """The JSON-RPC messages of an answer, whether it is a stream or not."""
+    if answer.headers.get("content-type", "").startswith("text/event-stream"):
+        return [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
+    return [answer.json()] if answer.headers.get("content-type") == "application/json" else []
