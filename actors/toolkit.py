@@ -13,6 +13,8 @@ A tool is a typed function, async or plain:
 * An async tool runs on the process's trio loop and must not block it. A plain one runs in a thread; when its call is
   cancelled nobody waits for it any more, so it should look at `ToolContext.check_cancelled()` now and then.
 * A parameter annotated `ToolContext` is the call's context, not an argument.
+* It may ask the client by its context: `await ctx.elicit(...)`, in plain tools `ctx.elicit(...).wait()`; what that
+  means for the order of things is said in `actors.asking`.
 * Any exception ends the call as "tool failed" with its message. `InvalidArgumentsError`, `UnavailableError` and
   `ForbiddenError` keep their meaning.
 """
@@ -22,7 +24,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -30,15 +32,44 @@ from typing import Any, Final, Literal, TypeVar
 import msgspec
 import trio
 
-from actors.errors import ForbiddenError, InvalidArgumentsError, UnavailableError
+from actors.asking import Ask, Asker, CallCancelledError
+from actors.content import (
+    AudioContent,
+    ContentBlock,
+    EmbeddedResource,
+    ImageContent,
+    ResourceContents,
+    ResourceLink,
+    TextContent,
+)
+from actors.errors import (
+    CannotAskError,
+    ForbiddenError,
+    InvalidArgumentsError,
+    NoAnswerError,
+    UnavailableError,
+    UrlRequiredError,
+)
+from actors.forms import Email, Url, choices
 from actors.messages import LogItem, Progress, ToolItem
+from actors.questions import (
+    Asks,
+    Capability,
+    ElicitResult,
+    Message,
+    Root,
+    SampleResult,
+    ToolUse,
+    ToolUseResult,
+)
 from actors.settings import ToolsSettings
 from actors.tools.files import Files
 
 __all__ = [
-    "AudioContent", "CallCancelledError", "ContentBlock", "EmbeddedResource", "ForbiddenError", "ImageContent",
-    "InvalidArgumentsError", "ResourceContents", "ResourceLink", "TextContent", "ToolContext", "UnavailableError",
-    "tool",
+    "AudioContent", "CallCancelledError", "CannotAskError", "ContentBlock", "ElicitResult", "Email", "EmbeddedResource",
+    "ForbiddenError", "ImageContent", "InvalidArgumentsError", "Message", "NoAnswerError", "ResourceContents",
+    "ResourceLink", "Root", "SampleResult", "TextContent", "ToolContext", "ToolUse", "ToolUseResult",
+    "UnavailableError", "Url", "UrlRequiredError", "choices", "tool",
 ]  # fmt: skip
 
 LogLevel = Literal["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"]
@@ -49,72 +80,6 @@ SPEC_ATTRIBUTE: Final = "__greenroom_tool__"
 _MAX_WAITING_LOGS: Final = 256
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-class CallCancelledError(Exception):
-    """The call was cancelled or ran out of time; raised in a plain tool's thread so that it ends. Don't catch it."""
-
-
-# --- content blocks ------------------------------------------------------------------------------------------------
-
-
-class TextContent(msgspec.Struct, frozen=True, tag_field="type", tag="text", rename="camel", omit_defaults=True):
-    """A block of text."""
-
-    text: str
-
-
-class ImageContent(msgspec.Struct, frozen=True, tag_field="type", tag="image", rename="camel", omit_defaults=True):
-    """An image. `data` holds its bytes (base64 on the wire)."""
-
-    data: bytes
-    mime_type: str
-
-
-class AudioContent(msgspec.Struct, frozen=True, tag_field="type", tag="audio", rename="camel", omit_defaults=True):
-    """Sound. `data` holds its bytes (base64 on the wire)."""
-
-    data: bytes
-    mime_type: str
-
-
-class ResourceContents(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
-    """What an embedded resource holds: `text`, or bytes in `blob` (base64 on the wire); exactly one of them."""
-
-    uri: str
-    mime_type: str | None = None
-    text: str | None = None
-    blob: bytes | None = None
-
-    def __post_init__(self) -> None:
-        if (self.text is None) == (self.blob is None):
-            raise ValueError("a resource has either text or blob")
-
-
-class EmbeddedResource(
-    msgspec.Struct, frozen=True, tag_field="type", tag="resource", rename="camel", omit_defaults=True
-):
-    """A resource with its contents."""
-
-    resource: ResourceContents
-
-
-class ResourceLink(
-    msgspec.Struct, frozen=True, tag_field="type", tag="resource_link", rename="camel", omit_defaults=True, kw_only=True
-):
-    """A pointer to a resource that the client may read."""
-
-    uri: str
-    name: str
-    title: str | None = None
-    description: str | None = None
-    mime_type: str | None = None
-    size: int | None = None
-    """Bytes."""
-
-
-ContentBlock = TextContent | ImageContent | AudioContent | EmbeddedResource | ResourceLink
-"""Return one of these, or a list, to say yourself how MCP clients see the result."""
 
 
 # --- the decorator -------------------------------------------------------------------------------------------------
@@ -135,6 +100,7 @@ class ToolSpec(msgspec.Struct, frozen=True, kw_only=True):
     max_concurrent: int | None
     category: str | None
     input_schema: dict[str, Any] | None
+    requires: tuple[str, ...] | None
 
 
 def tool(
@@ -151,6 +117,7 @@ def tool(
     max_concurrent: int | None = None,
     category: str | None = None,
     input_schema: dict[str, Any] | None = None,
+    requires: Sequence[Capability] | None = None,
 ) -> Callable[[_Function], _Function]:
     """Mark a function as a tool. The function itself stays as it is and can be called in tests.
 
@@ -163,7 +130,12 @@ def tool(
     * `max_concurrent`: calls at once in the whole system.
     * `category`: for tools of your own; default the name of their folder or module.
     * `input_schema`: published instead of the schema made from the annotations; must name the same parameters.
+    * `requires`: what a client must have declared (`sampling`, `elicitation.url`, ...); others are refused at once.
     """
+
+    unknown = set(requires or ()) - set(Capability.__args__)  # type: ignore[attr-defined]
+    if unknown:
+        raise ValueError(f"requires names {sorted(unknown)}; clients may have {', '.join(Capability.__args__)}")  # type: ignore[attr-defined]
 
     def mark(function: _Function) -> _Function:
         safe = bool(read_only or idempotent) if retry_safe is None else retry_safe
@@ -180,6 +152,7 @@ def tool(
             max_concurrent=max_concurrent,
             category=category,
             input_schema=input_schema,
+            requires=None if requires is None else tuple(requires),
         )
         setattr(function, SPEC_ATTRIBUTE, spec)
         return function
@@ -190,8 +163,9 @@ def tool(
 # --- the context of a call -----------------------------------------------------------------------------------------
 
 
-class ToolContext:
-    """One call, as its tool sees it. All methods may be called from the loop and from the tool's threads; none wait."""
+class ToolContext(Asks):
+    """One call, as its tool sees it. All methods may be called from the loop and from the tool's threads; none wait,
+    but for the questions of `Asks`, which are awaited (in plain tools: `.wait()`)."""
 
     def __init__(
         self,
@@ -205,6 +179,8 @@ class ToolContext:
         wants_progress: bool,
         log_level: str,
         logger: str,
+        ask: Ask | None = None,
+        can: Sequence[str] = (),
     ) -> None:
         """Made inside the call's task, by `actors.tools.execution`."""
         self.call_id = call_id
@@ -232,6 +208,16 @@ class ToolContext:
         self._cancelled = False
         self._ended = False
         self._on_cancel: list[Callable[[], object]] = []
+        self._ask, self._can = ask, can
+        self._asker: Asker | None = None
+
+    @property
+    def asker(self) -> Asker:
+        """The questions of this call."""
+        with self._lock:
+            if self._asker is None:
+                self._asker = Asker(self._ask, self._can, self._loop)
+            return self._asker
 
     @property
     def remaining_s(self) -> float:
@@ -320,9 +306,12 @@ class ToolContext:
         for interrupt in interrupts:
             with suppress(Exception):
                 interrupt()
-        return bool(interrupts)
+        waited = self._asker is not None and self._asker.interrupt()
+        return waited or bool(interrupts)
 
     def end(self) -> None:
         """The call is over: send what is left, drop all that comes later. For the code that runs tools."""
         self.flush()
         self._ended = True
+        if self._asker is not None:
+            self._asker.end()

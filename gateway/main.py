@@ -18,6 +18,7 @@ from gateway.fast_lane import FastLane, serve
 from gateway.mcp import Protocol
 from gateway.metrics import MeteredBackend, Metrics
 from gateway.session_key import load_or_create_session_key
+from gateway.siblings import Siblings
 
 _CATALOGUE_TIMEOUT_S = 8.0
 
@@ -64,14 +65,18 @@ async def main(boot: Boot) -> None:
         plain = ToolBackend(client, boot.incarnation)
         metrics = Metrics()
         backend = MeteredBackend(plain, metrics)
-        protocol = Protocol(
+        siblings = Siblings(actor)
+        protocol = siblings.protocol = Protocol(
             settings,
             backend,
             server_name="greenroom",
             version=version("greenroom"),
             session_secret=load_or_create_session_key(Path(boot.data_dir)),
             new_call_id=plain.new_call_id,
+            gateway=boot.incarnation,
+            siblings=siblings,
         )
+        await actor.serve({"answer": siblings.receive})
         actor.nursery.start_soon(flush_loop)
         actor.nursery.start_soon(client.keep_catalogue)
         actor.nursery.start_soon(client.keep_connections, _carries_calls)

@@ -30,7 +30,7 @@ from prometheus_client.registry import Collector
 
 from actors.errors import MCPServerError, code_of
 from actors.messages import DirectoryEntry, State, ToolCall, ToolItem, ToolResult
-from gateway.types import Backend, Tools, TreeStatus
+from gateway.types import Backend, Respondent, Tools, TreeStatus
 
 BUCKETS_MS = (1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10000.0, 30000.0, 60000.0)
 UNKNOWN = "(unknown)"
@@ -170,7 +170,12 @@ class MeteredBackend:
         return self._backend.catalogue
 
     async def call(
-        self, call: ToolCall, *, timeout_s: float, on_item: Callable[[ToolItem], object] | None = None
+        self,
+        call: ToolCall,
+        *,
+        timeout_s: float,
+        on_item: Callable[[ToolItem], object] | None = None,
+        respondent: Respondent | None = None,
     ) -> ToolResult:
         """Run one tool and count it. Raises what the backend raises."""
         metrics = self._metrics
@@ -179,12 +184,15 @@ class MeteredBackend:
         metrics.calls_in_flight += 1
         began = time.perf_counter()
         try:
-            result = await self._backend.call(call, timeout_s=timeout_s, on_item=on_item)
+            result = await self._backend.call(call, timeout_s=timeout_s, on_item=on_item, respondent=respondent)
         except MCPServerError as error:
             metrics.tool_failed(runtime, name, code_of(error))
             raise
         except trio.Cancelled:
-            metrics.tool_failed(runtime, name, "CANCELLED")
+            if respondent is not None and respondent.wants_input:
+                metrics.tool_finished(runtime, name, "input_required", (time.perf_counter() - began) * 1000)
+            else:
+                metrics.tool_failed(runtime, name, "CANCELLED")
             raise
         except BaseException:
             metrics.tool_failed(runtime, name, "INTERNAL")

@@ -18,6 +18,7 @@ from typing import Any, Final, get_origin
 import msgspec
 import trio
 
+from actors.asking import Ask
 from actors.errors import MCPServerError, ToolExecutionError
 from actors.messages import ToolCall, ToolDescriptor, ToolItem, ToolResult
 from actors.schema import Contract, bare, call_adapter
@@ -80,9 +81,14 @@ class LoadedTool:
         self._one_block = contract.shape == "content" and get_origin(bare(contract.returns)) is not list
 
     async def run(
-        self, call: ToolCall, environment: Environment, report: Callable[[ToolItem], object] | None = None
+        self,
+        call: ToolCall,
+        environment: Environment,
+        report: Callable[[ToolItem], object] | None = None,
+        ask: Ask | None = None,
     ) -> ToolResult:
         """Run the tool for `call`. `report` takes progress and log items; it is called from the loop and must not wait.
+        `ask` is the way to the caller for the tool's questions.
 
         Raises `InvalidArgumentsError`, `ToolExecutionError`, `ResultTooLargeError` and what the tool raises from
         `actors.errors`.
@@ -96,7 +102,7 @@ class LoadedTool:
             if not self._wants_context and self._is_async:
                 value = await self._invoke(arguments, None)
             else:
-                value = await self._run_with_context(call, environment, report, arguments)
+                value = await self._run_with_context(call, environment, report, ask, arguments)
         except (MCPServerError, trio.Cancelled, GeneratorExit):
             raise
         except BaseException as error:  # asyncio.CancelledError and SystemExit are no `Exception`, and no end of ours
@@ -113,6 +119,7 @@ class LoadedTool:
         call: ToolCall,
         environment: Environment,
         report: Callable[[ToolItem], object] | None,
+        ask: Ask | None,
         arguments: msgspec.Struct,
     ) -> Any:  # noqa: ANN401 - a tool's result
         context = ToolContext(
@@ -125,6 +132,8 @@ class LoadedTool:
             wants_progress=call.progress,
             log_level=call.log_level,
             logger=self.descriptor.name,
+            ask=ask,
+            can=call.can,
         )
         try:
             if self._is_async:

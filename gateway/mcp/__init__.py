@@ -7,10 +7,17 @@
     jsonrpc         frames and errors
     headers         routing headers of the modern revision
     calls           SSE queues, and calls that turn into streams
+    tokens          signed text that clients carry
     sessions        legacy session ids
+    streams         streams that outlive their connection
     shaping         tools and results as each revision knows them
     exchange        what handlers get, and what runs them
     paging          cursors
+    capabilities    what a client can be asked
+    answers         checks of what it answers
+    respondents     what both ways to ask have in common
+    rounds          questions at the modern revision
+    requests        questions in legacy sessions
     tools_methods   tools/list, tools/call
     listen          streams for changes
     modern, legacy  the two ways to serve a request

@@ -31,6 +31,7 @@ from gateway.mcp.jsonrpc import (
     params_as,
     parse,
 )
+from gateway.mcp.requests import Requests
 from gateway.mcp.sessions import Session, Sessions
 from gateway.mcp.tools_methods import ToolMethods, check_level
 from gateway.types import Answer, Request, Stream
@@ -69,8 +70,9 @@ _cancelled_params = msgspec.json.Decoder(CancelledParams)
 class Legacy:
     """Serves sessions."""
 
-    def __init__(self, core: Core, tools: ToolMethods, sessions: Sessions) -> None:
+    def __init__(self, core: Core, tools: ToolMethods, sessions: Sessions, requests: Requests) -> None:
         self._core = core
+        self._requests = requests
         self._sessions = sessions
         self.capabilities: dict[str, object] = {"tools": {"listChanged": True}, "logging": {}}
         self.methods: dict[str, Handler] = {
@@ -116,6 +118,7 @@ class Legacy:
         self, principal: str, session: Session, frame: Frame, body: bytes, *, may_stream: bool
     ) -> Answer | Stream:
         if frame.is_response:
+            await self._requests.answered(session.claims.nonce, body)
             return _NOTHING
         echo = id_json(frame.id)
         try:

@@ -26,7 +26,10 @@ from gateway.mcp.jsonrpc import INVALID_REQUEST, Frame, McpError, error_body, id
 from gateway.mcp.legacy import Legacy
 from gateway.mcp.listen import Listeners
 from gateway.mcp.modern import Modern
+from gateway.mcp.requests import Requests, Siblings
+from gateway.mcp.rounds import RoundKeeper
 from gateway.mcp.sessions import Session, Sessions
+from gateway.mcp.streams import StreamStore, lost, read_event_id
 from gateway.mcp.tools_methods import ToolMethods
 from gateway.types import Answer, Request, Stream
 
@@ -48,6 +51,10 @@ class Statistics(msgspec.Struct, frozen=True):
     """Legacy calls that are run directly."""
     listeners: int
     """Open streams for changes."""
+    questions: int
+    """Questions that wait for a client's answer."""
+    kept_streams: int
+    """Streams of calls that can be resumed."""
 
 
 class Protocol:
@@ -66,8 +73,11 @@ class Protocol:
         instructions: str = "",
         page_size: int = DEFAULT_PAGE_SIZE,
         now: Callable[[], float] = time.time,
+        gateway: int = 0,
+        siblings: Siblings | None = None,
     ) -> None:
-        """`session_secret` signs session ids: the same in all gateways and over restarts. `now`: seconds since 1970."""
+        """`session_secret` signs session ids: the same in all gateways and over restarts. `now`: seconds since 1970.
+        `gateway` is this process's incarnation, `siblings` are the node's other gateways."""
         if len(session_secret) < _MIN_SECRET_BYTES:
             raise ValueError(f"session_secret needs at least {_MIN_SECRET_BYTES} bytes")
         server = settings.server
@@ -88,11 +98,14 @@ class Protocol:
         self._strict = server.strict
         self._max_body = server.max_body_bytes
         self._sessions = Sessions(session_secret, now)
-        tools = ToolMethods(self._core, page_size)
+        self._requests = Requests(settings.questions, gateway, siblings)
+        self._streams = StreamStore(settings.streams, gateway)
+        rounds = RoundKeeper(self._core, settings.questions, now)
+        tools = ToolMethods(self._core, page_size, rounds, self._requests, self._streams)
         self._listeners = Listeners(self._core.shapers[E])
         self._modern = Modern(self._core, tools)
         self._modern.methods["subscriptions/listen"] = self._listeners.listen
-        self._legacy = Legacy(self._core, tools, self._sessions)
+        self._legacy = Legacy(self._core, tools, self._sessions, self._requests)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -129,6 +142,8 @@ class Protocol:
             live_calls=len(nursery.child_tasks) - 1 if nursery is not None else 0,
             shielded_calls=len(self._core.shielded),
             listeners=len(self._listeners),
+            questions=len(self._requests),
+            kept_streams=len(self._streams),
         )
 
     def check_host_origin(self, request: Request) -> Answer | None:
@@ -235,7 +250,16 @@ class Protocol:
             return Answer(200, NO_HEADERS, b"")
         if not takes.sse:
             return _refused(406, "Accept must list text/event-stream")
-        return self._listeners.open_legacy(session)
+        return self._resumed(request, session) or self._listeners.open_legacy(session)
+
+    def _resumed(self, request: Request, session: Session) -> Stream | None:
+        """The rest of the stream that a client lost, or its end; None when it asks for no such thing."""
+        at = read_event_id(request.headers.get("last-event-id", ""))
+        return None if at is None else self._streams.resume(session.claims.nonce, at) or lost(at)
+
+    async def take_answer(self, session: bytes, answer: bytes) -> None:
+        """Another gateway was given the answer to a question of this one. `session`: the session's nonce."""
+        await self._requests.answered(session, answer)
 
 
 def _refused(status: int, reason: str) -> Answer:

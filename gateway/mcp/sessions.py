@@ -8,16 +8,15 @@ cancellation must reach the process that runs the call), open streams, and the i
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
-import hmac
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+
+from gateway.mcp.tokens import Signer
 
 if TYPE_CHECKING:
     import trio
@@ -36,7 +35,6 @@ CLOCK_SLACK_S: Final = 300
 """An id may come from this far in the future: another gateway's clock."""
 
 _PURPOSE: Final = b"greenroom mcp session 1\n"
-_MAC_BYTES: Final = hashlib.sha256().digest_size
 _MAX_LENGTH: Final = 512
 
 CAPABILITY_BITS: Final = (
@@ -98,7 +96,7 @@ class Sessions:
     """Makes, checks and ends session ids."""
 
     def __init__(self, secret: bytes, now: Callable[[], float]) -> None:
-        self._key = secret
+        self._signer = Signer(secret, _PURPOSE, _MAX_LENGTH)
         self._now = now
         self._live: OrderedDict[str, Session] = OrderedDict()
         self._revoked: OrderedDict[bytes, None] = OrderedDict()
@@ -113,8 +111,7 @@ class Sessions:
             capabilities=_bits(capabilities),
             principal=_digest(principal.encode()),
         )
-        payload = msgspec.msgpack.encode(claims)
-        return base64.urlsafe_b64encode(payload + self._mac(payload)).decode().rstrip("=")
+        return self._signer.seal(msgspec.msgpack.encode(claims))
 
     def find(self, token: str, principal: str) -> Session | None:
         """The session of an id; None when it is forged, stale, ended or somebody else's."""
@@ -160,25 +157,11 @@ class Sessions:
                 return
 
     def _verify(self, token: str) -> Claims | None:
-        if len(token) > _MAX_LENGTH:
-            return None
+        payload = self._signer.open(token)
         try:
-            data = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
-        except (binascii.Error, ValueError):
-            return None
-        payload, mac = data[:-_MAC_BYTES], data[-_MAC_BYTES:]
-        if not hmac.compare_digest(mac, self._mac(payload)):
-            return None
-        # Several texts decode to the same bytes; only the one that was issued may pass.
-        if base64.urlsafe_b64encode(data).decode().rstrip("=") != token:
-            return None
-        try:
-            return msgspec.msgpack.decode(payload, type=Claims)
+            return None if payload is None else msgspec.msgpack.decode(payload, type=Claims)
         except msgspec.MsgspecError:
             return None
-
-    def _mac(self, payload: bytes) -> bytes:
-        return hmac.digest(self._key, _PURPOSE + payload, "sha256")
 
 
 def _digest(data: bytes) -> bytes:

@@ -18,10 +18,11 @@ from actors.settings import Settings
 from gateway.mcp.eras import MODERN_VERSION
 from gateway.mcp.headers import NAME_FIELDS
 from gateway.mcp.protocol import DEFAULT_PAGE_SIZE, Protocol
-from gateway.types import Answer, Request, Stream
+from gateway.types import Answer, Request, Respondent, Stream
 
 OnItem = Callable[[ToolItem], object] | None
 Tool = Callable[[ToolCall, OnItem], Awaitable[ToolResult]]
+AskingTool = Callable[[ToolCall, Respondent], Awaitable[ToolResult]]
 
 SECRET: Final = b"a secret of 32 bytes for testing"
 CLIENT: Final = {"name": "test", "version": "1"}
@@ -78,11 +79,20 @@ class ScriptedBackend:
     """Runs tools in the caller's task. `calls` records what arrived."""
 
     def __init__(
-        self, tools: Mapping[str, Tool] | None = None, descriptors: list[ToolDescriptor] | None = None
+        self,
+        tools: Mapping[str, Tool] | None = None,
+        descriptors: list[ToolDescriptor] | None = None,
+        asking: Mapping[str, AskingTool] | None = None,
     ) -> None:
+        """`asking`: tools that ask the client."""
         self._tools = {"echo": echo} if tools is None else dict(tools)
+        self._asking = dict(asking or {})
         self.calls: list[ToolCall] = []
-        self.catalogue = ScriptedCatalogue(descriptors or [descriptor(name) for name in self._tools], 1)
+        self.catalogue = ScriptedCatalogue(
+            descriptors
+            or [descriptor(name) for name in self._tools] + [descriptor(name, asks=True) for name in self._asking],
+            1,
+        )
 
     def replace(self, descriptors: list[ToolDescriptor]) -> None:
         """Offer another list of tools."""
@@ -94,9 +104,13 @@ class ScriptedBackend:
         *,
         timeout_s: float,  # noqa: ARG002 - part of the interface
         on_item: OnItem = None,
+        respondent: Respondent | None = None,
     ) -> ToolResult:
         """Run a tool."""
         self.calls.append(call)
+        if call.name in self._asking:
+            assert respondent is not None
+            return await self._asking[call.name](call, respondent)
         tool = self._tools.get(call.name)
         if tool is None:
             raise UnknownToolError(f"there is no tool {call.name!r}")

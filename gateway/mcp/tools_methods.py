@@ -9,22 +9,27 @@ directly until it is slow once. (The call that shows it to be slow is answered w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
 import msgspec
 import trio
 
-from actors.errors import MCPServerError, UnknownToolError, code_of
-from actors.messages import LogItem, Progress, ToolCall, ToolDescriptor, ToolItem
+from actors.errors import CannotAskError, MCPServerError, UnknownToolError, UrlRequiredError, code_of
+from actors.messages import STREAM, LogItem, Progress, ToolCall, ToolDescriptor, ToolItem
 from gateway.mcp.calls import STREAM_AFTER_S, LiveCall
-from gateway.mcp.eras import E
+from gateway.mcp.capabilities import Can, can_be_asked, declared_in, missing, missing_capability
+from gateway.mcp.eras import D, E
 from gateway.mcp.exchange import CatalogueView, Core, Exchange
 from gateway.mcp.headers import ParamRule, param_rules
-from gateway.mcp.jsonrpc import INVALID_PARAMS, McpError, is_id, params_as
+from gateway.mcp.jsonrpc import INVALID_PARAMS, URL_REQUIRED, McpError, is_id, params_as
 from gateway.mcp.paging import Pages
+from gateway.mcp.requests import Requests, SessionRespondent
+from gateway.mcp.respondents import Respondent
+from gateway.mcp.rounds import RoundKeeper, Rounds
 from gateway.mcp.shaping import LOG_LEVELS
+from gateway.mcp.streams import StreamStore
 from gateway.types import Answer, Stream
 
 TOOLS_TTL_MS: Final = 10_000
@@ -49,8 +54,13 @@ _list_params = msgspec.json.Decoder(ListParams)
 class ToolMethods:
     """The handlers, with what they remember of the catalogue."""
 
-    def __init__(self, core: Core, page_size: int) -> None:
+    def __init__(
+        self, core: Core, page_size: int, rounds: RoundKeeper, requests: Requests, streams: StreamStore
+    ) -> None:
         self._core = core
+        self._rounds = rounds
+        self._requests = requests
+        self._streams = streams
         self._pages = Pages(core.secret, page_size)
         self._catalogue: CatalogueView | None = None
         self._version = -1
@@ -100,6 +110,8 @@ class ToolMethods:
             log_level=level if x.may_stream else NOTHING_ASKED,
             principal=x.principal,
         )
+        if tool is not None and (tool.asks or tool.requires) and not tool.broken:
+            return await self._asking(x, tool, call, token)
         if tool is not None and (call.progress or call.log_level):
             return await self._live(x, tool, call, token)
         if tool is None or tool.broken:
@@ -108,6 +120,27 @@ class ToolMethods:
         if tool.timeout_s <= STREAM_AFTER_S or not x.may_stream or self._quick.get(name, 0) >= QUICK_CALLS:
             return await self._direct(x, tool, call)
         return await self._live(x, tool, call, None)
+
+    async def _asking(
+        self, x: Exchange, tool: ToolDescriptor, call: ToolCall, token: object
+    ) -> bytes | Answer | Stream:
+        """Run a call of a tool that may ask the client."""
+        can = _can(x)
+        lacking = missing(tool.requires, can)
+        if x.revision == E:
+            if lacking is not None:
+                raise lacking
+            call = msgspec.structs.replace(call, can=can)
+            rounds = self._rounds.open(x, tool.name, call.arguments)
+            if call.progress or call.log_level or (tool.timeout_s > STREAM_AFTER_S and x.may_stream):
+                return await self._live(x, tool, call, token, rounds)
+            return await rounds.run(partial(self._run, x, call, tool, respondent=rounds))
+        if lacking is not None:
+            return self._failed(x, tool, CannotAskError(lacking.message), 0.0)
+        if not x.may_stream or x.session is None:
+            return await self._direct(x, tool, call)
+        stream = (STREAM,) if x.revision == D else ()
+        return await self._live(x, tool, msgspec.structs.replace(call, can=can + stream), token)
 
     async def _direct(self, x: Exchange, tool: ToolDescriptor, call: ToolCall) -> bytes | Answer:
         """Run a call in the task of its request."""
@@ -127,22 +160,25 @@ class ToolMethods:
                 del calls[id_]
         return core.cancelled(x.id_json)
 
-    async def _live(self, x: Exchange, tool: ToolDescriptor, call: ToolCall, token: object) -> Answer | Stream:
+    async def _live(
+        self, x: Exchange, tool: ToolDescriptor, call: ToolCall, token: object, rounds: Rounds | None = None
+    ) -> Answer | Stream:
         """Run a call in a task of its own."""
         core, session, id_ = self._core, x.session, x.frame.id
         if core.nursery is None:
             raise RuntimeError("Protocol.running() must be entered before calls are handled")
-        live = LiveCall(cancel_on_close=session is None)
+        live, asked = self._opened(x, call)
         on_item = self._forwarder(live, x.revision, token, call.log_level)
 
         async def work() -> Answer:
-            said = await core.respond(x, partial(self._run, call=call, tool=tool, on_item=on_item))
+            run = partial(self._run, x, call, tool, on_item, rounds or asked)
+            said = await core.respond(x, lambda _: rounds.run(run) if rounds is not None else run())
             assert isinstance(said, Answer)  # `_run` returns bytes
             return said
 
         async def task() -> None:
             try:
-                await live.run(work)
+                await live.run(work if asked is None else partial(_closing, asked, work))
             finally:
                 if session is not None and session.calls.get(id_) is live.scope:
                     del session.calls[id_]
@@ -152,6 +188,17 @@ class ToolMethods:
         core.nursery.start_soon(task, name=f"call {call.name}")
         answer = await live.answer()
         return answer if answer is not None else core.cancelled(x.id_json)
+
+    def _opened(self, x: Exchange, call: ToolCall) -> tuple[LiveCall, SessionRespondent | None]:
+        """A live call, and its client if that can be asked while it runs."""
+        session = x.session
+        if session is None:
+            return LiveCall(), None
+        resumable = session.revision == D
+        journal = self._streams.open(session.claims.nonce, x.id_json, primed=resumable)
+        after_s = self._core.settings.streams.stream_after_s if resumable else STREAM_AFTER_S
+        live = LiveCall(journal, stream_after_s=after_s)
+        return live, SessionRespondent(self._requests, session, live) if call.can else None
 
     def _forwarder(self, live: LiveCall, revision: int, token: object, level: str) -> Callable[[ToolItem], None] | None:
         """What turns items of the tool into notifications of the request; None when none is wanted."""
@@ -179,13 +226,14 @@ class ToolMethods:
         call: ToolCall,
         tool: ToolDescriptor | None,
         on_item: Callable[[ToolItem], None] | None = None,
+        respondent: Respondent | None = None,
     ) -> bytes:
         """Call the backend; the JSON of the result, also of a call that failed."""
         timeout_s = tool.timeout_s if tool is not None else self._core.settings.runtimes.general.timeout
         started = trio.current_time()
         quick = False
         try:
-            result = await self._core.backend.call(call, timeout_s=timeout_s, on_item=on_item)
+            result = await self._core.backend.call(call, timeout_s=timeout_s, on_item=on_item, respondent=respondent)
             quick = trio.current_time() - started < QUICK_S
             return self._core.shapers[x.revision].tool_result(result)
         except UnknownToolError as error:
@@ -193,16 +241,24 @@ class ToolMethods:
         except MCPServerError as error:
             took = trio.current_time() - started
             quick = took < QUICK_S
-            return self._core.shapers[x.revision].tool_error(
-                error.message,
-                code=code_of(error),
-                retryable=error.retryable,
-                runtime=tool.runtime if tool is not None else None,
-                duration_ms=took * 1000,
-            )
+            if isinstance(error, (CannotAskError, UrlRequiredError)):
+                instead = asked_instead(x.revision, call.can, error, respondent)
+                if instead is not None:
+                    return instead
+            return self._failed(x, tool, error, took)
         finally:
             if tool is not None:
                 self._quick[tool.name] = self._quick.get(tool.name, 0) + 1 if quick else 0
+
+    def _failed(self, x: Exchange, tool: ToolDescriptor | None, error: MCPServerError, took_s: float) -> bytes:
+        """The result of a call that failed as a call."""
+        return self._core.shapers[x.revision].tool_error(
+            error.message,
+            code=code_of(error),
+            retryable=error.retryable,
+            runtime=tool.runtime if tool is not None else None,
+            duration_ms=took_s * 1000,
+        )
 
     def _current(self) -> CatalogueView:
         """The catalogue; what was derived from an older one is dropped."""
@@ -214,6 +270,37 @@ class ToolMethods:
             self._rules.clear()
             self._quick.clear()
         return catalogue
+
+
+async def _closing(asked: SessionRespondent, work: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Do the work; then nobody waits for answers any more."""
+    try:
+        return await work()
+    finally:
+        asked.close()
+
+
+def _can(x: Exchange) -> Can:
+    """What the client of this request can be asked."""
+    if x.session is not None:
+        return can_be_asked(x.session.declared, x.revision)
+    meta = x.frame.params.meta if x.frame.params is not None else None
+    return can_be_asked(declared_in(meta.capabilities if meta is not None else {}), E)
+
+
+def asked_instead(
+    revision: int, can: Can, error: CannotAskError | UrlRequiredError, respondent: Respondent | None
+) -> bytes | None:
+    """What becomes of an error about asking, where the revision has words of its own for it. Raises `McpError`."""
+    if isinstance(error, CannotAskError):
+        if revision == E:
+            raise missing_capability(error.message, error.details.get("capabilities")) from None
+    elif "elicitation.url" in can:
+        if isinstance(respondent, Rounds):
+            return respondent.require_url(error.message, error.url)
+        visit = {"mode": "url", "elicitationId": error.elicitation_id, "url": error.url, "message": error.message}
+        raise McpError(URL_REQUIRED, error.message, {"elicitations": [visit]}) from None
+    return None
 
 
 def _wanted(x: Exchange) -> tuple[object, str]:

@@ -32,7 +32,7 @@ class Backend:
     def get(self, name):
         return ECHO if name == "echo" else None
 
-    async def call(self, call, *, timeout_s, on_item=None):
+    async def call(self, call, *, timeout_s, on_item=None, respondent=None):
         if isinstance(self.outcome, BaseException):
             raise self.outcome
         if self.outcome is None:
