@@ -97,8 +97,8 @@ class Respondent(Interface):
         ...
 
     async def ask(self, questions: list[Question], /) -> dict[str, bytes]:
-        """The answers, checked: key -> JSON text. Raises `CannotAskError`, `NoAnswerError`, `BusyError`; never waits for
-        longer than `questions.timeout_s`."""
+        """The answers, checked: key -> JSON text. Raises `CannotAskError`, `NoAnswerError`, `BusyError`; never waits
+        for longer than `questions.timeout_s`."""
         ...
 
     def close_stream(self) -> None:

@@ -77,7 +77,7 @@ def _check_number(name: str, member: Mapping[str, Any], value: object) -> None:
     whole = member["type"] == "integer"
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
         raise BadAnswerError(f"{name} must be {'a whole' if whole else 'a'} number")
-    if not member.get("minimum", value) <= value <= member.get("maximum", value):  # type: ignore[operator]
+    if not member.get("minimum", value) <= value <= member.get("maximum", value):
         raise BadAnswerError(f"{name} is too small or too large")
 
 

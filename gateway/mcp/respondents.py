@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 
 from actors.messages import Question
-from gateway.types import Respondent as Respondent
 
 
 def fingerprint(question: Question) -> bytes:

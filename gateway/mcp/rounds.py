@@ -176,9 +176,10 @@ class Rounds:
         )
         sealed = keeper.signer.seal(msgspec.msgpack.encode(state))
         if len(sealed) > keeper.settings.max_state_bytes:
-            raise NoAnswerError(
+            raise McpError(
+                INVALID_PARAMS,
                 f"the answers so far take {len(sealed)} bytes; a call may carry {keeper.settings.max_state_bytes} "
-                "(questions.max_state_bytes)"
+                "(questions.max_state_bytes)",
             )
         requests: dict[str, Any] = {}
         for key, question in self._open.items():

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Streams of legacy sessions that outlive their connection: a client that comes back with `Last-Event-ID` gets the rest.
+"""Streams of legacy sessions that outlive their connection: a client that comes back with `Last-Event-ID` gets the
+rest.
 
 Each call that is answered as a stream has a `Journal`. It keeps its events (bounded) while the call runs and for
 `streams.keep_s` afterwards. An event's id names the gateway process, the stream, the event and the request: so any

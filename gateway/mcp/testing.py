@@ -16,6 +16,7 @@ from actors.errors import UnknownToolError
 from actors.messages import Shape, ToolCall, ToolDescriptor, ToolItem, ToolResult
 from actors.settings import Settings
 from gateway.mcp.eras import MODERN_VERSION
+from gateway.mcp.exchange import Backend
 from gateway.mcp.headers import NAME_FIELDS
 from gateway.mcp.protocol import DEFAULT_PAGE_SIZE, Protocol
 from gateway.types import Answer, Request, Respondent, Stream
@@ -118,7 +119,11 @@ class ScriptedBackend:
 
 
 def protocol(
-    backend: ScriptedBackend | None = None, settings: Settings | None = None, *, page_size: int = DEFAULT_PAGE_SIZE
+    backend: Backend | None = None,
+    settings: Settings | None = None,
+    *,
+    page_size: int = DEFAULT_PAGE_SIZE,
+    **fields: Any,  # noqa: ANN401 - more arguments of `Protocol`
 ) -> Protocol:
     """A protocol with fixed name, secret and call ids."""
     numbers = itertools.count(1)
@@ -130,6 +135,7 @@ def protocol(
         session_secret=SECRET,
         new_call_id=lambda: f"call-{next(numbers)}",
         page_size=page_size,
+        **fields,
     )
 
 

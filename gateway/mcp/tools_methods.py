@@ -26,11 +26,10 @@ from gateway.mcp.headers import ParamRule, param_rules
 from gateway.mcp.jsonrpc import INVALID_PARAMS, URL_REQUIRED, McpError, is_id, params_as
 from gateway.mcp.paging import Pages
 from gateway.mcp.requests import Requests, SessionRespondent
-from gateway.mcp.respondents import Respondent
 from gateway.mcp.rounds import RoundKeeper, Rounds
 from gateway.mcp.shaping import LOG_LEVELS
 from gateway.mcp.streams import StreamStore
-from gateway.types import Answer, Stream
+from gateway.types import Answer, Respondent, Stream
 
 TOOLS_TTL_MS: Final = 10_000
 """Milliseconds that a client may keep a page of `tools/list` without asking."""
