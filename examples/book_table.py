@@ -7,7 +7,7 @@ once, so the booking itself comes last.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from typing import Annotated
 
 import msgspec
@@ -19,7 +19,7 @@ from actors.toolkit import ToolContext, choices, tool
 class Wish(msgspec.Struct):
     """The form that the user sees."""
 
-    day: datetime.date
+    day: dt.date
     guests: Annotated[int, Meta(ge=1, le=12, description="How many of you?")] = 2
     place: Annotated[str, choices({"in": "Inside", "out": "In the garden"})] = "in"
 

@@ -14,8 +14,9 @@ import msgspec
 
 from actors.messages import Question
 
-_ROLES: Final = frozenset({"user", "assistant"})
-_BLOCKS: Final = frozenset({"text", "image", "audio", "tool_use", "tool_result"})
+# Tuples: a client may send a value that has no hash.
+_ROLES: Final = ("user", "assistant")
+_BLOCKS: Final = ("text", "image", "audio", "tool_use", "tool_result")
 
 
 class BadAnswerError(ValueError):

@@ -286,7 +286,7 @@ async def test_older_sessions_know_no_empty_event(endpoint):
 async def test_only_what_was_missed_is_sent_again(endpoint):
     client = await Client.connect(endpoint, answers=[accept(name="A")])
     await client.call("ask_name")
-    primer, question, response = client.event_ids
+    primer, question, _ = client.event_ids
     assert len(messages(b"".join([f async for f in (await client.resume(primer)).events]))) == 2
     assert len(messages(b"".join([f async for f in (await client.resume(question)).events]))) == 1
 

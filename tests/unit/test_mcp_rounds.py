@@ -138,9 +138,7 @@ async def test_tasks_that_ask_at_once_keep_their_own_answers(endpoint):
     answers = {key: accept(name=request["params"]["message"][0].upper()) for key, request in requests.items()}
     assert len(answers) == 3
     for _ in range(5):
-        done = await result(
-            endpoint, "ask_in_parallel", inputResponses=answers, requestState=asked["requestState"]
-        )
+        done = await result(endpoint, "ask_in_parallel", inputResponses=answers, requestState=asked["requestState"])
         assert text(done) == "a=A b=B c=C"
 
 
@@ -186,9 +184,7 @@ async def test_a_state_grows_old(tmp_path):
     async with made.running():
         state = (await result(made, "ask_name"))["requestState"]
         now[0] += QuestionsSettings().state_max_age_s + 1
-        answer, _ = await call(
-            made, "ask_name", inputResponses={"user_name": accept(name="A")}, requestState=state
-        )
+        answer, _ = await call(made, "ask_name", inputResponses={"user_name": accept(name="A")}, requestState=state)
     assert answer["error"]["code"] == -32602
     assert "too old" in answer["error"]["message"]
 

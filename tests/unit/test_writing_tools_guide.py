@@ -14,8 +14,8 @@ import pytest
 from tool_calls import Caller
 
 from actors import toolkit
-from actors.questions import Asks
 from actors.errors import ForbiddenError, InvalidArgumentsError, UnavailableError
+from actors.questions import Asks
 from actors.settings import PoolSettings, Settings, ToolsSettings
 from actors.tools import execution, host
 from actors.tools.loader import load
