@@ -351,6 +351,14 @@ class PassedOn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The JSON-RPC response, as it came."""
 
 
+class Resume(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Method `resume` of a gateway: a client of this session came to another gateway for the rest of a stream. Items
+    are frames of the stream, as bytes."""
+
+    session: bytes
+    event_id: str
+
+
 class Progress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="progress"):
     """Item of `tools/call`: how far the tool is."""
 

@@ -29,7 +29,7 @@ from gateway.mcp.modern import Modern
 from gateway.mcp.requests import Requests, Siblings
 from gateway.mcp.rounds import RoundKeeper
 from gateway.mcp.sessions import Session, Sessions
-from gateway.mcp.streams import StreamStore, lost, read_event_id
+from gateway.mcp.streams import EventId, StreamStore, lost, read_event_id
 from gateway.mcp.tools_methods import ToolMethods
 from gateway.types import Answer, Request, Stream
 
@@ -98,6 +98,7 @@ class Protocol:
         self._strict = server.strict
         self._max_body = server.max_body_bytes
         self._sessions = Sessions(session_secret, now)
+        self._siblings = siblings
         self._requests = Requests(settings.questions, gateway, siblings)
         self._streams = StreamStore(settings.streams, gateway)
         rounds = RoundKeeper(self._core, settings.questions, now)
@@ -255,7 +256,18 @@ class Protocol:
     def _resumed(self, request: Request, session: Session) -> Stream | None:
         """The rest of the stream that a client lost, or its end; None when it asks for no such thing."""
         at = read_event_id(request.headers.get("last-event-id", ""))
-        return None if at is None else self._streams.resume(session.claims.nonce, at) or lost(at)
+        if at is None:
+            return None
+        nonce = session.claims.nonce
+        if at.gateway != self._streams.gateway and self._siblings is not None:
+            events = self._siblings.resume(at.gateway, nonce, str(at))
+            if events is not None:
+                return Stream(200, SSE_HEADERS, events)
+        return self.resume_here(nonce, at)
+
+    def resume_here(self, session: bytes, at: EventId) -> Stream:
+        """The rest of a stream that this gateway has (or had). `session`: the session's nonce."""
+        return self._streams.resume(session, at) or lost(at)
 
     async def take_answer(self, session: bytes, answer: bytes) -> None:
         """Another gateway was given the answer to a question of this one. `session`: the session's nonce."""

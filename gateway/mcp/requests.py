@@ -24,6 +24,7 @@ from gateway.mcp.capabilities import for_revision
 from gateway.mcp.jsonrpc import encode, notification
 from gateway.mcp.respondents import fingerprint
 from gateway.mcp.sessions import Session
+from gateway.types import EventSource
 
 _MAX_ERROR_CHARS: Final = 500
 
@@ -33,6 +34,10 @@ class Siblings(Protocol):
 
     async def pass_on(self, gateway: int, session: bytes, answer: bytes, /) -> None:
         """Give an answer to the gateway of this incarnation, if it is still there."""
+        ...
+
+    def resume(self, gateway: int, session: bytes, event_id: str, /) -> EventSource | None:
+        """The rest of a stream of that gateway; None when it is gone."""
         ...
 
 

@@ -193,9 +193,11 @@ def test_a_plain_interface_is_told_that_it_can_not_be_asked(tree):
     assert "CANNOT_ASK" in tree.run("tools", "call", "book_table", "restaurant=x", check=False).stderr
 
 
-def test_an_answer_may_reach_any_of_several_gateways(tmp_path):
+def test_an_answer_and_a_client_that_comes_back_may_reach_any_of_several_gateways(tmp_path):
     env = {"GREENROOM_SERVER__GATEWAYS": "3"}
-    with started(tmp_path / "data", "--tools", str(EXAMPLES), env=env) as tree:
+    (tmp_path / "slow.py").write_text(SLOW_TOOL)
+    flags = ("--tools", str(EXAMPLES), "--tools", str(tmp_path / "slow.py"))
+    with started(tmp_path / "data", *flags, env=env) as tree:
         wait_until(lambda: all(f"gateway#{n}" in tree.actors() for n in range(3)), 10, "three gateways")
         for _ in range(6):
             session = Session(tree.url)
@@ -203,3 +205,9 @@ def test_an_answer_may_reach_any_of_several_gateways(tmp_path):
             session.answer(call.next(), WISH)
             session.answer(call.next(), SURE)
             assert call.next()["result"]["content"][0]["text"] == BOOKED
+            closed = session.call("slow", seconds=0.2)
+            assert closed.next() is None
+            for _ in range(2):
+                rest = session.resume(closed.event_ids[0])
+                assert rest.next()["result"]["content"][0]["text"] == "done"
+                assert rest.next() is None

@@ -58,7 +58,8 @@ def test_a_good_answer_is_kept_and_nothing_else():
     [
         ("text", ""), ("text", "abcd"), ("text", 1), ("mail", "nobody"), ("page", "page"), ("day", "24.12."),
         ("at", "2026-12-24"), ("at", "now"), ("one", "c"), ("titled", "A"), ("many", []), ("many", ["a", "b", "a"]),
-        ("many", ["c"]), ("many", "a"), ("many", [1]), ("many", [[]]), ("whole", 0), ("whole", 6), ("whole", 1.5), ("whole", True),
+        ("many", ["c"]), ("many", "a"), ("many", [1]), ("many", [[]]),
+        ("whole", 0), ("whole", 6), ("whole", 1.5), ("whole", True),
         ("number", "1"), ("number", True), ("yes", 1), ("yes", "true"),
     ],
 )  # fmt: skip
@@ -77,7 +78,8 @@ SAMPLED = {"role": "assistant", "model": "m", "content": {"type": "text", "text"
         (FORM, {"action": "accept", "content": []}),
         (SAMPLE, SAMPLED | {"role": "system"}), (SAMPLE, SAMPLED | {"role": []}), (SAMPLE, SAMPLED | {"model": None}),
         (SAMPLE, SAMPLED | {"content": "x"}), (SAMPLE, SAMPLED | {"content": {"type": "text"}}),
-        (SAMPLE, SAMPLED | {"content": [{"type": "video"}]}), (SAMPLE, SAMPLED | {"content": {"type": []}}), (SAMPLE, {}),
+        (SAMPLE, SAMPLED | {"content": [{"type": "video"}]}), (SAMPLE, SAMPLED | {"content": {"type": []}}),
+        (SAMPLE, {}),
         (ROOTS, {}), (ROOTS, {"roots": {}}), (ROOTS, {"roots": [1]}), (ROOTS, {"roots": [{"uri": 1}]}),
         (ROOTS, {"roots": [{"uri": "file:///a", "name": 1}]}),
     ],

@@ -395,8 +395,8 @@ async def test_a_call_whose_question_was_answered_is_not_run_again(world):
             return None
 
         async def ask():
+            call = ToolCall(name="asking", arguments=b"{}", call_id="1")
             with pytest.raises(OutcomeUnknownError) as caught:
-                call = ToolCall(name="asking", arguments=b"{}", call_id="1")
                 await w.client.call(call, timeout_s=5, on_ask=on_ask)
             errors.append(caught.value)
 
