@@ -351,6 +351,17 @@ class PassedOn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The JSON-RPC response, as it came."""
 
 
+class SessionNote(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Method `note` of a gateway: what a client said of its session to another gateway."""
+
+    session: bytes
+    cancelled: bytes = b""
+    """Id of a request that is to be cancelled, as JSON: a number may be too large for msgpack."""
+    log_level: str | None = None
+    ended: bool = False
+    """The session was ended: its id is good for nothing any more."""
+
+
 class Resume(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Method `resume` of a gateway: a client of this session came to another gateway for the rest of a stream. Items
     are frames of the stream, as bytes."""

@@ -76,7 +76,7 @@ async def main(boot: Boot) -> None:
             gateway=boot.incarnation,
             siblings=siblings,
         )
-        await actor.serve({"answer": siblings.receive, "resume": siblings.serve_resume})
+        await actor.serve({"answer": siblings.receive, "resume": siblings.serve_resume, "note": siblings.take_note})
         actor.nursery.start_soon(flush_loop)
         actor.nursery.start_soon(client.keep_catalogue)
         actor.nursery.start_soon(client.keep_connections, _carries_calls)

@@ -10,7 +10,7 @@ import trio
 from actors.base import Actor
 from actors.calls import IncomingCall
 from actors.errors import MCPServerError
-from actors.messages import DirectoryEntry, PassedOn, Resume
+from actors.messages import DirectoryEntry, PassedOn, Resume, SessionNote
 from gateway.mcp import Protocol
 from gateway.mcp.calls import Outbox
 from gateway.mcp.streams import read_event_id
@@ -20,6 +20,7 @@ _TIMEOUT_S = 5.0
 _RESUME_S = 3600.0
 """A stream that is carried for longer ends; its client comes back once more."""
 _decode = msgspec.msgpack.Decoder(PassedOn).decode
+_decode_note = msgspec.msgpack.Decoder(SessionNote).decode
 _decode_resume = msgspec.msgpack.Decoder(Resume).decode
 _decode_frames = msgspec.msgpack.Decoder(bytes).decode
 
@@ -67,6 +68,24 @@ class Siblings:
 
         self._actor.nursery.start_soon(carry)
         return outbox
+
+    def spread(self, note: SessionNote) -> None:
+        """Tell all other gateways what a client said; those that don't hear it in time miss it."""
+        for entry in self._actor.peers.entries.values():
+            if _is_gateway(entry.name) and entry.socket and entry.incarnation != self._actor.boot.incarnation:
+                self._actor.nursery.start_soon(self._tell, entry, note)
+
+    async def _tell(self, entry: DirectoryEntry, note: SessionNote) -> None:
+        try:
+            channel = await self._actor.peers.connect(entry)
+            await channel.call("note", note, timeout_s=_TIMEOUT_S)
+        except MCPServerError as error:
+            self._actor.log.info("a sibling was not told", peer=entry.name, reason=str(error))
+
+    async def take_note(self, call: IncomingCall) -> None:
+        """Method `note` (`SessionNote` -> null)."""
+        if self.protocol is not None:
+            self.protocol.take_note(_decode_note(call.body))
 
     def _entry(self, gateway: int) -> DirectoryEntry | None:
         for entry in self._actor.peers.entries.values():

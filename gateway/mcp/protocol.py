@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 import msgspec
 import trio
 
+from actors.messages import SessionNote
 from actors.settings import Settings
 from gateway.mcp.eras import LEGACY_VERSIONS, E, Way, classify
 from gateway.mcp.exchange import Backend, Core
@@ -106,7 +107,7 @@ class Protocol:
         self._listeners = Listeners(self._core.shapers[E])
         self._modern = Modern(self._core, tools)
         self._modern.methods["subscriptions/listen"] = self._listeners.listen
-        self._legacy = Legacy(self._core, tools, self._sessions, self._requests)
+        self._legacy = Legacy(self._core, tools, self._sessions, self._requests, siblings)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -248,6 +249,8 @@ class Protocol:
             return _not_served(way, b"")
         if request.method == "DELETE":
             self._sessions.end(token, session)
+            if self._siblings is not None:
+                self._siblings.spread(SessionNote(session=session.claims.nonce, ended=True))
             return Answer(200, NO_HEADERS, b"")
         if not takes.sse:
             return _refused(406, "Accept must list text/event-stream")
@@ -264,6 +267,10 @@ class Protocol:
             if events is not None:
                 return Stream(200, SSE_HEADERS, events)
         return self.resume_here(nonce, at)
+
+    def take_note(self, note: SessionNote) -> None:
+        """Another gateway was told something by a client of a session."""
+        self._sessions.take_note(note)
 
     def resume_here(self, session: bytes, at: EventId) -> Stream:
         """The rest of a stream that this gateway has (or had). `session`: the session's nonce."""

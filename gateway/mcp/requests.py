@@ -16,7 +16,7 @@ import msgspec
 import trio
 
 from actors.errors import BusyError, NoAnswerError
-from actors.messages import Question
+from actors.messages import Question, SessionNote
 from actors.settings import QuestionsSettings
 from gateway.mcp.answers import BadAnswerError, read_answer
 from gateway.mcp.calls import LiveCall
@@ -34,6 +34,10 @@ class Siblings(Protocol):
 
     async def pass_on(self, gateway: int, session: bytes, answer: bytes, /) -> None:
         """Give an answer to the gateway of this incarnation, if it is still there."""
+        ...
+
+    def spread(self, note: SessionNote, /) -> None:
+        """Tell all of them, without waiting."""
         ...
 
     def resume(self, gateway: int, session: bytes, event_id: str, /) -> EventSource | None:

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import msgspec
 import pytest
 import trio
 from asking_tools import PoolBackend
 from trio.testing import wait_all_tasks_blocked
 
+from actors.messages import SessionNote
 from actors.settings import QuestionsSettings, Settings, StreamsSettings
 from gateway.mcp.testing import HEADERS, legacy, messages, post, said
 from gateway.mcp.testing import protocol as make_protocol
@@ -224,6 +227,30 @@ async def test_an_answer_finds_its_question_through_another_gateway(tmp_path):
             await wait_all_tasks_blocked()
             await client.reply(client.asked[0]["id"], accept(name="Ada"), two)
         assert text(client.seen[-1]) == "Hello, Ada!"
+
+
+async def test_what_a_client_says_of_its_session_reaches_all_gateways(tmp_path):
+    class Way:
+        def spread(self, note):
+            one.take_note(msgspec.msgpack.decode(msgspec.msgpack.encode(note), type=SessionNote))
+
+        async def pass_on(self, *_):
+            raise AssertionError
+
+    one = make_protocol(PoolBackend(tmp_path), gateway=1)
+    two = make_protocol(PoolBackend(tmp_path), gateway=2, siblings=Way())
+    async with one.running(), two.running():
+        client = await Client.connect(one, answers=[None, None])
+        assert "result" in said(await two.handle(legacy("logging/setLevel", {"level": "info"}, client.session)))
+        async with trio.open_nursery() as nursery:
+            big = 10**200
+            nursery.start_soon(partial(client.call, "reports", id=big))
+            await wait_all_tasks_blocked()
+            assert [message["method"] for message in client.seen] == ["notifications/message", "elicitation/create"]
+            await two.handle(legacy("notifications/cancelled", {"requestId": big}, client.session, id=None))
+        assert client.seen[-1]["method"] == "notifications/cancelled"
+        assert (await two.handle(Request("DELETE", {**HEADERS, **client.session}))).status == 200
+        assert (await one.handle(legacy("ping", headers=client.session))).status == 404
 
 
 async def test_forms_in_the_words_of_2025_06_18(endpoint):
