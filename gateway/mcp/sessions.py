@@ -3,8 +3,8 @@
 
 An id is a signed token (HMAC-SHA256), so that any gateway process with the same secret, also one that was started
 later, serves the session. What is *not* in the token lives in the processes: the log level, running calls, open
-streams, and the ids that were ended by DELETE. What a client says of these to one gateway is told to the others (`take_note`); a
-gateway that starts later does not know it.
+streams, and the ids that were ended by DELETE. What a client says of these to one gateway is told to the
+others (`take_note`); a gateway that starts later does not know it.
 """
 
 from __future__ import annotations
