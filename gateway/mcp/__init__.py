@@ -18,6 +18,7 @@
     respondents     what both ways to ask have in common
     rounds          questions at the modern revision
     requests        questions in legacy sessions
+    dialogues       what handlers need that may ask
     tools_methods   tools/list, tools/call
     listen          streams for changes
     modern, legacy  the two ways to serve a request

@@ -19,6 +19,7 @@ import trio
 
 from actors.messages import SessionNote
 from actors.settings import Settings
+from gateway.mcp.dialogues import Dialogues
 from gateway.mcp.eras import LEGACY_VERSIONS, E, Way, classify
 from gateway.mcp.exchange import Backend, Core
 from gateway.mcp.guard import Guard
@@ -103,7 +104,8 @@ class Protocol:
         self._requests = Requests(settings.questions, gateway, siblings)
         self._streams = StreamStore(settings.streams, gateway)
         rounds = RoundKeeper(self._core, settings.questions, now)
-        tools = ToolMethods(self._core, page_size, rounds, self._requests, self._streams)
+        dialogues = Dialogues(settings, rounds, self._requests, self._streams)
+        tools = ToolMethods(self._core, page_size, dialogues)
         self._listeners = Listeners(self._core.shapers[E])
         self._modern = Modern(self._core, tools)
         self._modern.methods["subscriptions/listen"] = self._listeners.listen

@@ -9,7 +9,7 @@ directly until it is slow once. (The call that shows it to be slow is answered w
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -19,16 +19,15 @@ import trio
 from actors.errors import CannotAskError, MCPServerError, UnknownToolError, UrlRequiredError, code_of
 from actors.messages import STREAM, LogItem, Progress, ToolCall, ToolDescriptor, ToolItem
 from gateway.mcp.calls import STREAM_AFTER_S, LiveCall
-from gateway.mcp.capabilities import Can, can_be_asked, declared_in, missing, missing_capability
+from gateway.mcp.capabilities import missing
+from gateway.mcp.dialogues import Dialogues, asked_instead, can_of, closing
 from gateway.mcp.eras import D, E
 from gateway.mcp.exchange import CatalogueView, Core, Exchange
 from gateway.mcp.headers import ParamRule, param_rules
-from gateway.mcp.jsonrpc import INVALID_PARAMS, URL_REQUIRED, McpError, is_id, params_as
+from gateway.mcp.jsonrpc import INVALID_PARAMS, McpError, is_id, params_as
 from gateway.mcp.paging import Pages
-from gateway.mcp.requests import Requests, SessionRespondent
-from gateway.mcp.rounds import RoundKeeper, Rounds
+from gateway.mcp.rounds import Rounds
 from gateway.mcp.shaping import LOG_LEVELS
-from gateway.mcp.streams import StreamStore
 from gateway.types import Answer, Respondent, Stream
 
 TOOLS_TTL_MS: Final = 10_000
@@ -53,13 +52,9 @@ _list_params = msgspec.json.Decoder(ListParams)
 class ToolMethods:
     """The handlers, with what they remember of the catalogue."""
 
-    def __init__(
-        self, core: Core, page_size: int, rounds: RoundKeeper, requests: Requests, streams: StreamStore
-    ) -> None:
+    def __init__(self, core: Core, page_size: int, dialogues: Dialogues) -> None:
         self._core = core
-        self._rounds = rounds
-        self._requests = requests
-        self._streams = streams
+        self._dialogues = dialogues
         self._pages = Pages(core.secret, page_size)
         self._catalogue: CatalogueView | None = None
         self._version = -1
@@ -124,13 +119,13 @@ class ToolMethods:
         self, x: Exchange, tool: ToolDescriptor, call: ToolCall, token: object
     ) -> bytes | Answer | Stream:
         """Run a call of a tool that may ask the client."""
-        can = _can(x)
+        can = can_of(x)
         lacking = missing(tool.requires, can)
         if x.revision == E:
             if lacking is not None:
                 raise lacking
             call = msgspec.structs.replace(call, can=can)
-            rounds = self._rounds.open(x, tool.name, call.arguments)
+            rounds = self._dialogues.rounds.open(x, tool.name, call.arguments)
             if call.progress or call.log_level or (tool.timeout_s > STREAM_AFTER_S and x.may_stream):
                 return await self._live(x, tool, call, token, rounds)
             return await rounds.run(partial(self._run, x, call, tool, respondent=rounds))
@@ -166,7 +161,7 @@ class ToolMethods:
         core, session, id_ = self._core, x.session, x.frame.id
         if core.nursery is None:
             raise RuntimeError("Protocol.running() must be entered before calls are handled")
-        live, asked = self._opened(x, call)
+        live, asked = self._dialogues.open_live(x, call.can)
         on_item = self._forwarder(live, x.revision, token, call.log_level)
 
         async def work() -> Answer:
@@ -177,7 +172,7 @@ class ToolMethods:
 
         async def task() -> None:
             try:
-                await live.run(work if asked is None else partial(_closing, asked, work))
+                await live.run(work if asked is None else partial(closing, asked, work))
             finally:
                 if session is not None and session.calls.get(id_) is live.scope:
                     del session.calls[id_]
@@ -187,17 +182,6 @@ class ToolMethods:
         core.nursery.start_soon(task, name=f"call {call.name}")
         answer = await live.answer()
         return answer if answer is not None else core.cancelled(x.id_json)
-
-    def _opened(self, x: Exchange, call: ToolCall) -> tuple[LiveCall, SessionRespondent | None]:
-        """A live call, and its client if that can be asked while it runs."""
-        session = x.session
-        if session is None:
-            return LiveCall(), None
-        resumable = session.revision == D
-        journal = self._streams.open(session.claims.nonce, x.id_json, primed=resumable)
-        after_s = self._core.settings.streams.stream_after_s if resumable else STREAM_AFTER_S
-        live = LiveCall(journal, stream_after_s=after_s)
-        return live, SessionRespondent(self._requests, session, live) if call.can else None
 
     def _forwarder(self, live: LiveCall, revision: int, token: object, level: str) -> Callable[[ToolItem], None] | None:
         """What turns items of the tool into notifications of the request; None when none is wanted."""
@@ -269,37 +253,6 @@ class ToolMethods:
             self._rules.clear()
             self._quick.clear()
         return catalogue
-
-
-async def _closing(asked: SessionRespondent, work: Callable[[], Awaitable[Answer]]) -> Answer:
-    """Do the work; then nobody waits for answers any more."""
-    try:
-        return await work()
-    finally:
-        asked.close()
-
-
-def _can(x: Exchange) -> Can:
-    """What the client of this request can be asked."""
-    if x.session is not None:
-        return can_be_asked(x.session.declared, x.revision)
-    meta = x.frame.params.meta if x.frame.params is not None else None
-    return can_be_asked(declared_in(meta.capabilities if meta is not None else {}), E)
-
-
-def asked_instead(
-    revision: int, can: Can, error: CannotAskError | UrlRequiredError, respondent: Respondent | None
-) -> bytes | None:
-    """What becomes of an error about asking, where the revision has words of its own for it. Raises `McpError`."""
-    if isinstance(error, CannotAskError):
-        if revision == E:
-            raise missing_capability(error.message, error.details.get("capabilities")) from None
-    elif "elicitation.url" in can:
-        if isinstance(respondent, Rounds):
-            return respondent.require_url(error.message, error.url)
-        visit = {"mode": "url", "elicitationId": error.elicitation_id, "url": error.url, "message": error.message}
-        raise McpError(URL_REQUIRED, error.message, {"elicitations": [visit]}) from None
-    return None
 
 
 def _wanted(x: Exchange) -> tuple[object, str]:
