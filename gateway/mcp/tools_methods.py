@@ -111,9 +111,13 @@ class ToolMethods:
         if tool is None or tool.broken:
             # The backend knows why: no such tool, or one that can't be called at the moment.
             return await self._run(x, call, tool)
-        if tool.timeout_s <= STREAM_AFTER_S or not x.may_stream or self._quick.get(name, 0) >= QUICK_CALLS:
+        if self._is_quick(x, tool):
             return await self._direct(x, tool, call)
         return await self._live(x, tool, call, None)
+
+    def _is_quick(self, x: Exchange, tool: ToolDescriptor) -> bool:
+        """Whether a call needs no task of its own for the time that it takes."""
+        return tool.timeout_s <= STREAM_AFTER_S or not x.may_stream or self._quick.get(tool.name, 0) >= QUICK_CALLS
 
     async def _asking(
         self, x: Exchange, tool: ToolDescriptor, call: ToolCall, token: object
@@ -126,15 +130,18 @@ class ToolMethods:
                 raise lacking
             call = msgspec.structs.replace(call, can=can)
             rounds = self._dialogues.rounds.open(x, tool.name, call.arguments)
-            if call.progress or call.log_level or (tool.timeout_s > STREAM_AFTER_S and x.may_stream):
+            if call.progress or call.log_level or not self._is_quick(x, tool):
                 return await self._live(x, tool, call, token, rounds)
             return await rounds.run(partial(self._run, x, call, tool, respondent=rounds))
         if lacking is not None:
             return self._failed(x, tool, CannotAskError(lacking.message), 0.0)
-        if not x.may_stream or x.session is None:
-            return await self._direct(x, tool, call)
-        stream = (STREAM,) if x.revision == D else ()
-        return await self._live(x, tool, msgspec.structs.replace(call, can=can + stream), token)
+        if x.revision == D:
+            can += (STREAM,)
+        if can and x.may_stream:
+            return await self._live(x, tool, msgspec.structs.replace(call, can=can), token)
+        if call.progress or call.log_level or not self._is_quick(x, tool):
+            return await self._live(x, tool, call, token)
+        return await self._direct(x, tool, call)
 
     async def _direct(self, x: Exchange, tool: ToolDescriptor, call: ToolCall) -> bytes | Answer:
         """Run a call in the task of its request."""
