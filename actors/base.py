@@ -16,7 +16,8 @@ connection to the root ends, so does the actor.
 from __future__ import annotations
 
 import gc
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -25,10 +26,24 @@ import trio
 
 from actors.calls import IncomingCall, Message
 from actors.channel import Channel, ChannelClosedError, ChannelLimits
-from actors.errors import MCPServerError, RuntimeUnavailableError
+from actors.errors import DrainingError, MCPServerError
+from actors.listening import accept
 from actors.logs import get_logger
 from actors.logs import setup as setup_logs
-from actors.messages import Beat, Boot, ControlMessage, Directory, DirectoryEntry, Drain, Promote, Ready, Stop
+from actors.messages import (
+    Beat,
+    Boot,
+    ControlMessage,
+    Directory,
+    DirectoryEntry,
+    Drain,
+    Marks,
+    Promote,
+    Ready,
+    Resume,
+    Stop,
+    Survived,
+)
 from actors.peers import Peers, hello, socket_path
 from actors.settings import Settings
 
@@ -68,7 +83,13 @@ class Actor:
         )
         self.on_peer_event: Callable[[DirectoryEntry, msgspec.Raw], None] | None = None
         """Hears of events from actors that this one is connected to."""
+        self.marks = Marks()
+        """The calls and tools that end processes, as the root said last."""
+        self.on_marks: Callable[[Marks], None] | None = None
+        """Hears of each change of `marks`."""
         self.grace_s = settings.supervisor.shutdown_s
+        self.replaced = False
+        """It has to end because another life does its work."""
         self.calls_total = 0
         self.errors_total = 0
         self.name = boot.actor
@@ -76,11 +97,13 @@ class Actor:
         if not boot.spare:
             self.promoted.set()
         self._methods: dict[str, Method] = {}
+        self._also_draining = False
         self._channels: set[Channel] = set()
         self._control: Channel | None = None
         self._directory_came = trio.Event()
         self._socket = ""
         self._call_ended = trio.Event()
+        self._finishing = trio.CancelScope()
 
     @property
     def open_calls(self) -> int:
@@ -89,9 +112,11 @@ class Actor:
 
     # --- serving ---------------------------------------------------------------------------------------------------
 
-    async def serve(self, methods: dict[str, Method]) -> None:
-        """Answer calls of these methods on the actor's socket from now on."""
+    async def serve(self, methods: Mapping[str, Method], *, also_draining: bool = False) -> None:
+        """Answer calls of these methods on the actor's socket from now on. `also_draining`: they belong to work that is
+        there already, so that they are answered until the end."""
         self._methods.update(methods)
+        self._also_draining = also_draining
         path = socket_path(self.boot.runtime_dir, self.boot.actor, self.boot.incarnation)
         sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
         await sock.bind(path)
@@ -102,7 +127,7 @@ class Actor:
     async def _accept(self, listener: trio.SocketListener) -> None:
         async with listener, trio.open_nursery() as connections:
             while True:
-                stream = await listener.accept()
+                stream = await accept(listener)
                 connections.start_soon(self._carry, stream.socket)
 
     async def _carry(self, sock: trio.socket.SocketType) -> None:
@@ -127,8 +152,8 @@ class Actor:
         method = self._methods.get(call.method)
         if method is None:
             raise MCPServerError(f"{self.name} has no method {call.method!r}")
-        if self.draining.is_set():
-            raise RuntimeUnavailableError(f"{self.name} is draining and takes no new calls")
+        if self.draining.is_set() and not self._also_draining:
+            raise DrainingError(f"{self.name} is draining and takes no new calls")
         self.calls_total += 1
         try:
             return await method(call)
@@ -142,6 +167,11 @@ class Actor:
         """Send a one-way event to every connected caller."""
         for channel in list(self._channels):
             channel.post(value)
+
+    @property
+    def most_queued_bytes(self) -> int:
+        """What waits for the connected caller that is furthest behind."""
+        return max((channel.queued_bytes for channel in self._channels), default=0)
 
     def _unexpected(self, method: str, error: BaseException) -> None:
         self.log.error("call failed unexpectedly", method=method, exc_info=error)
@@ -157,6 +187,11 @@ class Actor:
         assert self._control is not None
         settle_memory()
         self._control.post(Ready(socket=self._socket, note=note))
+
+    def survived(self, call: Survived) -> None:
+        """Tell the root that a call which it watches was answered."""
+        assert self._control is not None
+        self._control.post(call)
 
     async def connect_root(self) -> None:
         """Prove this life on the control socket and wait for the first directory."""
@@ -185,14 +220,22 @@ class Actor:
         if isinstance(order, Directory):
             self.peers.update(order)
             self._directory_came.set()
+        elif isinstance(order, Marks):
+            self.marks = order
+            if self.on_marks is not None:
+                self.on_marks(order)
         elif isinstance(order, Drain):
             self.draining.set()
+        elif isinstance(order, Resume):
+            self.draining = trio.Event()
         elif isinstance(order, Promote):
             self.name = order.name
             setup_logs(self.name, self.boot.incarnation, self.settings.server.log_level)
             self.promoted.set()
         elif isinstance(order, Stop):
             self.grace_s = order.grace_s
+            self.replaced = order.replaced
+            self._finishing.deadline = trio.current_time() + order.grace_s
             self.draining.set()
             self.stopping.set()
 
@@ -200,23 +243,25 @@ class Actor:
         assert self._control is not None
         every = self.boot.beat_every_s
         due = trio.current_time()
-        while True:
-            lag = max(0.0, trio.current_time() - due)
-            self._control.post(
-                Beat(
-                    loop_lag_s=lag,
-                    open_calls=self.open_calls,
-                    rss_bytes=rss_bytes(),
-                    calls_total=self.calls_total,
-                    errors_total=self.errors_total,
+        with MemoryGauge() as memory:
+            while True:
+                lag = max(0.0, trio.current_time() - due)
+                self._control.post(
+                    Beat(
+                        loop_lag_s=lag,
+                        open_calls=self.open_calls,
+                        rss_bytes=memory.read(),
+                        calls_total=self.calls_total,
+                        errors_total=self.errors_total,
+                    )
                 )
-            )
-            due = trio.current_time() + every
-            await trio.sleep_until(due)
+                due = trio.current_time() + every
+                await trio.sleep_until(due)
 
     async def finish_calls(self) -> None:
-        """Wait until no call from others is open, for as long as the root allows."""
-        with trio.move_on_after(self.grace_s):
+        """Wait until no call from others is open, for as long as the root allows; it may allow less later on."""
+        self._finishing = trio.CancelScope(deadline=trio.current_time() + self.grace_s)
+        with self._finishing:
             while self.open_calls:
                 await self._call_ended.wait()
                 self._call_ended = trio.Event()
@@ -254,7 +299,16 @@ def settle_memory() -> None:
     gc.set_threshold(*_GC_THRESHOLDS)
 
 
-def rss_bytes() -> int:
-    """Resident memory of this process in bytes."""
-    with Path("/proc/self/statm").open("rb") as statm:
-        return int(statm.read().split()[1]) * _PAGE_BYTES
+class MemoryGauge:
+    """Tells this process's resident memory. Its file stays open: a process that is out of files still beats."""
+
+    def __enter__(self) -> MemoryGauge:
+        self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._statm)
+
+    def read(self) -> int:
+        """Bytes, now."""
+        return int(os.pread(self._statm, 256, 0).split()[1]) * _PAGE_BYTES

@@ -24,19 +24,38 @@ from actors.errors import (
     ActorDiedError,
     BusyError,
     DeadlineExceededError,
+    DrainingError,
+    NotFoundError,
     OutcomeUnknownError,
     RuntimeUnavailableError,
     UnavailableError,
     UnknownToolError,
 )
-from actors.messages import ASK, Catalogue, DirectoryEntry, State, ToolCall, ToolDescriptor, ToolResult
+from actors.messages import (
+    ASK,
+    Catalogue,
+    CompletionAsk,
+    DirectoryEntry,
+    Kind,
+    Offered,
+    PromptDescriptor,
+    PromptGet,
+    ResourceDescriptor,
+    ResourceRead,
+    State,
+    ToolCall,
+    ToolDescriptor,
+    ToolResult,
+)
 from actors.p2p_names import P2P_TOOLS
 from actors.peers import Peers, base_name
+from actors.uris import ResourceTable
 
 ROUTER = "router"
 _REPEATS_WHILE_ASKING = 3
 """Processes that may die on one call while it waits for the client's answers."""
 _CATALOGUE_TIMEOUT_S = 5.0
+_DRAINING_SHOWS_WITHIN_S = 0.05
 _decode_result = msgspec.msgpack.Decoder(ToolResult).decode
 _decode_catalogue = msgspec.msgpack.Decoder(Catalogue).decode
 _COMING = (State.STARTING, State.RESTARTING, State.READY, State.DRAINING)
@@ -44,9 +63,16 @@ _COMING = (State.STARTING, State.RESTARTING, State.READY, State.DRAINING)
 
 
 class CatalogueView:
-    """The tools that are known, sorted by name, and a number that grows when they change."""
+    """What is known of tools, resources and prompts, and a number that grows when they change."""
 
     def __init__(self, catalogue: Catalogue) -> None:
+        self.resources = [one for one in catalogue.resources if not one.broken]
+        """Those that can be read, templates included, sorted by URI."""
+        self.prompts = [one for one in catalogue.prompts if not one.broken]
+        """Those that can be used, sorted by name."""
+        self._table = ResourceTable(one.uri for one in self.resources)
+        self._by_uri = {one.uri: one for one in self.resources}
+        self._prompts_by_name = {one.name: one for one in self.prompts}
         self.version = catalogue.version
         self.tools: list[ToolDescriptor] = sorted(catalogue.tools, key=lambda tool: tool.name)
         self._by_name = {tool.name: tool for tool in self.tools}
@@ -55,13 +81,48 @@ class CatalogueView:
         """The tool of this name."""
         return self._by_name.get(name)
 
+    def resource(self, uri: str) -> ResourceDescriptor | None:
+        """What a client gets that reads this URI: a resource, or the template that has it."""
+        found = self._table.find(uri)
+        return None if found is None else self.resources[found[0]]
+
+    def template(self, uri: str) -> ResourceDescriptor | None:
+        """The resource or template that is declared with exactly this text."""
+        return self._by_uri.get(uri)
+
+    def prompt(self, name: str) -> PromptDescriptor | None:
+        """The prompt of this name."""
+        return self._prompts_by_name.get(name)
+
+    def of(self, call: ToolCall) -> Offered | None:
+        """What a call is for, whatever its kind."""
+        if isinstance(call, ResourceRead):
+            return self.resource(call.name)
+        if isinstance(call, PromptGet):
+            return self.prompt(call.name)
+        if isinstance(call, CompletionAsk):
+            return self.prompt(call.name) if call.of == "prompts" else self.template(call.name)
+        return self.get(call.name)
+
     def nearest(self, name: str) -> list[str]:
         """The known names that are most like this one, best first."""
         return difflib.get_close_matches(name, self._by_name, n=3)
 
 
-def actor_of(tool: ToolDescriptor) -> str:
-    """Base name of the actor that runs the tool: `tools.<pool>`, or the P2P actor itself."""
+def changed_lists(old: CatalogueView, new: CatalogueView) -> list[Kind]:
+    """The lists that clients would see differ."""
+    kinds: list[Kind] = []
+    if [tool for tool in old.tools if not tool.broken] != [tool for tool in new.tools if not tool.broken]:
+        kinds.append("tools")
+    if old.resources != new.resources:
+        kinds.append("resources")
+    if old.prompts != new.prompts:
+        kinds.append("prompts")
+    return kinds
+
+
+def actor_of(tool: Offered) -> str:
+    """Base name of the actor that runs the tool, resource or prompt: `tools.<pool>`, or the P2P actor itself."""
     return f"tools.{tool.pool}" if tool.runtime == "general" else tool.pool
 
 
@@ -129,6 +190,8 @@ class ToolClient:
         self._max_per_process = max_calls_per_process
         self._carry = carry
         self._on_catalogue = on_catalogue
+        self._told_by = 0
+        """Incarnation of the router that the catalogue is from."""
         self._held = 0
         self._freed = trio.lowlevel.ParkingLot()
 
@@ -152,9 +215,21 @@ class ToolClient:
             except (ActorDiedError, BusyError, DeadlineExceededError):
                 await self._changed_or_after(0.5)
                 continue
-            self.take_catalogue(_decode_catalogue(reply))
+            catalogue = _decode_catalogue(reply)
+            if self._told_by != entry.incarnation or catalogue.version > self.catalogue.version:
+                self._told_by = entry.incarnation
+                self.take_catalogue(catalogue)
             while not channel.closed:
                 await self._peers.changed()
+
+    def catalogue_posted(self, entry: DirectoryEntry, catalogue: Catalogue) -> None:
+        """A router says that there is a new catalogue; one that stands by knows less than the one at work."""
+        router = self._router_entry()
+        if router is None or router.incarnation != entry.incarnation:
+            return
+        if self._told_by != entry.incarnation or catalogue.version > self.catalogue.version:
+            self._told_by = entry.incarnation
+            self.take_catalogue(catalogue)
 
     def take_catalogue(self, catalogue: Catalogue) -> None:
         """Use a new list of tools."""
@@ -188,6 +263,20 @@ class ToolClient:
             raise UnavailableError(f"tool {name} can't be called: {tool.broken}", tool=name)
         return tool
 
+    def find_other(self, call: ToolCall) -> Offered:
+        """The resource or prompt that a call of another kind is for. Raises `NotFoundError` with the nearest name."""
+        found = self.catalogue.of(call)
+        if found is not None:
+            return found
+        prompts = isinstance(call, PromptGet) or (isinstance(call, CompletionAsk) and call.of == "prompts")
+        known = (
+            [one.name for one in self.catalogue.prompts] if prompts else [one.uri for one in self.catalogue.resources]
+        )
+        nearest = difflib.get_close_matches(call.name[:200], known, n=1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        what = "prompt" if prompts else "resource"
+        raise NotFoundError(f"there is no {what} {call.name[:200]!r}{hint}", name=call.name)
+
     async def call(
         self,
         call: ToolCall,
@@ -196,7 +285,14 @@ class ToolClient:
         on_item: OnItem | None = None,
         on_ask: OnAsk | None = None,
     ) -> ToolResult:
-        """Run a tool. Raises what the tool raised, and the errors of `actors.errors` for what happened on the way."""
+        """Run a tool, read a resource, get a prompt or a completion. Raises what that raised, and the errors of
+        `actors.errors` for what happened on the way."""
+        if type(call) is not ToolCall:
+            other = self.find_other(call)
+            base, safe = ROUTER if self._carry else actor_of(other), other.retry_safe
+            return await self.call_actor(
+                base, call, retry_safe=safe, timeout_s=timeout_s, on_item=on_item, on_ask=on_ask
+            )
         tool = self.find(call.name)
         base = ROUTER if self._carry or tool.max_concurrent is not None else actor_of(tool)
         return await self.call_actor(
@@ -225,7 +321,11 @@ class ToolClient:
                 channel = await self._hold(base, deadline, call.name)
             remaining = deadline - trio.current_time()
             try:
-                reply = await channel.call("tools/call", call, timeout_s=remaining, on_item=on_item, on_ask=asking)
+                reply = await channel.call(call.METHOD, call, timeout_s=remaining, on_item=on_item, on_ask=asking)
+            except DrainingError:
+                # It knows before the directory tells; nothing was started there.
+                await self._changed_or_after(min(_DRAINING_SHOWS_WITHIN_S, max(0.0, remaining)))
+                continue
             except ActorDiedError as error:
                 if not error.sent:
                     continue

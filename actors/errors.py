@@ -59,6 +59,12 @@ class UnknownToolError(MCPServerError):
     code = "UNKNOWN_TOOL"
 
 
+class NotFoundError(MCPServerError):
+    """No resource has this URI, or no prompt this name."""
+
+    code = "NOT_FOUND"
+
+
 class InvalidArgumentsError(MCPServerError):
     """The arguments do not fit the tool's schema; the message names the parameter."""
 
@@ -70,6 +76,12 @@ class BusyError(MCPServerError):
 
     code = "BUSY"
     retryable = True
+
+
+class DrainingError(BusyError):
+    """A process is about to end or out of service: nothing was started. The way of a call tries another one."""
+
+    code = "DRAINING"
 
 
 class DeadlineExceededError(MCPServerError):
@@ -145,6 +157,19 @@ class UrlRequiredError(MCPServerError):
         super().__init__(message, retryable=retryable, url=url, elicitation_id=self.elicitation_id, **details)
 
 
+class QuarantinedError(MCPServerError):
+    """This tool with these arguments ended processes again and again; refused until an operator releases it."""
+
+    code = "QUARANTINED"
+
+
+class BreakerOpenError(MCPServerError):
+    """The tool ended processes again and again; refused for `retry_after_s` seconds (among the details)."""
+
+    code = "BREAKER_OPEN"
+    retryable = True
+
+
 class RemoteError(MCPServerError):
     """An error from the other side whose code this side has no class for."""
 
@@ -158,8 +183,10 @@ _BY_CODE: dict[str, type[MCPServerError]] = {
     for kind in (
         RuntimeUnavailableError,
         UnknownToolError,
+        NotFoundError,
         InvalidArgumentsError,
         BusyError,
+        DrainingError,
         DeadlineExceededError,
         OutcomeUnknownError,
         UnavailableError,
@@ -167,6 +194,8 @@ _BY_CODE: dict[str, type[MCPServerError]] = {
         CannotAskError,
         NoAnswerError,
         UrlRequiredError,
+        QuarantinedError,
+        BreakerOpenError,
     )
 }
 

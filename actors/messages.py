@@ -15,7 +15,7 @@ are refused everywhere, so two versions never misread each other; `PROTOCOL_VERS
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
@@ -182,6 +182,8 @@ class DirectoryEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     socket: str = ""
     reason: str = ""
     """Why it is failed or off, and what would change that."""
+    exits: dict[str, int] = {}
+    """Ends of its lives that nobody asked for, by cause (`supervisor.events.ExitKind`), since the root's start."""
 
 
 class Directory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="directory"):
@@ -194,10 +196,16 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Root to actor: take no new work, finish what you have."""
 
 
+class Resume(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="resume"):
+    """Root to actor: take calls again."""
+
+
 class Stop(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="stop"):
     """Root to actor: end within `grace_s` seconds. The root kills what is left afterwards."""
 
     grace_s: float
+    replaced: bool = False
+    """Another life does its work already: nobody waits for its end."""
 
 
 class Promote(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="promote"):
@@ -206,7 +214,51 @@ class Promote(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     name: str
 
 
-ControlMessage = Ready | Beat | Directory | Drain | Stop | Promote
+class QuarantinedCall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A tool with arguments that ended processes again and again: refused until somebody releases it."""
+
+    id: str
+    """What people type: the start of the digest."""
+    digest: str
+    """Keyed digest of tool and arguments, in hex."""
+    tool: str
+    deaths: int
+    """Processes that ended while they ran it."""
+    last_at: str
+    """UTC, ISO 8601."""
+    cause: str
+    """How the last of them ended, in words."""
+
+
+class Breaker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A tool that ended processes with many arguments: refused for a while, then tried again."""
+
+    tool: str
+    deaths: int
+    half_open: bool = False
+    """It is being tried again: one call at a time in each process."""
+    retry_after_s: float = 0.0
+    """Until it is tried again, when this was said."""
+
+
+class Marks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="marks"):
+    """Root to actor, after the first `Directory` and on each change: the calls and tools that end processes."""
+
+    watched: list[str] = []
+    """Digests of suspects: the root wants to hear when one is answered."""
+    watched_tools: list[str] = []
+    quarantined: list[QuarantinedCall] = []
+    breakers: list[Breaker] = []
+
+
+class Survived(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="survived"):
+    """Actor to root: this call, itself watched or of a watched tool, was answered, and the process lives."""
+
+    tool: str
+    digest: str
+
+
+ControlMessage = Ready | Beat | Directory | Drain | Resume | Stop | Promote | Marks | Survived
 
 
 class ActorStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -237,6 +289,10 @@ class TreeStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     groups: dict[str, str]
     """Group name -> strategy, in start order."""
     actors: list[ActorStatus]
+    quarantined: int = 0
+    """Calls that are refused because they end processes (`greenroom quarantine list`)."""
+    breakers_open: list[str] = []
+    """Tools that are refused for a while, or tried again, for the same reason."""
 
 
 # --- tools ---------------------------------------------------------------------------------------------------------
@@ -254,8 +310,29 @@ class ToolAnnotations(msgspec.Struct, frozen=True, kw_only=True, rename="camel",
     open_world_hint: bool | None = None
 
 
-class ToolDescriptor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A tool as the registry lists it."""
+class Icon(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A picture that clients may show."""
+
+    src: str
+    """An `https:` or `data:` address."""
+    mime_type: str | None = None
+    sizes: list[str] | None = None
+    """Such as `48x48`, or `any`."""
+    theme: Literal["light", "dark"] | None = None
+
+
+class Annotations(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Hints about contents and resources, under MCP's names. None = not said."""
+
+    audience: list[Literal["user", "assistant"]] | None = None
+    priority: float | None = None
+    """From 0 (optional) to 1 (required)."""
+    last_modified: str | None = None
+    """ISO 8601."""
+
+
+class Offered(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What tools, resources and prompts have in common as the registry lists them."""
 
     name: str
     title: str
@@ -264,35 +341,96 @@ class ToolDescriptor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     runtime: Runtime
     pool: str
     """The actor group that runs it: `general` stands for the processes `tools.general#...`."""
-    input_schema: bytes
-    """JSON Schema (2020-12) of the arguments, as JSON text."""
-    output_schema: bytes | None = None
-    annotations: ToolAnnotations = ToolAnnotations()
     timeout_s: float = 60.0
     retry_safe: bool = False
-    """A call that was already running when its process died may be run again."""
-    max_concurrent: int | None = None
-    """Calls of this tool at once in the whole system. None = as many as its pool takes."""
+    """A call that was already running when its process died may be run again. Reading always may."""
+    icons: list[Icon] = []
+    meta: bytes = b""
+    """`_meta` as its author gave it: JSON text, or nothing."""
     asks: bool = False
     """It takes a context, so it may ask the client while it runs."""
     requires: tuple[str, ...] = ()
     """Capabilities that a client must have declared, such as `sampling` or `elicitation.url`."""
     broken: str = ""
-    """Why this tool can't be called; empty when it can."""
+    """Why it can't be used; empty when it can."""
     source: str = ""
     """File that defines it, relative to its package or folder."""
+
+
+class ToolDescriptor(Offered, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A tool as the registry lists it."""
+
+    input_schema: bytes
+    """JSON Schema (2020-12) of the arguments, as JSON text."""
+    output_schema: bytes | None = None
+    annotations: ToolAnnotations = ToolAnnotations()
+    max_concurrent: int | None = None
+    """Calls of this tool at once in the whole system. None = as many as its pool takes."""
+
+
+class ResourceDescriptor(Offered, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A resource, or a template for many, as the registry lists it. Its URI is unique, its name need not be."""
+
+    uri: str
+    """Of a template: with `{variables}`; see `actors.uris`."""
+    template: bool = False
+    mime_type: str | None = None
+    size: int | None = None
+    """Bytes, where that is known beforehand."""
+    annotations: Annotations = Annotations()
+    fresh_s: float = 0.0
+    """Seconds that a client may keep what it read."""
+    completes: list[str] = []
+    """Variables that `completion/complete` has values for."""
+
+
+class PromptArgument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One argument of a prompt. Its value travels as text."""
+
+    name: str
+    description: str = ""
+    required: bool = True
+
+
+class PromptDescriptor(Offered, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A prompt as the registry lists it."""
+
+    arguments: list[PromptArgument] = []
+    completes: list[str] = []
+    """Arguments that `completion/complete` has values for."""
 
 
 class Catalogue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="catalogue"):
     """What a pool offers (method `catalogue` of a pool), and what the router lists (event to its callers)."""
 
     tools: list[ToolDescriptor]
+    resources: list[ResourceDescriptor] = []
+    """Templates are among them."""
+    prompts: list[PromptDescriptor] = []
     version: int = 0
     """Grows with each change of the router's list."""
 
 
+Kind = Literal["tools", "resources", "prompts"]
+"""What lists there are."""
+
+
+class Changed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="changed"):
+    """Event of a pool to all that are connected: contents or lists are not what they were."""
+
+    uris: list[str] = []
+    """Resources that have other contents now."""
+    any_uri: bool = False
+    """There were more than could be listed: take each resource for a changed one."""
+    lists: list[Kind] = []
+    """Clients should list these again."""
+
+
 class ToolCall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Method `tools/call` of a pool, a P2P actor and the router."""
+    """Method `tools/call` of a pool, a P2P actor and the router. The other methods below take the same fields."""
+
+    METHOD: ClassVar[str] = "tools/call"
+    """The channel's method that carries it."""
 
     name: str
     arguments: bytes
@@ -362,12 +500,35 @@ class SessionNote(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """The session was ended: its id is good for nothing any more."""
 
 
-class Resume(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ResumeStream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Method `resume` of a gateway: a client of this session came to another gateway for the rest of a stream. Items
     are frames of the stream, as bytes."""
 
     session: bytes
     event_id: str
+
+
+class ResourceRead(ToolCall, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Method `resources/read`: `name` is the URI that is wanted; there are no arguments."""
+
+    METHOD: ClassVar[str] = "resources/read"
+
+
+class PromptGet(ToolCall, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Method `prompts/get`."""
+
+    METHOD: ClassVar[str] = "prompts/get"
+
+
+class CompletionAsk(ToolCall, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Method `completion/complete`: `name` is a prompt's name or a template's URI, `arguments` holds `value` (what was
+    typed so far) and `arguments` (name -> text of those that are known already)."""
+
+    METHOD: ClassVar[str] = "completion/complete"
+
+    of: Literal["prompts", "resources"]
+    argument: str
+    """Which argument or variable is being typed."""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="progress"):
@@ -389,7 +550,7 @@ class LogItem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 ToolItem = Progress | LogItem
 
-Shape = Literal["text", "object", "wrapped", "content"]
+Shape = Literal["text", "object", "wrapped", "content", "contents", "messages", "completion"]
 
 
 class ToolResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -397,7 +558,8 @@ class ToolResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     `value` is JSON, encoded once where the tool ran; `shape` says how MCP shows it: `text` (a string, shown as a text
     block), `object` (structured content as it is), `wrapped` (structured content `{"result": value}`), `content` (an
-    array of MCP content blocks).
+    array of MCP content blocks). The other methods answer `contents` (an array of a resource's contents), `messages`
+    (an array of a prompt's messages) and `completion` (MCP's object of that name).
     """
 
     value: bytes

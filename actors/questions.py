@@ -26,6 +26,15 @@ Capability = Literal["elicitation", "elicitation.url", "sampling", "sampling.too
 _encode = msgspec.json.Encoder().encode
 
 
+def checked_capabilities(required: Sequence[str] | None) -> tuple[str, ...]:
+    """What an author requires of clients. Raises ValueError for names that no client can have."""
+    known = Capability.__args__  # type: ignore[attr-defined]
+    unknown = set(required or ()) - set(known)
+    if unknown:
+        raise ValueError(f"requires names {sorted(unknown)}; clients may have {', '.join(known)}")
+    return tuple(required or ())
+
+
 class ElicitResult(msgspec.Struct, Generic[T], frozen=True):
     """What the user did with a form or an address. `content` is there when a form was accepted."""
 

@@ -44,11 +44,15 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     returns: Any
 
 
-def contract_of(function: Callable[..., Any]) -> Contract:
-    """Read a function's contract. Raises `ContractError`."""
+def contract_of(function: Callable[..., Any], *, description: str = "", shape: Shape | None = None) -> Contract:
+    """Read a function's contract. Raises `ContractError`.
+
+    `description`: instead of the docstring's. `shape`: of a result that has no schema of its own.
+    """
     signature = inspect.signature(function)
     hints = _hints(function)
-    description, documented = parse_docstring(inspect.getdoc(function) or "")
+    first_paragraph, documented = parse_docstring(inspect.getdoc(function) or "")
+    description = description or first_paragraph
     if not description:
         raise ContractError("it needs a docstring: its first paragraph tells clients what the tool does")
     if "return" not in hints:
@@ -71,15 +75,15 @@ def contract_of(function: Callable[..., Any]) -> Contract:
     if unknown:
         raise ContractError(f"its docstring describes {', '.join(unknown)}, which it does not take")
     arguments = _arguments_struct(function.__name__, fields)
-    shape = shape_of(hints["return"])
+    known = shape or shape_of(hints["return"])
     return Contract(
         description=description,
         arguments=arguments,
         context_at=context_at,
         keyword_only=keyword_only,
         input_schema=_input_schema(arguments, documented, signature),
-        output_schema=_output_schema(hints["return"], shape),
-        shape=shape,
+        output_schema=None if shape else _output_schema(hints["return"], known),
+        shape=known,
         returns=hints["return"],
     )
 

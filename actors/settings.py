@@ -64,6 +64,25 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Refuse the known quirks of real clients instead of tolerating them."""
 
 
+class McpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What clients are told of this server, and how much they may ask to be told."""
+
+    title: str = ""
+    """The server's name for people."""
+    instructions: str = ""
+    """How its tools are best used, for the model; clients read it once."""
+    website_url: str = ""
+    """Where people find more."""
+    icons: list[str] = []
+    """Pictures: `https:` or `data:` addresses."""
+    page_size: Count = 1000
+    """Entries on one page of a list. Large, because many clients read only the first."""
+    max_subscriptions: Count = 256
+    """Resources that one session or listen may subscribe to."""
+    max_subscriptions_in_all: Count = 20_000
+    """Subscriptions of all clients together, per gateway."""
+
+
 class QuestionsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What tools may ask a client while they run (elicitation, sampling, roots)."""
 
@@ -138,6 +157,14 @@ class PoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Size of a file that a process may write."""
     address_space_bytes: Limit | None = None
     """Virtual memory of a process."""
+    memory_high_bytes: Limit | None = None
+    """Resident memory above which a process is replaced, in order: the next one takes its place, and it finishes its
+    calls."""
+    max_calls: Limit | None = None
+    """Calls after which a process is replaced, in order."""
+    max_processes: Limit | None = None
+    """Processes and threads that a process and all that it starts may have; needs a control group that can be
+    written, else it is reported as not enforced."""
 
 
 class ToolsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -153,6 +180,8 @@ class ToolsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Plain (not async) tools that run at once in one process."""
     max_result_bytes: Size = 8 * 1024 * 1024
     """A tool's result as JSON; more is an error."""
+    max_catalogue_bytes: Size = 1024 * 1024
+    """Descriptions and schemas of all that one pool offers; what comes after is left out, and said to be."""
     allow_private_addresses: bool = False
     """Let network tools reach loopback and private addresses."""
     max_fetch_bytes: Size = 32 * 1024 * 1024
@@ -206,6 +235,23 @@ class SupervisorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """Start children by forking a process that has everything loaded: in milliseconds, and with shared memory."""
     shutdown_s: Seconds = 5.0
     """Time for an actor to finish its open calls when it is stopped; then it is killed."""
+    drain_s: Seconds = 60.0
+    """Time for a process to finish its open calls when another one has taken its place: by `restart --drain`, `reload`,
+    a limit, or because its pool shrinks."""
+    quarantine_after: Annotated[int, Meta(ge=1, le=1000)] = 2
+    """A tool is refused with the very arguments that it ran with when so many processes died, until an operator
+    releases it. A call of them that is answered sets the count back."""
+    quarantine_max: Annotated[int, Meta(ge=1, le=2000)] = 1000
+    """Quarantined calls that are remembered, and as many suspect ones; the oldest are forgotten first."""
+    breaker_deaths: Annotated[int, Meta(ge=1, le=1000)] = 3
+    """A tool is refused for a while when so many processes died with it within `breaker_within_s`, whatever the
+    arguments, and no call of it was answered in between."""
+    breaker_within_s: Seconds = 60.0
+    """The time in which such deaths are counted."""
+    breaker_open_s: Seconds = 30.0
+    """How long such a tool is refused before it is tried again; doubled each time that the trial ends a process."""
+    breaker_open_cap_s: Seconds = 600.0
+    """The longest such time."""
     runtime_dir: str = ""
     """Folder for sockets; empty = one of our own below the system's runtime or temporary folder."""
 
@@ -286,10 +332,18 @@ class MonitoringSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """An OpenTelemetry collector (OTLP over HTTP)."""
 
 
+class ChaosSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Faults on purpose."""
+
+    enabled: bool = False
+    """Allow `greenroom chaos run` here, and load the tools that break their process, in the pool `chaos`."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole configuration."""
 
     server: ServerSettings = ServerSettings()
+    mcp: McpSettings = McpSettings()
     questions: QuestionsSettings = QuestionsSettings()
     streams: StreamsSettings = StreamsSettings()
     runtimes: RuntimesSettings = RuntimesSettings()
@@ -299,3 +353,4 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     supervisor: SupervisorSettings = SupervisorSettings()
     p2p: P2PSettings = P2PSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
+    chaos: ChaosSettings = ChaosSettings()

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""All that the author of a tool imports: the `tool` decorator, the context of a call, content blocks and errors.
+"""All that the author of tools, resources and prompts imports: the decorators `tool`, `resource` and `prompt`, the
+context of a call, content blocks and errors.
 
 A tool is a typed function, async or plain:
 
@@ -38,20 +39,24 @@ from actors.content import (
     ContentBlock,
     EmbeddedResource,
     ImageContent,
+    PromptMessage,
     ResourceContents,
     ResourceLink,
     TextContent,
 )
+from actors.declare import Completion, JsonObject, prompt, resource
 from actors.errors import (
     CannotAskError,
     ForbiddenError,
     InvalidArgumentsError,
     NoAnswerError,
+    NotFoundError,
     UnavailableError,
     UrlRequiredError,
 )
 from actors.forms import Email, Url, choices
-from actors.messages import LogItem, Progress, ToolItem
+from actors.messages import Annotations, Icon, Kind, LogItem, Progress, ToolItem
+from actors.notices import list_changed, resource_changed
 from actors.questions import (
     Asks,
     Capability,
@@ -61,15 +66,17 @@ from actors.questions import (
     SampleResult,
     ToolUse,
     ToolUseResult,
+    checked_capabilities,
 )
 from actors.settings import ToolsSettings
 from actors.tools.files import Files
 
 __all__ = [
-    "AudioContent", "CallCancelledError", "CannotAskError", "ContentBlock", "ElicitResult", "Email", "EmbeddedResource",
-    "ForbiddenError", "ImageContent", "InvalidArgumentsError", "Message", "NoAnswerError", "ResourceContents",
-    "ResourceLink", "Root", "SampleResult", "TextContent", "ToolContext", "ToolUse", "ToolUseResult",
-    "UnavailableError", "Url", "UrlRequiredError", "choices", "tool",
+    "Annotations", "AudioContent", "CallCancelledError", "CannotAskError", "Completion", "ContentBlock", "ElicitResult",
+    "Email", "EmbeddedResource", "ForbiddenError", "Icon", "ImageContent", "InvalidArgumentsError", "Message",
+    "NoAnswerError", "NotFoundError", "PromptMessage", "ResourceContents", "ResourceLink", "Root", "SampleResult",
+    "TextContent", "ToolContext", "ToolUse", "ToolUseResult", "UnavailableError", "Url", "UrlRequiredError", "choices",
+    "list_changed", "prompt", "resource", "resource_changed", "tool",
 ]  # fmt: skip
 
 LogLevel = Literal["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"]
@@ -101,6 +108,8 @@ class ToolSpec(msgspec.Struct, frozen=True, kw_only=True):
     category: str | None
     input_schema: dict[str, Any] | None
     requires: tuple[str, ...] | None
+    icons: tuple[Icon, ...] | None
+    meta: JsonObject | None
 
 
 def tool(
@@ -118,6 +127,8 @@ def tool(
     category: str | None = None,
     input_schema: dict[str, Any] | None = None,
     requires: Sequence[Capability] | None = None,
+    icons: Sequence[Icon] | None = None,
+    meta: JsonObject | None = None,
 ) -> Callable[[_Function], _Function]:
     """Mark a function as a tool. The function itself stays as it is and can be called in tests.
 
@@ -131,11 +142,14 @@ def tool(
     * `category`: for tools of your own; default the name of their folder or module.
     * `input_schema`: published instead of the schema made from the annotations; must name the same parameters.
     * `requires`: what a client must have declared (`sampling`, `elicitation.url`, ...); others are refused at once.
+    * `icons`: pictures that clients may show.
+    * `meta`: `_meta` of the listed tool; keys of your own begin with your domain name.
+
+    A parameter `Annotated[str, Meta(extra_json_schema={"x-mcp-header": "Region"})]` is repeated by clients in the HTTP
+    header `Mcp-Param-Region`, for whoever routes by it.
     """
 
-    unknown = set(requires or ()) - set(Capability.__args__)  # type: ignore[attr-defined]
-    if unknown:
-        raise ValueError(f"requires names {sorted(unknown)}; clients may have {', '.join(Capability.__args__)}")  # type: ignore[attr-defined]
+    needed = checked_capabilities(requires)
 
     def mark(function: _Function) -> _Function:
         safe = bool(read_only or idempotent) if retry_safe is None else retry_safe
@@ -152,7 +166,9 @@ def tool(
             max_concurrent=max_concurrent,
             category=category,
             input_schema=input_schema,
-            requires=None if requires is None else tuple(requires),
+            requires=None if requires is None else needed,
+            icons=None if icons is None else tuple(icons),
+            meta=meta,
         )
         setattr(function, SPEC_ATTRIBUTE, spec)
         return function
@@ -269,6 +285,14 @@ class ToolContext(Asks):
         with self._lock:
             self._waiting_logs.append(item)
         self._schedule_flush()
+
+    def resource_changed(self, uri: str) -> None:
+        """Tell all clients that subscribed to this resource that it has other contents now."""
+        resource_changed(uri)
+
+    def list_changed(self, kind: Kind) -> None:
+        """Have all clients list the tools, resources or prompts again."""
+        list_changed(kind)
 
     def _send(self, item: ToolItem) -> None:
         if not self._ended and self._report is not None:

@@ -51,7 +51,7 @@ class ToolBackend:
         try:
             result = await self._client.call(call, timeout_s=timeout_s, on_item=on_raw, on_ask=on_ask)
         except MCPServerError as error:
-            tool = self._client.catalogue.get(call.name)
+            tool = self._client.catalogue.of(call)
             log_execution(
                 call.name, tool.runtime if tool else "unknown", 0.0, "error", call_id=call.call_id, error=code_of(error)
             )

@@ -12,7 +12,6 @@ it reads an end of file. Nothing per request is spent on them. They are at most 
 
 from __future__ import annotations
 
-import errno
 import logging
 import socket
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from actors.listening import AGAIN_S, OUT_OF_FILES
 from actors.settings import ServerSettings
 from gateway.connection import Connection
 from gateway.types import Protocol
@@ -32,7 +32,6 @@ TICK_S = 0.05
 """A call that is older than one to two ticks gets a watcher for its client's leaving."""
 EXPIRE_EVERY = 5
 """Ticks between two looks for late connections."""
-_OUT_OF_FILES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +44,6 @@ class FastLane:
 
     def __init__(
         self,
-        listener: socket.socket,
         protocol: Protocol,
         make_app: AppFactory,
         settings: ServerSettings,
@@ -65,11 +63,17 @@ class FastLane:
         """Set when hypercorn and the application are up."""
         self.nursery: trio.Nursery
         self.handover: HypercornWay
-        self._listener = listener
+        self._listener: socket.socket | None = None
+        self._opened = trio.Event()
         self._make_app = make_app
         self._accepting = trio.CancelScope()
         self._room = trio.Event()
         self._ended = trio.Event()
+
+    def open(self, listener: socket.socket | int) -> None:
+        """Accept connections on a listening socket (or its file descriptor, which is taken over) from now on. Once."""
+        self._listener = socket.socket(fileno=listener) if isinstance(listener, int) else listener
+        self._opened.set()
 
     async def run(self, task_status: trio.TaskStatus[FastLane]) -> None:
         """Serve until cancelled, or until `drain` is done."""
@@ -88,13 +92,19 @@ class FastLane:
                         self.nursery.cancel_scope.cancel()
                 outer.cancel_scope.cancel()
         finally:
-            self._listener.close()
+            if self._listener is not None:
+                self._listener.close()
 
-    async def drain(self, grace_s: float) -> None:
-        """Take no more connections, finish the running calls within `grace_s` seconds, then let `serve` return."""
+    async def drain(self, grace_s: float, idle_s: float = 0.0) -> None:
+        """Take no more connections, finish the running calls within `grace_s` seconds, then let `serve` return.
+
+        Connections in use are closed with their next answer; an idle one is left open for `idle_s` seconds more, for a
+        request that is on its way to a closed connection is lost.
+        """
         self.draining = True
         self._accepting.cancel()
         with trio.move_on_after(grace_s):
+            await trio.sleep(idle_s)
             if self.handover_ready.is_set():
                 await self.handover.drain()
             for connection in list(self.connections):
@@ -118,8 +128,10 @@ class FastLane:
         await self.handover.run(self.handover_ready)
 
     async def _accept(self) -> None:
-        self._listener.setblocking(False)
         with self._accepting:
+            await self._opened.wait()
+            assert self._listener is not None
+            self._listener.setblocking(False)
             while True:
                 while len(self.connections) >= self.settings.max_connections:
                     self._room = trio.Event()
@@ -130,9 +142,9 @@ class FastLane:
                 except BlockingIOError:
                     continue
                 except OSError as error:
-                    if error.errno in _OUT_OF_FILES:
+                    if error.errno in OUT_OF_FILES:
                         _log.warning("no connection can be accepted for now: %s", error)
-                        await trio.sleep(0.1)
+                        await trio.sleep(AGAIN_S)
                     continue
                 self._open(sock, address)
 
@@ -168,7 +180,7 @@ def _load(make_app: AppFactory, settings: ServerSettings, metrics: Metrics) -> H
 
 
 async def serve(
-    listener: socket.socket | int,
+    listener: socket.socket | int | None,
     protocol: Protocol,
     make_app: AppFactory,
     settings: ServerSettings,
@@ -178,8 +190,11 @@ async def serve(
 ) -> None:
     """Serve HTTP on a listening socket (or its file descriptor, which is taken over) until cancelled or drained.
 
-    `task_status.started` gives the `FastLane`, whose `drain` ends the service politely. Raises what the application's
-    start raises.
+    `task_status.started` gives the `FastLane`, whose `drain` ends the service politely. Without a listener everything
+    is made ready, and nothing accepted until the lane is given one by `open`. Raises what the application's start
+    raises.
     """
-    sock = socket.socket(fileno=listener) if isinstance(listener, int) else listener
-    await FastLane(sock, protocol, make_app, settings, metrics).run(task_status)
+    lane = FastLane(protocol, make_app, settings, metrics)
+    if listener is not None:
+        lane.open(listener)
+    await lane.run(task_status)

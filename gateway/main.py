@@ -6,21 +6,25 @@ from __future__ import annotations
 from importlib.metadata import version
 from pathlib import Path
 
+import msgspec
 import trio
 
 from actors.base import Actor, open_actor, settle_memory, wait_any
-from actors.client import CatalogueView, ToolClient
+from actors.client import CatalogueView, ToolClient, changed_lists
+from actors.keys import SESSION_KEY, load_or_create_key
 from actors.logs import flush_loop
-from actors.messages import Boot, DirectoryEntry, State
+from actors.messages import Boot, Catalogue, Changed, DirectoryEntry, State
 from actors.peers import is_spare
 from gateway.backend import ToolBackend
 from gateway.fast_lane import FastLane, serve
 from gateway.mcp import Protocol
 from gateway.metrics import MeteredBackend, Metrics
-from gateway.session_key import load_or_create_session_key
 from gateway.siblings import Siblings
 
 _CATALOGUE_TIMEOUT_S = 8.0
+_IDLE_S = 1.0
+"""A replaced gateway leaves idle connections open for so long, so that those in use are closed with an answer."""
+_decode_event = msgspec.msgpack.Decoder(Catalogue | Changed).decode
 
 
 def _carries_calls(name: str) -> bool:
@@ -34,12 +38,6 @@ def _tree_status(actor: Actor) -> tuple[bool, list[DirectoryEntry], int]:
     return ready, entries, actor.boot.root_pid
 
 
-def _load_http() -> None:
-    """What the fast lane loads while it already serves, beforehand."""
-    import gateway.app
-    import gateway.http_server  # noqa: F401
-
-
 async def _settle_when_loaded(lane: FastLane) -> None:
     await lane.handover_ready.wait()
     settle_memory()
@@ -50,10 +48,21 @@ async def main(boot: Boot) -> None:
     async with open_actor(boot) as actor:
         settings = actor.settings
         known = trio.Event()
+        shown = CatalogueView(Catalogue(tools=[]))
 
-        def on_catalogue(_: CatalogueView) -> None:
+        def on_catalogue(catalogue: CatalogueView) -> None:
+            nonlocal shown
             known.set()
-            protocol.tools_changed()
+            for kind in changed_lists(shown, catalogue):
+                protocol.list_changed(kind)
+            shown = catalogue
+
+        def on_event(entry: DirectoryEntry, body: msgspec.Raw) -> None:
+            event = _decode_event(body)
+            if isinstance(event, Changed):
+                protocol.changed(event)
+            else:
+                client.catalogue_posted(entry, event)
 
         client = ToolClient(
             actor.peers,
@@ -64,6 +73,7 @@ async def main(boot: Boot) -> None:
         )
         plain = ToolBackend(client, boot.incarnation)
         metrics = Metrics()
+        metrics.marks = lambda: actor.marks
         backend = MeteredBackend(plain, metrics)
         siblings = Siblings(actor)
         protocol = siblings.protocol = Protocol(
@@ -71,12 +81,14 @@ async def main(boot: Boot) -> None:
             backend,
             server_name="greenroom",
             version=version("greenroom"),
-            session_secret=load_or_create_session_key(Path(boot.data_dir)),
+            session_secret=load_or_create_key(Path(boot.data_dir), SESSION_KEY),
             new_call_id=plain.new_call_id,
             gateway=boot.incarnation,
             siblings=siblings,
         )
-        await actor.serve({"answer": siblings.receive, "resume": siblings.serve_resume, "note": siblings.take_note})
+        actor.on_peer_event = on_event
+        from_siblings = {"answer": siblings.receive, "resume": siblings.serve_resume, "note": siblings.take_note}
+        await actor.serve(from_siblings, also_draining=True)
         actor.nursery.start_soon(flush_loop)
         actor.nursery.start_soon(client.keep_catalogue)
         actor.nursery.start_soon(client.keep_connections, _carries_calls)
@@ -91,24 +103,19 @@ async def main(boot: Boot) -> None:
         async with protocol.running():
 
             async def serve_http(task_status: trio.TaskStatus[FastLane]) -> None:
-                await serve(
-                    boot.listen_fds[actor.name],
-                    protocol,
-                    make_app,
-                    settings.server,
-                    metrics=metrics,
-                    task_status=task_status,
-                )
+                listener = None if boot.spare else boot.listen_fds[actor.name]
+                await serve(listener, protocol, make_app, settings.server, metrics=metrics, task_status=task_status)
 
+            lane = await actor.nursery.start(serve_http)
             if boot.spare:
-                await trio.to_thread.run_sync(_load_http)
-                actor.ready()
+                # All that a gateway loads while it already serves is there before it says ready.
+                await lane.handover_ready.wait()
+            actor.ready()
+            if boot.spare:
                 await wait_any(actor.promoted, actor.stopping)
                 if actor.stopping.is_set():
                     return
-            lane = await actor.nursery.start(serve_http)
-            if not boot.spare:
-                actor.ready()
+                lane.open(boot.listen_fds[actor.name])
             actor.nursery.start_soon(_settle_when_loaded, lane)
             await actor.stopping.wait()
-            await lane.drain(actor.grace_s)
+            await lane.drain(actor.grace_s, _IDLE_S if actor.replaced else 0.0)

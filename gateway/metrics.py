@@ -2,7 +2,8 @@
 """What the gateway counts, and how it is shown to Prometheus.
 
 The hot path adds to plain numbers; names, labels and text are made when somebody scrapes. The label `tool` takes only
-names from the catalogue, so strangers can't grow the table. Counts are those of one gateway process since its start.
+names from the catalogue, or the method for what is no tool (`resources/read`, ...), so strangers can't grow the table.
+Counts are those of one gateway process since its start.
 
     mcp_runtime_active{runtime}                     1 while at least one actor of the runtime is ready
     mcp_tool_execution_total{runtime,tool,status}   status: success, error (the tool's own), or failed (never finished)
@@ -10,6 +11,9 @@ names from the catalogue, so strangers can't grow the table. Counts are those of
     mcp_runtime_errors_total{runtime,error_type}    calls that failed, by error code
     mcp_calls_in_flight                             calls running now
     mcp_actor_restarts_total{actor}                 lives after the first, of each process of the tree
+    mcp_actor_exits_total{actor,cause}              ends of lives that nobody asked for; cause: killed, hung, limit, ...
+    mcp_quarantined_calls                           tool and arguments that are refused because they end processes
+    mcp_breakers_open{tool}                         1 while a tool is refused, or tried again, because it ends processes
     mcp_http_requests_total{way,status}             way: fast, handed
     mcp_http_connections_total, mcp_http_connections_open, mcp_http_handovers_total
     mcp_http_clients_gone_total                     clients that left during their call, seen by the fast lane
@@ -28,9 +32,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from actors.client import CatalogueView
 from actors.errors import MCPServerError, code_of
-from actors.messages import DirectoryEntry, State, ToolCall, ToolItem, ToolResult
-from gateway.types import Backend, Respondent, Tools, TreeStatus
+from actors.messages import DirectoryEntry, Marks, State, ToolCall, ToolItem, ToolResult
+from gateway.types import Backend, Respondent, TreeStatus
 
 BUCKETS_MS = (1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10000.0, 30000.0, 60000.0)
 UNKNOWN = "(unknown)"
@@ -62,6 +67,8 @@ class Metrics(Collector):
         self.calls_in_flight = 0
         self.tree_status: TreeStatus | None = None
         """Where `mcp_runtime_active` comes from; set by whoever has it."""
+        self.marks: Callable[[], Marks] = Marks
+        """What the root says of calls that end processes; set by whoever hears it."""
         self._requests: defaultdict[tuple[str, int], int] = defaultdict(int)
         self._tools: defaultdict[tuple[str, str], _ToolCounts] = defaultdict(_ToolCounts)
         self._errors: defaultdict[tuple[str, str], int] = defaultdict(int)
@@ -96,6 +103,7 @@ class Metrics(Collector):
         """The families, for the registry."""
         yield from self._tool_families()
         yield from self._http_families()
+        yield from _mark_families(self.marks())
         if self.tree_status is not None:
             active = GaugeMetricFamily(
                 "mcp_runtime_active", "Whether the runtime has a ready actor", labels=["runtime"]
@@ -107,6 +115,11 @@ class Metrics(Collector):
             for entry in self.tree_status()[1]:
                 restarts.add_metric([entry.name], entry.restarts)
             yield restarts
+            exits = CounterMetricFamily("mcp_actor_exits", "Ends that nobody asked for", labels=["actor", "cause"])
+            for entry in self.tree_status()[1]:
+                for cause, count in sorted(entry.exits.items()):
+                    exits.add_metric([entry.name, cause], count)
+            yield exits
 
     def _tool_families(self) -> Iterable[Family]:
         total = CounterMetricFamily("mcp_tool_execution", "Tool calls", labels=["runtime", "tool", "status"])
@@ -139,6 +152,14 @@ class Metrics(Collector):
         yield CounterMetricFamily("mcp_http_connection_errors", "Failed connections", value=self.connection_errors)
 
 
+def _mark_families(marks: Marks) -> Iterable[Family]:
+    yield GaugeMetricFamily("mcp_quarantined_calls", "Calls that are refused for good", value=len(marks.quarantined))
+    breakers = GaugeMetricFamily("mcp_breakers_open", "Tools that are refused for a while", labels=["tool"])
+    for breaker in marks.breakers:
+        breakers.add_metric([breaker.tool], 1)
+    yield breakers
+
+
 def _cumulative(buckets: list[int]) -> list[tuple[str, float]]:
     rows: list[tuple[str, float]] = []
     total = 0
@@ -165,7 +186,7 @@ class MeteredBackend:
         self._metrics = metrics
 
     @property
-    def catalogue(self) -> Tools:
+    def catalogue(self) -> CatalogueView:
         """The backend's tools."""
         return self._backend.catalogue
 
@@ -179,8 +200,12 @@ class MeteredBackend:
     ) -> ToolResult:
         """Run one tool and count it. Raises what the backend raises."""
         metrics = self._metrics
-        tool = self._backend.catalogue.get(call.name)
-        runtime, name = (tool.runtime, tool.name) if tool is not None else (UNKNOWN, UNKNOWN)
+        if type(call) is ToolCall:
+            tool = self._backend.catalogue.get(call.name)
+            runtime, name = (tool.runtime, tool.name) if tool is not None else (UNKNOWN, UNKNOWN)
+        else:
+            offered = self._backend.catalogue.of(call)
+            runtime, name = offered.runtime if offered is not None else UNKNOWN, call.METHOD
         metrics.calls_in_flight += 1
         began = time.perf_counter()
         try:

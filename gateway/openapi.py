@@ -16,11 +16,12 @@ Json = dict[str, Any]
 _FAILURES = {
     403: "FORBIDDEN: not allowed by configuration",
     404: "UNKNOWN_TOOL: `details.nearest` has similar names",
+    409: "QUARANTINED: this call ended processes; an operator has to release it",
     413: "BODY_TOO_LARGE",
     422: "INVALID_ARGUMENTS: the body or the arguments do not fit",
     500: "INTERNAL: a fault of the server itself; its log has the details",
     502: "TOOL_FAILED: the tool ran and failed. OUTCOME_UNKNOWN, ACTOR_DIED: it may or may not have taken effect",
-    503: "BUSY, RUNTIME_UNAVAILABLE: nothing ran, try again after `Retry-After`. UNAVAILABLE: a need is missing",
+    503: "BUSY, RUNTIME_UNAVAILABLE, BREAKER_OPEN: nothing ran, see `Retry-After`. UNAVAILABLE: a need is missing",
     504: "DEADLINE_EXCEEDED: the call was cancelled",
 }
 

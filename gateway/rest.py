@@ -9,6 +9,7 @@ must not be repeated blindly; a 503 may be repeated.
 from __future__ import annotations
 
 import difflib
+import math
 import secrets
 import time
 from typing import Annotated
@@ -18,29 +19,32 @@ from msgspec import Meta
 from quart import Response, g, request
 from quart_trio import QuartTrio
 
+from actors.client import CatalogueView
 from actors.errors import InvalidArgumentsError, MCPServerError, UnknownToolError, to_info
 from actors.messages import ErrorInfo, ToolAnnotations, ToolCall, ToolDescriptor, ToolResult
 from gateway import openapi
-from gateway.types import Answer, Backend, Tools
+from gateway.types import Answer, Backend
 
 _LONGEST_S = 60.0
 HTTP_STATUS = {
     "UNKNOWN_TOOL": 404,
     "INVALID_ARGUMENTS": 422,
     "FORBIDDEN": 403,
+    "QUARANTINED": 409,
     "TOOL_FAILED": 502,
     "OUTCOME_UNKNOWN": 502,
     "ACTOR_DIED": 502,
     "BUSY": 503,
     "RUNTIME_UNAVAILABLE": 503,
     "UNAVAILABLE": 503,
+    "BREAKER_OPEN": 503,
     "DEADLINE_EXCEEDED": 504,
     "INTERNAL": 500,
 }
 """Error code -> status. Other codes: 503 when retryable, else 502."""
 
 RETRY_AFTER_S = 1
-"""Sent with every 503 whose error is retryable."""
+"""Sent with every 503 whose error is retryable and does not know better (`details.retry_after_s`)."""
 MAX_PAGE = 500
 
 
@@ -99,7 +103,7 @@ class ToolPage(msgspec.Struct):
 
     tools: list[ToolSummary]
     total_count: int
-    """Tools that match, on all pages."""
+    """CatalogueView that match, on all pages."""
     limit: int
     offset: int
     has_more: bool
@@ -115,11 +119,16 @@ def status_of(error: ErrorInfo) -> int:
     return HTTP_STATUS.get(error.code, 503 if error.retryable else 502)
 
 
+def _retry_after_s(error: ErrorInfo) -> int:
+    wanted = error.details.get("retry_after_s")
+    return max(1, math.ceil(wanted)) if isinstance(wanted, (int, float)) else RETRY_AFTER_S
+
+
 def error_answer(error: BaseException, runtime: str = "", duration_ms: float = 0.0) -> Answer:
     """The answer to a call that failed."""
     info = to_info(error)
     status = status_of(info)
-    headers = [("retry-after", str(RETRY_AFTER_S))] if status == 503 and info.retryable else []
+    headers = [("retry-after", str(_retry_after_s(info)))] if status == 503 and info.retryable else []
     return json_answer(status, ExecuteError("error", info, runtime, duration_ms), headers)
 
 
@@ -191,7 +200,7 @@ def _result_answer(tool: str, result: ToolResult) -> Answer:
     return json_answer(200, ExecuteResult("success", msgspec.Raw(result.value), result.runtime, result.duration_ms))
 
 
-def _find(catalogue: Tools, name: str) -> ToolDescriptor:
+def _find(catalogue: CatalogueView, name: str) -> ToolDescriptor:
     """The tool of this name. Raises UnknownToolError, which names the nearest ones."""
     tool = catalogue.get(name)
     if tool is not None:
@@ -201,7 +210,7 @@ def _find(catalogue: Tools, name: str) -> ToolDescriptor:
     raise UnknownToolError(f"no tool is named {name!r}{hint}", tool=name, nearest=nearest)
 
 
-def list_tools(catalogue: Tools, query: dict[str, str]) -> Answer:
+def list_tools(catalogue: CatalogueView, query: dict[str, str]) -> Answer:
     """Answer `GET /tools`: `limit` (1-500, default 100), `offset`, and `category`."""
     try:
         limit = _number(query, "limit", 100, low=1, high=MAX_PAGE)
@@ -222,7 +231,7 @@ def _number(query: dict[str, str], name: str, default: int, *, low: int, high: i
     return int(text)
 
 
-def describe_tool(catalogue: Tools, name: str) -> Answer:
+def describe_tool(catalogue: CatalogueView, name: str) -> Answer:
     """Answer `GET /tools/{name}`."""
     try:
         tool = _find(catalogue, name)

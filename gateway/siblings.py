@@ -10,7 +10,7 @@ import trio
 from actors.base import Actor
 from actors.calls import IncomingCall
 from actors.errors import MCPServerError
-from actors.messages import DirectoryEntry, PassedOn, Resume, SessionNote
+from actors.messages import DirectoryEntry, PassedOn, ResumeStream, SessionNote
 from gateway.mcp import Protocol
 from gateway.mcp.calls import Outbox
 from gateway.mcp.streams import read_event_id
@@ -21,7 +21,7 @@ _RESUME_S = 3600.0
 """A stream that is carried for longer ends; its client comes back once more."""
 _decode = msgspec.msgpack.Decoder(PassedOn).decode
 _decode_note = msgspec.msgpack.Decoder(SessionNote).decode
-_decode_resume = msgspec.msgpack.Decoder(Resume).decode
+_decode_resume = msgspec.msgpack.Decoder(ResumeStream).decode
 _decode_frames = msgspec.msgpack.Decoder(bytes).decode
 
 
@@ -57,7 +57,7 @@ class Siblings:
             try:
                 with scope:
                     channel = await self._actor.peers.connect(entry)
-                    wanted = Resume(session=session, event_id=event_id)
+                    wanted = ResumeStream(session=session, event_id=event_id)
                     await channel.call(
                         "resume", wanted, timeout_s=_RESUME_S, on_item=lambda item: outbox.put(_decode_frames(item))
                     )
@@ -94,7 +94,7 @@ class Siblings:
         return None
 
     async def serve_resume(self, call: IncomingCall) -> None:
-        """Method `resume` (`Resume` -> null, with frames as items)."""
+        """Method `resume` (`ResumeStream` -> null, with frames as items)."""
         wanted = _decode_resume(call.body)
         at = read_event_id(wanted.event_id)
         if self.protocol is None or at is None:

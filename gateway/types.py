@@ -11,7 +11,8 @@ from typing import Protocol as Interface
 
 import msgspec
 
-from actors.messages import DirectoryEntry, Question, ToolCall, ToolDescriptor, ToolItem, ToolResult
+from actors.client import CatalogueView
+from actors.messages import DirectoryEntry, Question, ToolCall, ToolItem, ToolResult
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
@@ -70,24 +71,6 @@ class Protocol(Interface):
         ...
 
 
-class Tools(Interface):
-    """The table of tools as the gateway holds it."""
-
-    @property
-    def version(self) -> int:
-        """Grows with each change."""
-        ...
-
-    @property
-    def tools(self) -> list[ToolDescriptor]:
-        """All tools, in the order in which they are shown."""
-        ...
-
-    def get(self, name: str, /) -> ToolDescriptor | None:
-        """The tool of this name."""
-        ...
-
-
 class Respondent(Interface):
     """The client of one call, whom its tool may ask. All methods may be called several times at once."""
 
@@ -114,8 +97,8 @@ class Backend(Interface):
     """The way to the tools."""
 
     @property
-    def catalogue(self) -> Tools:
-        """The tools there are now."""
+    def catalogue(self) -> CatalogueView:
+        """What is offered now: another object after each change."""
         ...
 
     async def call(

@@ -2,7 +2,9 @@
 """The admin socket: what the command line (and the gateway, for people) may ask of the root.
 
 Methods: `status` -> `TreeStatus`; `directory` -> `Directory`; `down` (`Down`) -> nothing, the tree stops;
-`restart` (`RestartRequest`) -> nothing, once it was accepted.
+`restart` (`RestartRequest`), `drain`, `resume` (`ActorRequest`) -> nothing, once it was accepted; `scale`
+(`ScaleRequest`) -> `Scaled`; `reload` -> `supervisor.reload.Reloaded`; `quarantine`, `release`: see
+`supervisor.admin_quarantine`; `chaos` -> `ChaosInfo`, where `chaos.enabled`.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import trio
 from actors.calls import IncomingCall, Message
 from actors.channel import Channel, ChannelClosedError
 from actors.errors import MCPServerError
+from actors.listening import accept
 from actors.peers import hello
 from supervisor.control import open_unix_listener
 from supervisor.rundir import ADMIN_SOCKET, NotRunningError, RunInfo
@@ -28,10 +31,34 @@ class Down(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     now: bool = False
 
 
-class RestartRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Replace one actor."""
+class ActorRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An order about one actor."""
 
     name: str
+
+
+class RestartRequest(ActorRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Give one actor a new process."""
+
+    drain: bool = False
+    """Start it beside the old one, which then finishes its calls."""
+
+
+class ScaleRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Give a pool so many processes."""
+
+    pool: str
+    size: int
+
+
+class Scaled(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `scale` set going."""
+
+    pool: str
+    before: int
+    after: int
+    added: list[str]
+    removed: list[str]
 
 
 AdminMethod = Callable[[msgspec.Raw], Awaitable[Message]]
@@ -50,7 +77,7 @@ class AdminServer:
         async with listener, trio.open_nursery() as connections:
             task_status.started()
             while True:
-                stream = await listener.accept()
+                stream = await accept(listener)
                 connections.start_soon(self._carry, stream.socket)
 
     async def _carry(self, sock: trio.socket.SocketType) -> None:

@@ -7,55 +7,43 @@ notes and errors to stderr; `--json` prints one documented object, also for an e
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from actors.errors import MCPServerError, code_of
 from actors.peers import is_spare
+from supervisor import cli_operate
+from supervisor.chaos.cli import chaos
+from supervisor.cli_common import (
+    EXIT_DEGRADED,
+    EXIT_FAILED,
+    EXIT_NOT_RUNNING,
+    Verbs,
+    ask,
+    config_option,
+    data_dir_of,
+    data_dir_option,
+    json_option,
+    must_ask,
+    run,
+    yes_option,
+)
+from supervisor.cli_offers import prompts, resources
+from supervisor.cli_quarantine import quarantine
 
 if TYPE_CHECKING:
     from supervisor.up import Outcome
 
 _STARTED_AT = time.monotonic()
-T = TypeVar("T")
-
-EXIT_FAILED, EXIT_NOT_RUNNING, EXIT_DEGRADED = 1, 3, 4
 
 
-class _Verbs(click.Group):
-    """Names the nearest verb for a misspelt one, and turns our errors into two sentences and an exit code."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            nearest = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
-            if not nearest:
-                raise
-            raise click.UsageError(f"{error.message} Did you mean {nearest[0]!r}?", ctx) from None
-
-
-data_dir_option = click.option(
-    "--data-dir", type=click.Path(path_type=Path, file_okay=False), help="State lives here (~/.local/share/greenroom)."
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-config_option = click.option(
-    "--config", "config_file", type=click.Path(path_type=Path, dir_okay=False), help="The YAML file to read."
-)
-
-
-@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="greenroom")
 def greenroom() -> None:
     """An MCP server whose gateway, router and tools are supervised processes of their own.
@@ -67,6 +55,14 @@ def greenroom() -> None:
                  1 it failed       4 it runs, but something is not ready
                  2 wrong usage
     """
+
+
+for verb in (cli_operate.restart, cli_operate.drain, cli_operate.resume, cli_operate.scale, cli_operate.reload):
+    greenroom.add_command(verb)
+greenroom.add_command(quarantine)
+greenroom.add_command(chaos)
+greenroom.add_command(resources)
+greenroom.add_command(prompts)
 
 
 @greenroom.command()
@@ -96,6 +92,7 @@ def up(
     end = run_up(
         loaded.settings,
         where,
+        load=lambda: _load(config_file, data_dir, flags)[0].settings,
         started_at=_STARTED_AT,
         show=lambda status, text: click.echo(msgspec.json.encode(status).decode() if as_json else text),
         notices=loaded.notices,
@@ -134,11 +131,11 @@ def down(now: bool, yes: bool, data_dir: Path | None, as_json: bool) -> None:
     """
     from supervisor import client
 
-    if _must_ask(yes):
-        running = _run(lambda: client.status(_data_dir(data_dir)))
+    if must_ask(yes):
+        running = run(lambda: client.status(data_dir_of(data_dir)))
         names = ", ".join(actor.name for actor in running.actors if actor.pid and not is_spare(actor.name))
-        _ask(f"Stop {names} and the root (pid {running.root_pid})?")
-    stopped = _run(lambda: client.stop(_data_dir(data_dir), now=now))
+        ask(f"Stop {names} and the root (pid {running.root_pid})?")
+    stopped = run(lambda: client.stop(data_dir_of(data_dir), now=now))
     if as_json:
         click.echo(msgspec.json.encode(stopped))
     else:
@@ -152,14 +149,14 @@ def down(now: bool, yes: bool, data_dir: Path | None, as_json: bool) -> None:
 def status(data_dir: Path | None, as_json: bool) -> None:
     """One line: ready or degraded, since when, what is wrong.
 
-    The exit code is 0 when all is ready, 4 when something is not, 3 when nothing runs.
+    The exit code is 0 when all is ready, 4 when something is not or calls are quarantined, 3 when nothing runs.
 
     Example: greenroom status --json
     """
     from supervisor import client
     from supervisor.screen import is_degraded, status_line
 
-    tree_status = _run(lambda: client.status(_data_dir(data_dir)))
+    tree_status = run(lambda: client.status(data_dir_of(data_dir)))
     click.echo(msgspec.json.encode(tree_status) if as_json else status_line(tree_status))
     if is_degraded(tree_status):
         sys.exit(EXIT_DEGRADED)
@@ -176,31 +173,8 @@ def tree(data_dir: Path | None, as_json: bool) -> None:
     from supervisor import client
     from supervisor.screen import tree_text
 
-    tree_status = _run(lambda: client.status(_data_dir(data_dir)))
+    tree_status = run(lambda: client.status(data_dir_of(data_dir)))
     click.echo(msgspec.json.encode(tree_status) if as_json else tree_text(tree_status))
-
-
-@greenroom.command()
-@click.argument("actor")
-@yes_option
-@data_dir_option
-@json_option
-def restart(actor: str, yes: bool, data_dir: Path | None, as_json: bool) -> None:
-    """Replace one actor's process: stop it in order, start its next life.
-
-    ACTOR is a name as "greenroom status --json" gives it. On a terminal it asks first.
-
-    Example: greenroom restart router --yes
-    """
-    from supervisor import client
-
-    if _must_ask(yes):
-        _ask(f"Restart {actor}?")
-    change = _run(lambda: client.restart(_data_dir(data_dir), actor))
-    if as_json:
-        click.echo(msgspec.json.encode(change))
-    else:
-        click.echo(f"{change.name}: pid {change.old_pid} -> {change.new_pid}, {change.seconds:.2f} s without it")
 
 
 @greenroom.command()
@@ -218,7 +192,7 @@ def why(actor: str, last: int, data_dir: Path | None, as_json: bool) -> None:
     from supervisor.incident_log import read_exits
     from supervisor.incident_text import exit_story, exits_of
 
-    found = exits_of(read_exits(_data_dir(data_dir)), actor)[-last:]
+    found = exits_of(read_exits(data_dir_of(data_dir)), actor)[-last:]
     if as_json:
         click.echo(msgspec.json.encode({"actor": actor, "exits": found}))
     elif not found:
@@ -240,12 +214,12 @@ def events(follow: bool, last: int, data_dir: Path | None, as_json: bool) -> Non
     from supervisor.incident_log import follow_exits, read_exits
     from supervisor.incident_text import exit_line
 
-    where = _data_dir(data_dir)
+    where = data_dir_of(data_dir)
     for one in follow_exits(where, last) if follow else read_exits(where)[-last:]:
         click.echo(msgspec.json.encode(one) if as_json else exit_line(one))
 
 
-@greenroom.group(cls=_Verbs)
+@greenroom.group(cls=Verbs)
 def tools() -> None:
     """List tools and call them."""
 
@@ -260,7 +234,7 @@ def tools_list(data_dir: Path | None, as_json: bool) -> None:
     """
     from supervisor import client
 
-    catalogue = _run(lambda: client.catalogue(_data_dir(data_dir)))
+    catalogue = run(lambda: client.catalogue(data_dir_of(data_dir)))
     if as_json:
         click.echo(client.catalogue_json(catalogue))
         return
@@ -283,13 +257,13 @@ def tools_call(name: str, arguments: tuple[str, ...], data_dir: Path | None, as_
     def progress(text: str) -> None:
         click.echo(text, err=True)
 
-    result = _run(lambda: client.call_tool(_data_dir(data_dir), name, arguments, progress))
+    result = run(lambda: client.call_tool(data_dir_of(data_dir), name, arguments, progress))
     click.echo(client.result_json(result) if as_json else client.result_text(result))
     if result.is_error:
         sys.exit(EXIT_FAILED)
 
 
-@greenroom.group(cls=_Verbs)
+@greenroom.group(cls=Verbs)
 def config() -> None:
     """Look at the configuration."""
 
@@ -320,34 +294,9 @@ def config_show(origin: bool, data_dir: Path | None, config_file: Path | None, a
 def _load(config_file: Path | None, data_dir: Path | None, flags: dict[str, object]) -> tuple[Any, Path]:
     from supervisor.config import find_config_file, load
 
-    where = _data_dir(data_dir)
+    where = data_dir_of(data_dir)
     given = {key: value for key, value in flags.items() if value is not None}
     return load(find_config_file(config_file, where, os.environ), os.environ, given), where
-
-
-def _data_dir(given: Path | None) -> Path:
-    from supervisor.config import find_data_dir
-
-    return find_data_dir(given, os.environ)
-
-
-def _must_ask(yes: bool) -> bool:
-    return not yes and sys.stdin.isatty()
-
-
-def _ask(question: str) -> None:
-    if not click.confirm(question, err=True):
-        click.echo("nothing was done", err=True)
-        sys.exit(EXIT_FAILED)
-
-
-def _run(work: Callable[[], Awaitable[T]]) -> T:
-    import trio
-
-    async def run() -> T:
-        return await work()
-
-    return trio.run(run)
 
 
 def main() -> None:

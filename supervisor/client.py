@@ -29,19 +29,11 @@ from actors.messages import (
     TreeStatus,
 )
 from actors.peers import is_spare
-from supervisor.admin import Down, RestartRequest, open_admin, open_socket
+from supervisor.admin import Down, open_admin, open_socket
 from supervisor.rundir import RunInfo, find_running, process_start_time
 
-_ASK_TIMEOUT_S = 10.0
-_POLL_S = 0.02
+ASK_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 120.0
-_RESTART_TIMEOUT_S = 60.0
-
-
-class UnknownActorError(MCPServerError):
-    """No actor has this name, or it is switched off."""
-
-    code = "UNKNOWN_ACTOR"
 
 
 class Stopped(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,24 +44,15 @@ class Stopped(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-class Restarted(msgspec.Struct, frozen=True, kw_only=True):
-    """Result of `restart`."""
-
-    name: str
-    old_pid: int | None
-    new_pid: int | None
-    seconds: float
-    """Time without this process: from the order until its next life was ready."""
-
-
 async def status(data_dir: Path) -> TreeStatus:
     """The tree that runs on this data directory."""
     async with open_admin(find_running(data_dir)) as admin:
-        return await _status(admin)
+        return await ask_status(admin)
 
 
-async def _status(admin: Channel) -> TreeStatus:
-    return msgspec.msgpack.decode(await admin.call("status", None, timeout_s=_ASK_TIMEOUT_S), type=TreeStatus)
+async def ask_status(admin: Channel) -> TreeStatus:
+    """The tree, over a connection that is open."""
+    return msgspec.msgpack.decode(await admin.call("status", None, timeout_s=ASK_TIMEOUT_S), type=TreeStatus)
 
 
 def _counts(actor: ActorStatus) -> bool:
@@ -81,8 +64,8 @@ async def stop(data_dir: Path, *, now: bool) -> Stopped:
     started = time.monotonic()
     info = find_running(data_dir)
     async with open_admin(info) as admin:
-        actors = [actor.name for actor in (await _status(admin)).actors if _counts(actor)]
-        await admin.call("down", Down(now=now), timeout_s=_ASK_TIMEOUT_S)
+        actors = [actor.name for actor in (await ask_status(admin)).actors if _counts(actor)]
+        await admin.call("down", Down(now=now), timeout_s=ASK_TIMEOUT_S)
     with trio.move_on_after(_STOP_TIMEOUT_S):
         await _gone(info)
         return Stopped(root_pid=info.root_pid, actors=actors, seconds=time.monotonic() - started)
@@ -102,41 +85,14 @@ async def _gone(info: RunInfo) -> None:
         os.close(pidfd)
 
 
-async def restart(data_dir: Path, name: str) -> Restarted:
-    """Replace one actor and wait until its next life is ready. Raises `UnknownActorError`."""
-    async with open_admin(find_running(data_dir)) as admin:
-        old = _actor(await _status(admin), name)
-        asked = time.monotonic()
-        await admin.call("restart", RestartRequest(name=name), timeout_s=_ASK_TIMEOUT_S)
-        with trio.move_on_after(_RESTART_TIMEOUT_S):
-            while True:
-                now = _actor(await _status(admin), name)
-                if now.state == State.READY and now.incarnation != old.incarnation:
-                    seconds = time.monotonic() - now.uptime_s - asked
-                    return Restarted(name=name, old_pid=old.pid, new_pid=now.pid, seconds=round(max(0.0, seconds), 3))
-                await trio.sleep(_POLL_S)
-    raise MCPServerError(f"{name} was not ready again within {_RESTART_TIMEOUT_S:g} s; see: greenroom tree")
-
-
-def _actor(status: TreeStatus, name: str) -> ActorStatus:
-    actors = {actor.name: actor for actor in status.actors}
-    actor = actors.get(name)
-    if actor is None:
-        nearest = difflib.get_close_matches(name, actors, n=1)
-        hint = f"; did you mean {nearest[0]}?" if nearest else f"; there are: {', '.join(actors)}"
-        raise UnknownActorError(f"no actor matches {name!r}{hint}")
-    if actor.state == State.OFF:
-        raise UnknownActorError(f"{name} is off: {actor.reason}")
-    return actor
-
-
 # --- tools ---------------------------------------------------------------------------------------------------------
 
 
 @asynccontextmanager
-async def _router(data_dir: Path) -> AsyncGenerator[Channel, None]:
+async def open_router(data_dir: Path) -> AsyncGenerator[Channel, None]:
+    """A connection to the router of the tree on this data directory."""
     async with open_admin(find_running(data_dir)) as admin:
-        reply = await admin.call("directory", None, timeout_s=_ASK_TIMEOUT_S)
+        reply = await admin.call("directory", None, timeout_s=ASK_TIMEOUT_S)
     async with _router_of(msgspec.msgpack.decode(reply, type=Directory)) as router:
         yield router
 
@@ -153,18 +109,19 @@ async def _router_of(directory: Directory) -> AsyncGenerator[Channel, None]:
 
 async def catalogue(data_dir: Path) -> Catalogue:
     """All tools."""
-    async with _router(data_dir) as router:
-        return await _catalogue(router)
+    async with open_router(data_dir) as router:
+        return await ask_router(router)
 
 
 async def ask_catalogue(directory: Directory) -> Catalogue:
     """All tools, for who has the directory already."""
     async with _router_of(directory) as router:
-        return await _catalogue(router)
+        return await ask_router(router)
 
 
-async def _catalogue(router: Channel) -> Catalogue:
-    return msgspec.msgpack.decode(await router.call("catalogue", None, timeout_s=_ASK_TIMEOUT_S), type=Catalogue)
+async def ask_router(router: Channel) -> Catalogue:
+    """All that is offered."""
+    return msgspec.msgpack.decode(await router.call("catalogue", None, timeout_s=ASK_TIMEOUT_S), type=Catalogue)
 
 
 async def call_tool(
@@ -181,8 +138,8 @@ async def call_tool(
         else:
             progress(f"{item.level}: {item.data.decode()}")
 
-    async with _router(data_dir) as router:
-        tools = {tool.name: tool for tool in (await _catalogue(router)).tools}
+    async with open_router(data_dir) as router:
+        tools = {tool.name: tool for tool in (await ask_router(router)).tools}
         tool = tools.get(name)
         if tool is None:
             nearest = difflib.get_close_matches(name, tools, n=1)
@@ -251,6 +208,7 @@ def catalogue_json(listed: Catalogue) -> bytes:
     for tool in listed.tools:
         plain = msgspec.to_builtins(tool, builtin_types=(bytes,))
         plain["input_schema"] = msgspec.Raw(tool.input_schema)
+        plain["meta"] = msgspec.Raw(tool.meta or b"null")
         plain["output_schema"] = msgspec.Raw(tool.output_schema) if tool.output_schema else None
         tools.append(plain)
     return msgspec.json.encode({"version": listed.version, "tools": tools})

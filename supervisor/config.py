@@ -27,7 +27,7 @@ _SEED_VARIABLES = {
     "TASK_QUEUE_PATH": "p2p.task_queue.queue_path",
     "ENABLE_MCPLUSPLUS": "p2p.mcplusplus.enabled",
 }
-_NOT_SETTINGS = ("GREENROOM_CONFIG", "GREENROOM_DATA_DIR", "GREENROOM_ROOT_PID")
+_NOT_SETTINGS = ("GREENROOM_CONFIG", "GREENROOM_DATA_DIR", "GREENROOM_ROOT_PID", "GREENROOM_CHAOS_DIR")
 _FLAGS = {"server.host": "--host", "server.port": "--port", "tools.paths": "--tools"}
 _OLD_NAMES = {"runtimes.fastapi": "runtimes.general", "runtimes.trio": "runtimes.p2p"}
 _WITHOUT_EFFECT = ("runtimes.general.enable_on_import", "runtimes.p2p.enable_on_import")
@@ -317,6 +317,12 @@ def _check_sense(draft: _Draft, settings: Settings) -> None:
                 f"{_where(draft, key, 'channel.max_frame_bytes')}: {key} = {size} does not fit into "
                 f"channel.max_frame_bytes = {frame}; {_FRAME_OVERHEAD} bytes of it are for the envelope"
             )
+    pools, catalogue = len({"general", *settings.tools.pools}), settings.tools.max_catalogue_bytes
+    if pools * catalogue + _FRAME_OVERHEAD > frame:
+        draft.faults.append(
+            f"{_where(draft, 'tools.max_catalogue_bytes', 'channel.max_frame_bytes')}: tools.max_catalogue_bytes = "
+            f"{catalogue} for each of {pools} pools do not fit into channel.max_frame_bytes = {frame} together"
+        )
     pool_of: dict[str, str] = {}
     for pool, wanted in settings.tools.pools.items():
         for category in wanted.categories:

@@ -12,7 +12,8 @@ import trio
 
 from actors.channel import Channel, ChannelClosedError, ChannelLimits
 from actors.errors import MCPServerError
-from actors.messages import PROTOCOL_VERSION, Beat, ControlMessage, Directory, Hello, Ready
+from actors.listening import accept as accept_connection
+from actors.messages import PROTOCOL_VERSION, Beat, ControlMessage, Directory, Hello, Marks, Ready, Survived
 from supervisor.lives import Life, Lives
 from supervisor.rundir import CONTROL_SOCKET
 
@@ -40,7 +41,8 @@ def _bind_private(path: Path) -> socket.socket:
 
 
 class ControlServer:
-    """Serves the control socket. `on_ready(life, message)` hears of each life that says ready, once."""
+    """Serves the control socket. `on_ready(life, message)` hears of each life that says ready, once; `on_survived` of
+    calls that were marked as suspect and answered."""
 
     def __init__(
         self,
@@ -48,13 +50,17 @@ class ControlServer:
         lives: Lives,
         *,
         directory: Callable[[], Directory],
+        marks: Callable[[], Marks],
         on_ready: Callable[[Life, Ready], None],
+        on_survived: Callable[[Survived], None],
         report: Report,
     ) -> None:
         self._path = runtime_dir / CONTROL_SOCKET
         self._lives = lives
         self._directory = directory
+        self._marks = marks
         self._on_ready = on_ready
+        self._on_survived = on_survived
         self._report = report
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -63,7 +69,7 @@ class ControlServer:
         async with listener, trio.open_nursery() as connections:
             task_status.started()
             while True:
-                stream = await listener.accept()
+                stream = await accept_connection(listener)
                 connections.start_soon(self._carry, stream.socket)
 
     async def _carry(self, sock: trio.socket.SocketType) -> None:
@@ -77,6 +83,7 @@ class ControlServer:
                 raise MCPServerError("it proved no life that was started here")
             life.control = channel
             channel.post(self._directory())
+            channel.post(self._marks())
             if life.stop is not None:
                 channel.post(life.stop)
 
@@ -108,6 +115,8 @@ class ControlServer:
         if isinstance(message, Beat):
             life.beat = message
             life.last_beat_at = trio.current_time()
+        elif isinstance(message, Survived):
+            self._on_survived(message)
         elif isinstance(message, Ready) and life.ready_at is None:
             life.ready_at = life.last_beat_at = trio.current_time()
             life.socket = message.socket

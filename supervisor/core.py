@@ -16,6 +16,8 @@ The contract follows OTP's supervisor (https://www.erlang.org/doc/man/supervisor
 * A child may have spares: processes that are as ready as it is, and do nothing. They start once the tree is up. When
   the child dies, or is restarted by an operator, a ready spare's life takes its place at once, without any delay, and a
   new spare is started. The death of a spare is no attempt that counts.
+* A child can be replaced without a moment in which nobody does its work, be taken out of service, and the tree can be
+  given another shape: `supervisor.orders`.
 * A stop wins over every restart that is planned. A second one kills what is left at once.
 
 Every event of an incarnation that is no more, or of a child that is not part of the tree, is ignored and reported.
@@ -23,80 +25,29 @@ Every event of an incarnation that is no more, or of a child that is not part of
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable
-
 from supervisor.events import (
-    AddChild,
-    CancelTimer,
     ChildExited,
     ChildHung,
     ChildReady,
-    ChildView,
     Command,
-    Context,
     Event,
     ExitReason,
-    Kill,
-    Level,
-    RemoveChild,
-    Report,
-    RestartChild,
-    SetTimer,
-    Spawn,
+    Start,
     StopTree,
-    Swap,
-    Terminate,
     TimerFired,
     TreeStopped,
 )
-from supervisor.members import Child, Group, Member, Roster, flat
-from supervisor.spec import ChildSpec, GroupSpec, Restart, SpecError
+from supervisor.members import Child, Group, Member, flat
+from supervisor.orders import Orders
+from supervisor.spec import Restart
 
 EXIT_START_FAILED = 1
 EXIT_GAVE_UP = 70
 """EX_SOFTWARE of sysexits.h: the service manager may start the tree again."""
 
 
-class Core:
-    """The state of the whole tree."""
-
-    def __init__(self, groups: Iterable[GroupSpec], children: Iterable[ChildSpec], rng: random.Random) -> None:
-        """Raises `SpecError` for duplicate names, unknown groups, or anything but one root."""
-        self._rng = rng
-        self._roster = roster = Roster(groups, children)
-        self._groups, self._children, self._root = roster.groups, roster.children, roster.root
-        self._incarnation = 0
-        self._up = False
-        self._stopping: str | None = None
-        self._exit_code = 0
-        self._ended = False
-        self._out: list[Command] = []
-
-    # --- what others may see ---------------------------------------------------------------------------------------
-
-    def children(self) -> list[ChildView]:
-        """All children in start order."""
-        return [self._view(child) for child in self._root.all()]
-
-    def child(self, name: str) -> ChildView | None:
-        """One child."""
-        child = self._children.get(name)
-        return self._view(child) if child is not None else None
-
-    def groups(self) -> list[GroupSpec]:
-        """All groups, as they were given."""
-        return [group.spec for group in self._groups.values()]
-
-    def _view(self, child: Child) -> ChildView:
-        return ChildView(
-            spec=child.spec,
-            name=child.name,
-            state=child.state,
-            incarnation=child.incarnation,
-            restarts=child.restarts,
-            reason=child.reason,
-        )
+class Core(Orders):
+    """The state of the whole tree, and what is done about each event."""
 
     # --- events ----------------------------------------------------------------------------------------------------
 
@@ -117,7 +68,7 @@ class Core:
                 child.timer = child.timer and child.key != event.key
         elif isinstance(event, StopTree):
             self._stop_tree(event.reason)
-        elif isinstance(event, (RestartChild, AddChild, RemoveChild)) and self._stopping is None:
+        elif not isinstance(event, Start) and self._stopping is None:
             self._take_order(event)
 
     def _take_life(self, event: ChildReady | ChildExited | ChildHung, now: float) -> None:
@@ -138,25 +89,31 @@ class Core:
         child.ready = True
         child.ready_since = now
         child.reason = ""
-        waiting = next((other for other in child.siblings() if other.timer), None) if child.spare else None
-        if waiting is not None and not child.must_stop:
+        waiting = next((other for other in child.siblings() if other.timer and not other.spare), None)
+        if child.spare and waiting is not None and not child.must_stop:
             self._cancel_timer(waiting)
             self._swap(waiting, child)
+        elif child.replaces is not None and not child.must_stop:
+            self._succeed(child, child.replaces)
         else:
             self._report_child("INFO", "started", child)
+            self._tell_to_drain(child)
 
     def _child_exited(self, child: Child, reason: ExitReason, now: float) -> None:
         if child.ready and now - child.ready_since >= child.group.spec.backoff.reset_after_s:
             child.failures = 0
         asked = child.must_stop
-        child.alive = child.ready = child.must_stop = child.terminating = child.killed = False
+        child.alive = child.ready = child.must_stop = child.terminating = child.killed = child.finishing = False
         if asked:
             self._report_child("INFO", "exited", child, reason.words, "as asked")
             if child.forget or (child.spec.restart == Restart.TEMPORARY and not child.wanted):
                 self._forget(child)
             return
         child.reason = reason.words
-        if child.spare:
+        if child.replaces is not None:
+            self._report_child("ERROR", "exited", child, reason.words, "no successor; the present life works on")
+            self._forget(child)
+        elif child.spare:
             self._spare_died(child, reason)
         elif not self._up:
             self._report_child("ERROR", "exited", child, reason.words, "stop the tree")
@@ -195,12 +152,6 @@ class Core:
         if delay:
             self._set_timer(spare, delay)
 
-    def _swap(self, child: Child, spare: Child) -> None:
-        """A spare's life takes a child's place; what is left of the child's own life ends under the other name."""
-        child.take_life_of(spare)
-        self._out.append(Swap(child.name, spare.name))
-        self._report_child("INFO", "started", child)
-
     def _finished(self, child: Child, reason: ExitReason) -> None:
         """It ended and is not started again."""
         normal = reason.kind == "normal"
@@ -225,11 +176,10 @@ class Core:
                     self._cancel_timer(child)
                     child.failures = 0
         for child in flat(members):
+            if child.spec.restart == Restart.TEMPORARY or child.replaces is not None:
+                child.forget = True
+                self._put_down(child)
             child.must_stop = child.alive
-            if child.spec.restart == Restart.TEMPORARY:
-                child.wanted = False
-                if not child.alive:
-                    self._forget(child)
 
     # --- giving up, stopping ---------------------------------------------------------------------------------------
 
@@ -261,25 +211,6 @@ class Core:
         for child in group.all():
             self._put_down(child)
 
-    def _put_down(self, child: Child) -> None:
-        child.wanted = False
-        child.must_stop = child.alive
-        self._cancel_timer(child)
-
-    def _set_timer(self, child: Child, delay: float) -> None:
-        child.timer = True
-        self._out.append(SetTimer(child.key, delay))
-
-    def _cancel_timer(self, child: Child) -> None:
-        if child.timer:
-            child.timer = False
-            self._out.append(CancelTimer(child.key))
-
-    def _kill(self, child: Child, cause: str) -> None:
-        if not child.killed:
-            child.killed = True
-            self._out.append(Kill(child.name, child.incarnation, cause))
-
     def _stop_tree(self, reason: str, exit_code: int = 0) -> None:
         if self._stopping is not None:
             for child in self._root.all():
@@ -290,48 +221,6 @@ class Core:
         self._exit_code = exit_code
         self._report("INFO", "stopping", self._root, reason=reason)
         self._stop_group(self._root)
-
-    # --- operators -------------------------------------------------------------------------------------------------
-
-    def _take_order(self, event: RestartChild | AddChild | RemoveChild) -> None:
-        if isinstance(event, AddChild):
-            try:
-                self._roster.add(event.spec)
-            except SpecError as error:
-                self._report("ERROR", "operator", self._root, event.spec.id, reason=str(error), decision="refused")
-            return
-        child = self._children.get(event.name)
-        if child is None:
-            self._report("WARNING", "operator", self._root, event.name, reason="no such child", decision="refused")
-        elif isinstance(event, RestartChild):
-            self._operator_restart(child)
-        else:
-            self._report_child("INFO", "operator", child, decision="remove")
-            child.forget = True
-            self._put_down(child)
-            if not child.alive:
-                self._forget(child)
-
-    def _operator_restart(self, child: Child) -> None:
-        self._report_child("INFO", "operator", child, decision="restart")
-        if child.group.failed:
-            child.group.failed = False
-            for member in child.group.children:
-                member.wanted = True
-        child.group.attempts.clear()
-        self._cancel_timer(child)
-        child.wanted = True
-        child.failures = 0
-        child.reason = ""
-        spare = child.ready_spare()
-        if spare is not None:
-            self._swap(child, spare)
-        else:
-            child.must_stop = child.alive
-
-    def _forget(self, child: Child) -> None:
-        self._cancel_timer(child)
-        self._roster.remove(child)
 
     # --- getting there ---------------------------------------------------------------------------------------------
 
@@ -369,36 +258,6 @@ class Core:
         for group, before, _ in child.levels():
             if (group.ordered or group.closing) and any(other.must_stop for other in group.all()):
                 return False
-            if group.ordered and any(other.wanted and not other.ready for other in before):
+            if group.ordered and any(other.wanted and not other.ready and not other.spare for other in before):
                 return False
         return True
-
-    def _spawn(self, child: Child) -> None:
-        self._incarnation += 1
-        child.restarts += 1 if child.incarnation else 0
-        child.incarnation = self._incarnation
-        child.alive = True
-        self._out.append(Spawn(child.spec, child.incarnation))
-
-    def _terminate(self, child: Child) -> None:
-        if child.spec.shutdown == "kill":
-            self._kill(child, "stop by kill")
-        else:
-            self._out.append(Terminate(child.name, child.incarnation, child.spec.shutdown))
-
-    # --- telling ---------------------------------------------------------------------------------------------------
-
-    def _report_child(self, level: Level, context: Context, child: Child, reason: str = "", decision: str = "") -> None:
-        self._report(level, context, child.group, child.name, child.incarnation, reason, decision)
-
-    def _report(
-        self,
-        level: Level,
-        context: Context,
-        group: Group,
-        offender: str = "",
-        incarnation: int = 0,
-        reason: str = "",
-        decision: str = "",
-    ) -> None:
-        self._out.append(Report(level, context, group.spec.id, offender, incarnation, reason, decision))

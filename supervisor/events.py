@@ -8,11 +8,11 @@ from typing import Literal
 import msgspec
 
 from actors.messages import State
-from supervisor.spec import ChildSpec
+from supervisor.spec import ChildSpec, GroupSpec
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
-Context = Literal["started", "exited", "hung", "gave_up", "stopping", "stopped", "stale", "operator"]
-ExitKind = Literal["normal", "abnormal", "killed", "hung", "boot_timeout", "boot_death", "shutdown"]
+Context = Literal["started", "exited", "hung", "replaced", "gave_up", "stopping", "stopped", "stale", "operator"]
+ExitKind = Literal["normal", "abnormal", "killed", "hung", "boot_timeout", "boot_death", "limit", "shutdown"]
 _KIND_WORDS: dict[ExitKind, str] = {
     "normal": "ended normally",
     "abnormal": "",
@@ -20,6 +20,7 @@ _KIND_WORDS: dict[ExitKind, str] = {
     "hung": "hung",
     "boot_timeout": "not ready in time",
     "boot_death": "ended before it was ready",
+    "limit": "reached a limit",
     "shutdown": "stopped",
 }
 
@@ -36,8 +37,8 @@ class ExitReason(msgspec.Struct, frozen=True, kw_only=True):
     def words(self) -> str:
         """For people: `signal 9`, `exit code 3: ValueError ...`, `ended before it was ready, exit code 1: ...`."""
         what = [_KIND_WORDS[self.kind]]
-        if self.kind in {"hung", "boot_timeout"}:
-            pass  # The signal was the root's own and explains nothing.
+        if self.kind in {"hung", "boot_timeout", "limit"}:
+            pass  # The signal explains nothing: it was the root's own, or the limit's.
         elif self.signal is not None:
             what.append(f"signal {self.signal}")
         elif self.exit_code or (self.exit_code is not None and self.kind not in {"normal", "shutdown"}):
@@ -94,6 +95,27 @@ class RestartChild(_Value, frozen=True):
     name: str
 
 
+class ReplaceChild(_Value, frozen=True):
+    """Put a new process beside a child, which takes its place when it is ready; the old one finishes its calls."""
+
+    name: str
+    reason: str = ""
+    incarnation: int | None = None
+    """Only this life; a limit that it reached is no reason to replace the next one. None = whatever life it has."""
+
+
+class DrainChild(_Value, frozen=True):
+    """Take a child out of service: it finishes its calls and gets no new ones."""
+
+    name: str
+
+
+class ResumeChild(_Value, frozen=True):
+    """Put a drained child back into service."""
+
+    name: str
+
+
 class AddChild(_Value, frozen=True):
     """A pool grows: a new child at the end of its group."""
 
@@ -101,12 +123,35 @@ class AddChild(_Value, frozen=True):
 
 
 class RemoveChild(_Value, frozen=True):
-    """A pool shrinks: stop this child and forget it."""
+    """A pool shrinks: let this child finish its calls, stop it and forget it."""
 
     name: str
 
 
-Event = Start | ChildReady | ChildExited | ChildHung | TimerFired | StopTree | RestartChild | AddChild | RemoveChild
+class Reconfigure(_Value, frozen=True):
+    """The tree is to be as a new configuration says."""
+
+    groups: tuple[GroupSpec, ...]
+    children: tuple[ChildSpec, ...]
+    replace: frozenset[str] = frozenset()
+    """Children, and with them the spares of their base names, that get a new life by it."""
+
+
+Event = (
+    Start
+    | ChildReady
+    | ChildExited
+    | ChildHung
+    | TimerFired
+    | StopTree
+    | RestartChild
+    | ReplaceChild
+    | DrainChild
+    | ResumeChild
+    | AddChild
+    | RemoveChild
+    | Reconfigure
+)
 
 
 class Spawn(_Value, frozen=True):
@@ -130,6 +175,20 @@ class Terminate(_Value, frozen=True):
     name: str
     incarnation: int
     grace_s: float | None
+
+
+class Drain(_Value, frozen=True):
+    """Tell it to finish its calls and to take no new ones."""
+
+    name: str
+    incarnation: int
+
+
+class Resume(_Value, frozen=True):
+    """Tell it to take calls again."""
+
+    name: str
+    incarnation: int
 
 
 class Kill(_Value, frozen=True):
@@ -172,7 +231,7 @@ class TreeStopped(_Value, frozen=True):
     reason: str
 
 
-Command = Spawn | Swap | Terminate | Kill | SetTimer | CancelTimer | Report | TreeStopped
+Command = Spawn | Swap | Terminate | Drain | Resume | Kill | SetTimer | CancelTimer | Report | TreeStopped
 
 
 class ChildView(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,3 +243,5 @@ class ChildView(msgspec.Struct, frozen=True, kw_only=True):
     incarnation: int
     restarts: int
     reason: str
+    leaving: bool
+    """It ends, and is no part of the tree any more then."""

@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 import trio
 
+from actors.flight import FlightRecord, short_id
 from supervisor.events import ExitKind, ExitReason
 from supervisor.lives import Life
 from supervisor.spawn import ExitStatus
@@ -28,6 +29,17 @@ _MAX_FILE_BYTES = 8 * 1024 * 1024
 _SETTLE_S = 2.0
 _MAX_TAIL = 4096
 _MAX_STACKS = 16 * 1024
+_MAX_CALLS = 20
+
+
+class RunningThen(msgspec.Struct, kw_only=True):
+    """A call that was running when the process died."""
+
+    tool: str
+    id: str
+    """Of its tool and arguments together, as `greenroom quarantine` names them."""
+    call_id: str
+    running_ms: float
 
 
 class Exit(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -50,7 +62,9 @@ class Exit(msgspec.Struct, kw_only=True, omit_defaults=True):
     uptime_s: float = 0.0
     """Since it was ready."""
     calls_in_flight: int = 0
-    """As its last beat told."""
+    """Exact where the process kept a record of its calls, as pools do; else as its last beat told."""
+    calls: list[RunningThen] = []
+    """The longest running of them, at most 20."""
     stderr_tail: str = ""
     stacks: str = ""
     """Of all threads, where it hung."""
@@ -110,6 +124,25 @@ def follow_exits(data_dir: Path, last: int, every_s: float = 0.25) -> Iterator[E
         time.sleep(every_s)
 
 
+def _count(life: Life) -> int:
+    if life.flight is not None and not life.flight.damaged:
+        return life.flight.count
+    return life.beat.open_calls if life.beat is not None else 0
+
+
+def _running_then(flight: FlightRecord | None) -> list[RunningThen]:
+    now = time.monotonic()
+    return [
+        RunningThen(
+            tool=one.tool,
+            id=short_id(one.digest),
+            call_id=one.call_id,
+            running_ms=round(max(0.0, now - one.started) * 1000, 1),
+        )
+        for one in (flight.calls[:_MAX_CALLS] if flight is not None else [])
+    ]
+
+
 class IncidentLog:
     """The root's side: it notes exits as they happen and writes them from a task of its own."""
 
@@ -128,7 +161,7 @@ class IncidentLog:
         self._details[life.incarnation] = Exit(
             number=0,
             at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            actor=life.name,
+            actor=life.worked_as or life.name,
             incarnation=life.incarnation,
             pid=life.pid,
             cause=reason.kind,
@@ -136,7 +169,8 @@ class IncidentLog:
             signal=reason.signal,
             exit_code=reason.exit_code,
             uptime_s=round(trio.current_time() - ready_at, 3) if ready_at is not None else 0.0,
-            calls_in_flight=life.beat.open_calls if life.beat is not None else 0,
+            calls_in_flight=_count(life),
+            calls=_running_then(life.flight),
             stderr_tail=status.stderr_tail[-_MAX_TAIL:],
             stacks=life.stacks[:_MAX_STACKS],
         )
@@ -146,11 +180,14 @@ class IncidentLog:
         now = trio.current_time()
         if context == "exited":
             one = self._details.pop(incarnation, None)
-            if one is not None and decision != "as asked":
+            if one is not None and (decision != "as asked" or one.cause == "limit"):
                 self._number += 1
-                one.number, one.actor, one.decision = self._number, actor, decision
+                replaced = decision == "as asked"
+                one.number, one.decision = self._number, "replaced before" if replaced else decision
+                one.actor = one.actor if replaced else actor
                 self._known.append(one)
-                self._down[actor] = (one, now)
+                if not replaced:
+                    self._down[actor] = (one, now)
                 self._write(_encode(one))
         elif context == "started" and actor in self._down:
             one, since = self._down.pop(actor)

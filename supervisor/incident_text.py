@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from actors.peers import base_name
 from supervisor.incident_log import Exit
-from supervisor.incidents import last_lines
+from supervisor.incidents import last_lines, span
 
 
 def exits_of(exits: Sequence[Exit], actor: str) -> list[Exit]:
@@ -33,6 +33,7 @@ def exit_story(one: Exit) -> str:
         f"  pid {one.pid}, incarnation {one.incarnation}, ready for {one.uptime_s:.1f} s, "
         f"{one.calls_in_flight} calls in flight"
     )
+    lines += [f"    {call.tool}  {call.id}  call {call.call_id}, for {span(call.running_ms)}" for call in one.calls]
     written = last_lines(one.stderr_tail.encode())
     if written:
         lines += ["  it wrote last:", *(f"    {line}" for line in written)]

@@ -66,7 +66,7 @@ class Incidents:
         if event == "started" and actor in self._down:
             since, why = self._down.pop(actor)
             back_ms = round((now - since) * 1000, 1)
-            how = "a spare took its place" if actor in self._spared else f"back in {_span(back_ms)}"
+            how = "a spare took its place" if actor in self._spared else f"back in {span(back_ms)}"
             self._spared.discard(actor)
             sentence = f"{actor} {_died(why)}, {how}"
             return Incident(actor=actor, reason=why, sentence=sentence, back_ms=back_ms)
@@ -98,7 +98,8 @@ def _died(reason: str) -> str:
     return "hung" if how.startswith("hung") else f"died ({how})"
 
 
-def _span(ms: float) -> str:
+def span(ms: float) -> str:
+    """Milliseconds for people: `7 ms`, `12.0 s`."""
     return f"{ms:.0f} ms" if ms < 10_000 else f"{ms / 1000:.1f} s"
 
 

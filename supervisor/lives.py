@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import trio
 
 from actors.channel import Channel
+from actors.flight import FlightRecord
 from actors.messages import Beat, Stop
 from actors.peers import is_spare
 from supervisor.events import ExitKind
@@ -25,6 +26,8 @@ class Life:
         """It was started as a spare."""
         self.name = spec.id
         """Of the child whose life it is; changes when lives change places."""
+        self.worked_as = ""
+        """Whose work it did before another life took its place."""
         self.incarnation = incarnation
         self.token = secrets.token_urlsafe(32)
         self.started_at = trio.current_time()
@@ -35,11 +38,18 @@ class Life:
         self.note = ""
         self.beat: Beat | None = None
         self.last_beat_at = self.started_at
+        self.ordered = False
+        """It was killed because its end was ordered: it did nothing wrong."""
+        self.flight: FlightRecord | None = None
+        """What it was running when it died; known once it is dead, if it runs tools."""
         self.stop: Stop | None = None
         """The order to end, once there was one."""
         self.kill_cause = ""
         """Why the root itself killed it; empty when it did not."""
         self.killed_as: ExitKind = "killed"
+        self.limit_reached = ""
+        """Which of its limits it has reached, in words: it is being replaced for that."""
+        self.look_at_limits_at = 0.0
         self.stacks = ""
         """Of all its threads, when it hung."""
         self.ended = trio.Event()

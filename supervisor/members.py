@@ -16,9 +16,12 @@ from supervisor.spec import ChildSpec, GroupSpec, SpecError, Strategy
 class Child:
     """What the core remembers of one child."""
 
-    def __init__(self, spec: ChildSpec, group: Group) -> None:
+    def __init__(self, spec: ChildSpec, group: Group, replaces: Child | None = None) -> None:
         self.spec = spec
         self.group = group
+        self.replaces = replaces
+        """It is a successor: it exists to take the place of this child's present life, then it is forgotten."""
+        self.replaces_incarnation: int = replaces.incarnation if replaces is not None else 0
         self.name = spec.id
         self.base, _, slot = spec.id.partition("#")
         self.spare = slot.startswith("spare")
@@ -31,9 +34,14 @@ class Child:
         """It lives and is to end; `terminating` once it was told, `killed` once it was killed."""
         self.terminating = False
         self.killed = False
-        self.forget = False
+        self.finishing = False
+        """What must stop may take its time (`ChildSpec.drain`) to finish its calls."""
+        self.drained = False
+        """An operator took it out of service."""
+        self.forget = replaces is not None
+        """It is no part of the tree any more once it has ended."""
         self.timer = False
-        self.incarnation = 0
+        self.incarnation: int = 0
         self.restarts = 0
         self.failures = 0
         self.ready_since = 0.0
@@ -47,7 +55,7 @@ class Child:
     @property
     def state(self) -> State:
         """Its state, as others see it."""
-        if self.alive and self.terminating:
+        if self.alive and (self.terminating or (self.ready and self.drained)):
             return State.DRAINING
         if self.alive and self.ready:
             return State.SPARE if self.spare else State.READY
@@ -66,12 +74,18 @@ class Child:
         found = (other for other in self.siblings() if other.spare and other.ready and not other.must_stop)
         return None if self.spare else next(found, None)
 
+    def successor(self) -> Child | None:
+        """The child that is to take the place of this one's present life."""
+        found = (other for other in self.siblings() if other.replaces is self and not other.must_stop)
+        return next(found, None)
+
     def take_life_of(self, spare: Child) -> None:
         """Change places with a ready spare. What is left of this child's own life must stop, as the spare."""
-        for field in ("alive", "ready", "incarnation", "ready_since"):
+        for field in ("alive", "ready", "incarnation", "ready_since", "terminating", "killed", "finishing"):
             mine, others = getattr(self, field), getattr(spare, field)
             setattr(self, field, others)
             setattr(spare, field, mine)
+        self.must_stop = False
         spare.must_stop = spare.alive
         self.restarts += 1
 
@@ -168,16 +182,17 @@ class Roster:
             self.add(child)
         self.root = self._only_root()
 
-    def add(self, spec: ChildSpec) -> None:
+    def add(self, spec: ChildSpec, replaces: Child | None = None) -> None:
         """A new child at the end of its group, and its spares. Raises `SpecError`."""
         if spec.id in self.children:
             raise SpecError(f"child {spec.id!r}", "id", "is used twice")
         if spec.group not in self.groups:
             raise SpecError(f"child {spec.id!r}", "group", f"{spec.group!r} is not part of the tree")
         group = self.groups[spec.group]
-        if spec.spares and group.ordered:
-            raise SpecError(f"child {spec.id!r}", "spares", f"must be 0 in {group.spec.id!r}, an ordered group")
-        child = self.children[spec.id] = Child(spec, group)
+        if (spec.spares or spec.stands_by) and group.ordered:
+            field = "spares" if spec.spares else "stands_by"
+            raise SpecError(f"child {spec.id!r}", field, f"makes no sense in {group.spec.id!r}, an ordered group")
+        child = self.children[spec.id] = Child(spec, group, replaces)
         group.children.append(child)
         for spare in spare_specs(spec, taken=self.children):
             self.add(spare)

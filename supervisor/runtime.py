@@ -10,29 +10,34 @@ from __future__ import annotations
 import difflib
 import math
 import os
-import signal
-from collections.abc import Callable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 import trio
 
 from actors.errors import MCPServerError
-from actors.messages import Boot, Directory, DirectoryEntry, Promote, Ready, State, Stop
+from actors.messages import Boot, Directory, DirectoryEntry, Drain, Promote, Ready, Resume, State, Stop
 from actors.peers import base_name, is_spare, socket_path
 from actors.settings import Settings
 from supervisor import events
 from supervisor.control import ControlServer, Report
 from supervisor.core import Core
+from supervisor.exits import exit_reason, limit_reached
 from supervisor.lives import Life, Lives
 from supervisor.spawn import ExitStatus, Spawner, stacks_path
+from supervisor.warden import Warden
 
 _HEARTBEAT_CHECK_S = 0.25
 _STACKS_S = 0.3
+_LIMIT_AGAIN_S = 30.0
+"""A life that reached a limit and could not be replaced is reported again after so long."""
 _ENDLESS_S = 3600.0
 """Told to a child that may take as long as it needs to stop."""
 
 
+Order = events.RestartChild | events.ReplaceChild | events.DrainChild | events.ResumeChild
 OnExit = Callable[[Life, ExitStatus, events.ExitReason], None]
 
 
@@ -82,12 +87,22 @@ class Runtime:
         self._off = off
         self._on_exit = on_exit
         self._send, self._receive = trio.open_memory_channel[events.Event](math.inf)
+        self._exits: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._timers: dict[str, trio.CancelScope] = {}
         self._tree_end: TreeEnd | None = None
         self._nursery: trio.Nursery | None = None
         self._directory_dirty = trio.Event()
+        self.warden = Warden(
+            settings.supervisor, runtime_dir=runtime_dir, data_dir=data_dir, lives=self.lives, report=report
+        )
         self._control = ControlServer(
-            runtime_dir, self.lives, directory=self.directory, on_ready=self._life_ready, report=report
+            runtime_dir,
+            self.lives,
+            directory=self.directory,
+            marks=self.warden.marks,
+            on_ready=self._life_ready,
+            on_survived=self.warden.survived,
+            report=report,
         )
 
     async def run(self) -> TreeEnd:
@@ -96,6 +111,7 @@ class Runtime:
             self._nursery = nursery
             await nursery.start(self._control.run)
             nursery.start_soon(self._watch_beats)
+            nursery.start_soon(self.warden.run)
             nursery.start_soon(self._push_directories)
             self.tell(events.Start())
             async for event in self._receive:
@@ -118,14 +134,25 @@ class Runtime:
         """Stop the tree in order; a second time: at once."""
         self.tell(events.StopTree(reason))
 
-    def restart(self, name: str) -> None:
-        """Replace one child. Raises `MCPServerError` when there is none of this name."""
+    def order(self, order: Order) -> None:
+        """Give the core an operator's order about one child. Raises `MCPServerError` when there is none of this name,
+        or when it can't be done."""
         names = [child.name for child in self.core.children()]
-        if name not in names:
-            nearest = difflib.get_close_matches(name, names, n=1)
+        if order.name not in names:
+            nearest = difflib.get_close_matches(order.name, names, n=1)
             hint = f"; did you mean {nearest[0]}?" if nearest else ""
-            raise MCPServerError(f"no actor matches {name!r}{hint}")
-        self.tell(events.RestartChild(name))
+            raise MCPServerError(f"no actor matches {order.name!r}{hint}")
+        if isinstance(order, events.DrainChild) and order.name in self._listen_fds:
+            raise MCPServerError(
+                f"{order.name} can't be drained: connects would wait on its socket; use: restart {order.name} --drain"
+            )
+        self.tell(order)
+
+    def reconfigure(self, settings: Settings, order: events.Reconfigure, off: Sequence[DirectoryEntry]) -> None:
+        """New processes get these settings from now on; the tree takes the shape that is ordered."""
+        self._settings, self._settings_json = settings, msgspec.json.encode(settings)
+        self._off = tuple(off)
+        self.tell(order)
 
     def _all_ready(self) -> bool:
         return all(child.state == State.READY for child in self.core.children() if not is_spare(child.name))
@@ -142,6 +169,8 @@ class Runtime:
             self._swap(command)
         elif isinstance(command, (events.Terminate, events.Kill)):
             self._end(command)
+        elif isinstance(command, (events.Drain, events.Resume)):
+            self._post(command)
         elif isinstance(command, events.SetTimer):
             scope = self._timers[command.key] = trio.CancelScope()
             self._nursery.start_soon(self._timer, command.key, command.delay_s, scope)
@@ -154,6 +183,11 @@ class Runtime:
         else:
             self._tree_end = TreeEnd(command.exit_code, command.reason)
 
+    def _post(self, command: events.Drain | events.Resume) -> None:
+        life = self.lives.get(command.name, command.incarnation)
+        if life is not None and life.control is not None:
+            life.control.post(Drain() if isinstance(command, events.Drain) else Resume())
+
     def _end(self, command: events.Terminate | events.Kill) -> None:
         assert self._nursery is not None
         life = self.lives.get(command.name, command.incarnation)
@@ -162,12 +196,16 @@ class Runtime:
         if isinstance(command, events.Kill) and command.cause == "hung":
             self._nursery.start_soon(self._kill_with_stacks, life, "hung", "hung")
         elif isinstance(command, events.Kill):
+            life.ordered = True
             life.kill(command.cause)
         else:
             self._nursery.start_soon(self._terminate, life, command.grace_s)
 
     def _swap(self, command: events.Swap) -> None:
         self.lives.swap(command.name, command.spare)
+        old = self.lives.get(command.spare)
+        if old is not None:
+            old.worked_as = command.name
         life = self.lives.get(command.name)
         assert life is not None, command
         if life.control is not None:
@@ -205,6 +243,9 @@ class Runtime:
         Path(socket_path(str(self._runtime_dir), life.spec.id, life.incarnation)).unlink(missing_ok=True)
         stacks_path(self._runtime_dir, life.incarnation).unlink(missing_ok=True)
         reason = exit_reason(life, status)
+        self.warden.ended(life, reason)
+        if reason.kind != "shutdown":
+            self._exits[life.worked_as or life.name][reason.kind] += 1
         self._on_exit(life, status, reason)
         self.tell(events.ChildExited(life.name, life.incarnation, reason))
 
@@ -257,7 +298,7 @@ class Runtime:
     async def _terminate(self, life: Life, grace_s: float | None) -> None:
         """Ask politely, wait for the grace time, then kill."""
         # Posted to a life that is not connected yet as soon as it is.
-        life.stop = Stop(grace_s=grace_s if grace_s is not None else _ENDLESS_S)
+        life.stop = Stop(grace_s=grace_s if grace_s is not None else _ENDLESS_S, replaced=bool(life.worked_as))
         if life.control is not None:
             life.control.post(life.stop)
         elif life.process is not None:
@@ -275,12 +316,23 @@ class Runtime:
             await trio.sleep(_HEARTBEAT_CHECK_S)
             now = trio.current_time()
             for life in self.lives:
+                self._watch_limits(life)
                 silent = now - life.last_beat_at
                 if life.ready_at is not None and not life.kill_cause and silent > life.spec.heartbeat.hung_after_s:
                     # The process is killed when the core says so; the reason is remembered from now on.
                     life.kill_cause = f"no beat for {silent:.1f} s"
                     life.killed_as = "hung"
                     self.tell(events.ChildHung(life.name, life.incarnation))
+
+    def _watch_limits(self, life: Life) -> None:
+        """A life that has reached a limit which its beats show is replaced, in order; tried again now and then."""
+        now = trio.current_time()
+        if life.ready_at is None or life.stop is not None or now < life.look_at_limits_at:
+            return
+        life.limit_reached = limit_reached(life)
+        if life.limit_reached:
+            life.look_at_limits_at = now + _LIMIT_AGAIN_S
+            self.tell(events.ReplaceChild(life.name, life.limit_reached, life.incarnation))
 
     # --- the directory ---------------------------------------------------------------------------------------------
 
@@ -299,6 +351,7 @@ class Runtime:
             restarts=child.restarts,
             socket=life.socket if life is not None else "",
             reason=child.reason,
+            exits=dict(self._exits.get(child.name, {})),
         )
 
     async def _push_directories(self) -> None:
@@ -307,31 +360,3 @@ class Runtime:
             await self._directory_dirty.wait()
             self._directory_dirty = trio.Event()
             self._control.push_directory()
-
-
-def exit_reason(life: Life, status: ExitStatus) -> events.ExitReason:
-    """Why a life ended, as the core and the incident see it. What the process wrote last is part of it only where it
-    may explain the end: not after an orderly one."""
-    # A process that ended by itself just before its kill tells more than the kill's reason.
-    killed = bool(life.kill_cause) and status.signal == signal.SIGKILL
-    kind: events.ExitKind
-    if killed and life.killed_as != "killed":
-        kind = life.killed_as
-    elif life.stop is not None:
-        kind = "shutdown"
-    elif life.ready_at is None:
-        kind = "boot_death"
-    elif status.signal is not None:
-        kind = "killed"
-    else:
-        kind = "normal" if status.returncode == 0 else "abnormal"
-    wrote = "" if kind in {"normal", "shutdown"} else last_lines(status.stderr_tail)
-    why = life.kill_cause if killed else status.error
-    text = f"{why}; it wrote: {wrote}" if why and wrote else why or wrote
-    return events.ExitReason(kind=kind, exit_code=status.returncode, signal=status.signal, text=text)
-
-
-def last_lines(stderr_tail: str, count: int = 3) -> str:
-    """The end of what a process wrote, short enough for one report."""
-    lines = [line.strip() for line in stderr_tail.strip().splitlines() if line.strip()]
-    return " | ".join(lines[-count:])[-2000:]

@@ -90,6 +90,10 @@ def status_line(status: TreeStatus) -> str:
         for actor in active
         if actor.state != State.READY
     ]
+    if status.quarantined:
+        wrong.append(f"{status.quarantined} quarantined, see: greenroom quarantine list")
+    if status.breakers_open:
+        wrong.append(f"refused for a while: {', '.join(status.breakers_open)}")
     return line + (f"  ({'; '.join(wrong)})" if wrong else "")
 
 
@@ -98,7 +102,9 @@ def _restarts(count: int) -> str:
 
 
 def is_degraded(status: TreeStatus) -> bool:
-    """Whether something that should be ready is not."""
+    """Whether something that should be ready is not, or is refused because it ends processes."""
+    if status.quarantined or status.breakers_open:
+        return True
     return any(actor.state not in _FINE for actor in status.actors if not is_spare(actor.name))
 
 

@@ -16,7 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -27,6 +27,7 @@ from actors.messages import Boot
 from supervisor import tractor_compat
 from supervisor.forked import ForkedProcess, ForkServer, ForkServerError
 from supervisor.orphan import LIFELINE, ROOT_PID, Lifeline
+from supervisor.pids_cap import PidsCap
 from supervisor.reaper import Reaper, set_subreaper
 from supervisor.spawn import ExitStatus, OnStderr
 from supervisor.spec import Limits
@@ -38,6 +39,13 @@ _TAIL_BYTES = 8192
 _DRAIN_AFTER_DEATH_S = 0.5
 _POLITE_S = 1.0
 _END_S = 2.0
+
+
+Tell = Callable[[str, str], None]
+
+
+def _tell_nobody(_level: str, _text: str) -> None:
+    """No one wants to hear."""
 
 
 class TractorProcess:
@@ -99,9 +107,11 @@ class TractorProcess:
 class TractorSpawner:
     """Starts processes; `nursery` holds one task for each life."""
 
-    def __init__(self, nursery: trio.Nursery, fork_server: ForkServer | None) -> None:
+    def __init__(self, nursery: trio.Nursery, fork_server: ForkServer | None, tell: Tell) -> None:
         self._nursery = nursery
         self._fork_server = fork_server
+        self._tell = tell
+        self._pids = PidsCap()
         self._lives: set[TractorProcess] = set()
         self.reaper = Reaper()
 
@@ -127,6 +137,8 @@ class TractorSpawner:
                     await life.wait()
         finally:
             self._lives.discard(life)
+            if limits.processes is not None:
+                self._pids.release(f"{life.incarnation}")
             life.end(life.error or "it was not started")
 
     async def _run_in_tractor(self, life: TractorProcess, boot: Boot) -> None:
@@ -188,8 +200,16 @@ class TractorSpawner:
         lifeline.tie(process.pid)
         nursery.start_soon(self._watch, life, lifeline, read, on_stderr)
         set_limits(process.pid, limits)
+        if limits.processes is not None:
+            await self._cap_processes(life, limits.processes)
         life.opened.set()
         return process
+
+    async def _cap_processes(self, life: TractorProcess, maximum: int) -> None:
+        name = f"{life.incarnation}"
+        problem = await trio.to_thread.run_sync(self._pids.limit, life.pid, name, maximum)
+        if problem:
+            self._tell("WARNING", f"max_processes of {life.name} is not enforced: {problem}")
 
     async def _start(
         self, arguments: Sequence[str], output: int, listen_fds: Sequence[int]
@@ -251,6 +271,10 @@ class TractorSpawner:
         for life in list(self._lives):
             await life.wait()
 
+    def close(self) -> None:
+        """Leave nothing behind in the system."""
+        self._pids.close()
+
 
 async def _drain(life: TractorProcess, output: trio.lowlevel.FdStream, on_stderr: OnStderr) -> None:
     """Read for as long as anybody holds the other end, so that the process never blocks on it."""
@@ -280,10 +304,13 @@ def set_limits(pid: int, limits: Limits) -> None:
 
 
 @asynccontextmanager
-async def open_tractor_spawner(fork_server: ForkServer | None = None) -> AsyncGenerator[TractorSpawner, None]:
+async def open_tractor_spawner(
+    fork_server: ForkServer | None = None, tell: Tell = _tell_nobody
+) -> AsyncGenerator[TractorSpawner, None]:
     """tractor's root in this process. On leaving, every process that is left is killed.
 
-    With a fork server, which is kept running meanwhile, children are forks of it.
+    With a fork server, which is kept running meanwhile, children are forks of it. `tell(level, text)` hears of limits
+    that are not enforced.
     """
     tractor_compat.tree_key = secrets.token_hex(32)
     port = _free_port()
@@ -291,7 +318,7 @@ async def open_tractor_spawner(fork_server: ForkServer | None = None) -> AsyncGe
         if not tractor.current_actor().is_arbiter:
             raise RuntimeError(f"another tractor tree took port {port}; start again")
         async with trio.open_nursery() as nursery:
-            spawner = TractorSpawner(nursery, fork_server)
+            spawner = TractorSpawner(nursery, fork_server, tell)
             set_subreaper(on=True)
             nursery.start_soon(spawner.reaper.run)
             if fork_server is not None:
@@ -305,6 +332,7 @@ async def open_tractor_spawner(fork_server: ForkServer | None = None) -> AsyncGe
                 spawner.reaper.look()
                 spawner.reaper.look()
                 set_subreaper(on=False)
+                spawner.close()
                 nursery.cancel_scope.cancel()
 
 

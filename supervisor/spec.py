@@ -51,7 +51,8 @@ class SpecError(ValueError):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Resource limits of one child process, set from outside with prlimit(2). None = not limited."""
+    """Limits of one child process, all set and watched from outside: the first four with prlimit(2), the number of
+    processes with a control group, the rest by its beats. None = not limited."""
 
     cpu_s: int | None = None
     """CPU time in seconds (RLIMIT_CPU)."""
@@ -61,6 +62,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Size of a file that the child writes (RLIMIT_FSIZE)."""
     address_space_bytes: int | None = None
     """Virtual memory (RLIMIT_AS)."""
+    processes: int | None = None
+    """Processes and threads of the child and all below it (`pids.max`)."""
+    memory_high_bytes: int | None = None
+    """Resident memory above which it is replaced, in order."""
+    max_calls: int | None = None
+    """Calls after which it is replaced, in order."""
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -98,10 +105,14 @@ class ChildSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     restart: Restart = Restart.PERMANENT
     shutdown: float | Literal["kill"] | None = 5.0
     """Grace time in seconds after a polite stop, `kill` for none, None to wait for as long as it takes."""
+    drain: float = 60.0
+    """Grace time in seconds for its open calls when another life has taken its place, or its pool shrinks."""
     ready_timeout: float = 20.0
     """Seconds from spawn until the child must have said that it is ready."""
     heartbeat: Heartbeat = Heartbeat()
     limits: Limits = Limits()
+    stands_by: bool = False
+    """Its actor can be started as a standby, beside one that works (`Boot.spare`)."""
     spares: int = 0
     """Warm standbys."""
     group: str = "root"
@@ -117,6 +128,7 @@ class ChildSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             _check(self.shutdown == "kill", where, "shutdown", f"is seconds, 'kill' or None, not {self.shutdown!r}")
         elif self.shutdown is not None:
             _check(self.shutdown >= 0, where, "shutdown", "must not be negative")
+        _check(self.drain >= 0, where, "drain", "must not be negative")
         _check(self.ready_timeout > 0, where, "ready_timeout", "must be more than 0 seconds")
         beat = self.heartbeat
         _check(beat.every_s > 0, where, "heartbeat.every_s", "must be more than 0 seconds")
@@ -129,6 +141,7 @@ class ChildSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         for name, limit in msgspec.structs.asdict(self.limits).items():
             _check(limit is None or limit > 0, where, f"limits.{name}", "must be more than 0")
         _check(self.spares >= 0, where, "spares", "must not be negative")
+        _check(self.stands_by or not self.spares, where, "spares", "must be 0 for an actor that can't stand by")
         _check(self.restart in list(Restart), where, "restart", f"is one of {', '.join(Restart)}, not {self.restart!r}")
         lasts = self.restart == Restart.PERMANENT
         _check(not (self.significant and lasts), where, "significant", "makes no sense: a permanent child never ends")

@@ -32,17 +32,21 @@ def build_tree(settings: Settings) -> Tree:
     children: list[ChildSpec] = []
     off: list[DirectoryEntry] = []
 
-    def child(name: str, entry: str, group: str, limits: Limits | None = None, spares: int = 0) -> None:
+    def child(
+        name: str, entry: str, group: str, limits: Limits | None = None, spares: int = 0, *, stands_by: bool = True
+    ) -> None:
         heartbeat = Heartbeat(every_s=sup.heartbeat_s, hung_after_s=sup.hung_after_s)
         spec = ChildSpec(
             id=name,
             entry=entry,
             group=group,
             shutdown=sup.shutdown_s,
+            drain=sup.drain_s,
             ready_timeout=sup.ready_timeout_s,
             heartbeat=heartbeat,
             limits=limits or Limits(),
             spares=spares,
+            stands_by=stands_by,
         )
         children.append(spec)
 
@@ -60,7 +64,7 @@ def build_tree(settings: Settings) -> Tree:
                 f"tools.{pool}#{slot}", "actors.tools.pool:main", "tools", _limits(wanted), spares if slot == 0 else 0
             )
     if settings.p2p.enabled and settings.runtimes.p2p.enabled and settings.p2p.peer_registry.enabled:
-        child("peer_registry", "actors.p2p.peer_registry.main:main", "p2p")
+        child("peer_registry", "actors.p2p.peer_registry.main:main", "p2p", stands_by=False)
     else:
         absent("peer_registry", "p2p", _why_no_peers(settings))
     child("router", "actors.router.main:main", "root", spares=settings.router.spares)
@@ -90,4 +94,7 @@ def _limits(pool: PoolSettings) -> Limits:
         open_files=pool.open_files,
         file_size_bytes=pool.file_size_bytes,
         address_space_bytes=pool.address_space_bytes,
+        processes=pool.max_processes,
+        memory_high_bytes=pool.memory_high_bytes,
+        max_calls=pool.max_calls,
     )

@@ -19,9 +19,11 @@ import trio
 
 from actors.calls import Message
 from actors.errors import MCPServerError
-from actors.messages import ActorStatus, Directory, State, ToolDescriptor, TreeStatus
+from actors.messages import Directory, ToolDescriptor, TreeStatus
 from actors.settings import Settings
-from supervisor.admin import AdminMethod, AdminServer, Down, RestartRequest
+from supervisor.admin import AdminMethod, AdminServer, Down
+from supervisor.admin_quarantine import quarantine_methods
+from supervisor.chaos import enabling
 from supervisor.client import ask_catalogue
 from supervisor.core import Core
 from supervisor.forked import ForkServer
@@ -29,10 +31,12 @@ from supervisor.incident_log import IncidentLog
 from supervisor.incidents import Incidents, StartFailure
 from supervisor.listeners import open_listeners, url_of
 from supervisor.log_relay import LogRelay
+from supervisor.operations import Operations, operation_methods
 from supervisor.rundir import RunInfo, hold_data_dir, open_runtime_dir, process_start_time, write_run_info
 from supervisor.runtime import Runtime, TreeEnd
 from supervisor.screen import first_screen
 from supervisor.spawn_tractor import open_tractor_spawner
+from supervisor.status import tree_status
 from supervisor.tree import Tree, build_tree, gateway_name
 
 _ADMIN_GRACE_S = 0.2
@@ -58,14 +62,17 @@ def run_up(
     *,
     started_at: float,
     show: Callable[[TreeStatus, str], None],
+    load: Callable[[], Settings],
     notices: Sequence[str] = (),
 ) -> Outcome:
     """Run the tree until it ends. `started_at` is a `time.monotonic()` reading; `show` prints the first screen (text)
-    or the status; `notices` go to the log.
+    or the status; `load` reads the configuration again; `notices` go to the log.
 
     Raises `StartError` when it can't start at all.
     """
+    settings = enabling.with_chaos(settings)
     tree = build_tree(settings)
+    enabling.prepare(settings, data_dir)
     fork_server = ForkServer(_first_modules(tree), _LATER_MODULES) if settings.supervisor.fork_server else None
     if fork_server is not None:
         fork_server.fork_now()  # before anything is opened or started here that a fork would copy
@@ -75,7 +82,7 @@ def run_up(
         listeners = open_listeners(settings.server.host, settings.server.port, settings.server.gateways)
         for sock in listeners:
             stack.enter_context(sock)
-        root = _Root(settings, tree, data_dir, runtime_dir, listeners, started_at, show, notices, fork_server)
+        root = _Root(settings, tree, data_dir, runtime_dir, listeners, started_at, show, load, notices, fork_server)
         end = trio.run(root.run)
         failure = root.incidents.start_failure() if end.exit_code else None
         return Outcome(exit_code=end.exit_code, reason=end.reason, failure=failure)
@@ -98,6 +105,7 @@ class _Root:
         listeners: list[socket.socket],
         started_at: float,
         show: Callable[[TreeStatus, str], None],
+        load: Callable[[], Settings],
         notices: Sequence[str],
         fork_server: ForkServer | None,
     ) -> None:
@@ -115,9 +123,11 @@ class _Root:
         self._listeners = listeners
         self._started_at = started_at
         self._show = show
+        self._load = load
         self._url = url_of(listeners[0])
         self._relay = LogRelay(settings.server.log_format, sys.stderr.buffer, settings.server.log_level)
         self._runtime: Runtime | None = None
+        self._operations: Operations | None = None
 
     async def run(self) -> TreeEnd:
         async with trio.open_nursery() as outer:
@@ -125,7 +135,7 @@ class _Root:
             outer.start_soon(self._log.run)
             for notice in self._notices:
                 self._relay.say("WARNING", f"note: {notice}", "configuration notice", notice=notice)
-            async with open_tractor_spawner(self._fork_server) as spawner:
+            async with open_tractor_spawner(self._fork_server, self._tell_spawner) as spawner:
                 self._runtime = runtime = Runtime(
                     Core(self._tree.groups, self._tree.children, random.Random()),  # noqa: S311
                     spawner,
@@ -140,6 +150,7 @@ class _Root:
                     off=tuple(self._tree.off),
                     on_exit=self._log.ended,
                 )
+                self._operations = Operations(runtime, self._settings, self._load, on_reload=self._take_over)
                 end = await self._run_tree(runtime)
             outer.cancel_scope.cancel()
         return end
@@ -154,7 +165,9 @@ class _Root:
         """The core's reports go to the log; on a terminal only what people must know."""
         if event == "exited":
             self._relay.finish(str(fields.get("offender", "")))
-        if not self._relay.brief or event == "gave_up":
+        if self._relay.brief and "text" in fields:
+            self._relay.say(level, str(fields["text"]), event)
+        elif not self._relay.brief or event == "gave_up":
             self._relay.emit(level, event, **fields)
         actor, number = str(fields.get("offender", "")), fields.get("incarnation", 0)
         self._log.observe(event, actor, number if isinstance(number, int) else 0, str(fields.get("decision", "")))
@@ -171,7 +184,7 @@ class _Root:
 
     async def _run_tree(self, runtime: Runtime) -> TreeEnd:
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._follow_signals)
+            await nursery.start(self._follow_signals, nursery)
             await nursery.start(AdminServer(self._runtime_dir, self._admin_methods()).run)
             write_run_info(self._data_dir, self._run_info())
             nursery.start_soon(self._show_when_up, runtime)
@@ -188,12 +201,31 @@ class _Root:
             version=version("greenroom"),
         )
 
-    async def _follow_signals(self, *, task_status: trio.TaskStatus[None]) -> None:
+    async def _follow_signals(self, nursery: trio.Nursery, *, task_status: trio.TaskStatus[None]) -> None:
         assert self._runtime is not None
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
             task_status.started()
             async for number in received:
-                self._runtime.stop(signal.Signals(number).name)
+                if number == signal.SIGHUP:
+                    nursery.start_soon(self._reload_by_signal)
+                else:
+                    self._runtime.stop(signal.Signals(number).name)
+
+    async def _reload_by_signal(self) -> None:
+        assert self._operations is not None
+        try:
+            done = await self._operations.reload()
+        except MCPServerError as error:
+            self._relay.say("ERROR", f"not reloaded: {error}", "reload refused", reason=str(error))
+        else:
+            text = f"reloaded; new processes for {', '.join(done.replaced) or 'nobody'}"
+            self._relay.say("INFO", text, "reloaded", **msgspec.structs.asdict(done))
+
+    def _tell_spawner(self, level: str, text: str) -> None:
+        self._relay.say(level, text, "limit not enforced", reason=text)
+
+    def _take_over(self, settings: Settings, tree: Tree) -> None:
+        self._settings, self._tree = settings, tree
 
     async def _show_when_up(self, runtime: Runtime) -> None:
         await runtime.up.wait()
@@ -220,55 +252,13 @@ class _Root:
 
     def status(self) -> TreeStatus:
         """The whole tree, now."""
-        runtime = self._runtime
-        assert runtime is not None
-        now = trio.current_time()
-        actors = []
-        for child in runtime.core.children():
-            life = runtime.lives.get(child.name, child.incarnation)
-            beat = life.beat if life is not None else None
-            actors.append(
-                ActorStatus(
-                    name=child.name,
-                    group=child.spec.group,
-                    pid=life.pid if life is not None else None,
-                    incarnation=child.incarnation,
-                    state=child.state,
-                    restarts=child.restarts,
-                    uptime_s=round(now - life.ready_at, 3) if life is not None and life.ready_at is not None else 0.0,
-                    rss_bytes=beat.rss_bytes if beat is not None else 0,
-                    note=life.note if life is not None else "",
-                    reason=child.reason,
-                    loop_lag_s=beat.loop_lag_s if beat is not None else 0.0,
-                    open_calls=beat.open_calls if beat is not None else 0,
-                )
-            )
-        actors += [
-            ActorStatus(
-                name=entry.name,
-                group=entry.group,
-                pid=None,
-                incarnation=0,
-                state=State.OFF,
-                restarts=0,
-                uptime_s=0.0,
-                rss_bytes=0,
-                reason=entry.reason,
-            )
-            for entry in self._tree.off
-        ]
-        return TreeStatus(
-            root_pid=os.getpid(),
-            version=version("greenroom"),
-            uptime_s=round(now - runtime.started_at, 3),
-            url=self._url,
-            groups={group.id: str(group.strategy) for group in self._tree.groups},
-            actors=actors,
-        )
+        assert self._runtime is not None
+        return tree_status(self._runtime, self._tree, self._url)
 
     def _admin_methods(self) -> dict[str, AdminMethod]:
-        runtime = self._runtime
+        runtime, operations = self._runtime, self._operations
         assert runtime is not None
+        assert operations is not None
 
         async def status(_: msgspec.Raw) -> TreeStatus:
             return self.status()
@@ -283,8 +273,16 @@ class _Root:
                 runtime.stop("greenroom down --now")
             return None
 
-        async def restart(body: msgspec.Raw) -> Message:
-            runtime.restart(msgspec.msgpack.decode(body, type=RestartRequest).name)
-            return None
+        async def chaos(_: msgspec.Raw) -> enabling.ChaosInfo:
+            server = self._fork_server
+            pid = server.pid if server is not None else 0
+            return enabling.describe(self._settings, self._tree.groups, self._data_dir, self._runtime_dir, pid)
 
-        return {"status": status, "directory": directory, "down": down, "restart": restart}
+        return {
+            "status": status,
+            "directory": directory,
+            "down": down,
+            "chaos": chaos,
+            **operation_methods(operations),
+            **quarantine_methods(runtime.warden),
+        }

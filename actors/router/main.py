@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The router actor: it asks every process for its tools, keeps the registry, and carries the calls that need counting.
 
-Methods: `catalogue` -> `Catalogue`; `tools/call` (`ToolCall`) -> `ToolResult`, with the tool's items. Whoever is
-connected gets the new `Catalogue` as an event when the registry changes. It owns no durable truth: a new router asks
-again.
+Methods: `catalogue` -> `Catalogue`; `tools/call`, `resources/read`, `prompts/get` and `completion/complete` (`ToolCall`
+and below) -> `ToolResult`, with the callee's items. Whoever is connected gets the new `Catalogue` as an event when the
+registry changes. It owns no durable truth: a new router asks again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,19 @@ from actors.base import Actor, open_actor
 from actors.calls import IncomingCall
 from actors.client import ROUTER, ToolClient, actor_of
 from actors.errors import BusyError, MCPServerError
-from actors.messages import Boot, Catalogue, DirectoryEntry, State, ToolCall, ToolDescriptor, ToolResult
+from actors.messages import (
+    Boot,
+    Catalogue,
+    CompletionAsk,
+    DirectoryEntry,
+    Offered,
+    PromptGet,
+    ResourceRead,
+    State,
+    ToolCall,
+    ToolDescriptor,
+    ToolResult,
+)
 from actors.peers import base_name, is_spare
 from actors.router.registry import Registry
 
@@ -23,6 +35,7 @@ _P2P_ACTORS = {"task_queue", "workflow_scheduler", "peer_registry"}
 _FETCH_TIMEOUT_S = 10.0
 _COMPLETE_TIMEOUT_S = 5.0
 _decode_call = msgspec.msgpack.Decoder(ToolCall).decode
+_decode_other = {kind.METHOD: msgspec.msgpack.Decoder(kind).decode for kind in (ResourceRead, PromptGet, CompletionAsk)}
 _decode_catalogue = msgspec.msgpack.Decoder(Catalogue).decode
 
 
@@ -67,7 +80,12 @@ class Router:
         async with limiter:
             return await self._pass_on(tool, request, call)
 
-    async def _pass_on(self, tool: ToolDescriptor, request: ToolCall, call: IncomingCall) -> ToolResult:
+    async def pass_on_other(self, call: IncomingCall) -> ToolResult:
+        """The methods beside `tools/call`: nothing of them is counted."""
+        request = _decode_other[call.method](call.body)
+        return await self._pass_on(self.client.find_other(request), request, call)
+
+    async def _pass_on(self, tool: Offered, request: ToolCall, call: IncomingCall) -> ToolResult:
         return await self.client.call_actor(
             actor_of(tool),
             request,
@@ -107,7 +125,7 @@ class Router:
             return
         self._answered[entry.name] = entry.incarnation
         self.actor.peers.wake()
-        if self.registry.offer(base_name(entry.name), offer.tools):
+        if self.registry.offer(base_name(entry.name), offer.tools, offer.resources, offer.prompts):
             self.client.take_catalogue(self.registry.catalogue)
             self.actor.post_to_all(self.registry.catalogue)
             self.actor.log.debug("catalogue changed", tools=len(self.registry.catalogue.tools))
@@ -129,7 +147,8 @@ async def main(boot: Boot) -> None:
     """The router's life."""
     async with open_actor(boot) as actor:
         router = Router(actor)
-        await actor.serve({"catalogue": router.catalogue, "tools/call": router.call})
+        others = dict.fromkeys(_decode_other, router.pass_on_other)
+        await actor.serve({"catalogue": router.catalogue, ToolCall.METHOD: router.call, **others})
         actor.nursery.start_soon(router.keep_registry)
         actor.nursery.start_soon(router.client.keep_connections, offers_tools)
         await router.complete()

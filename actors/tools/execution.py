@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""One tool, ready to run: arguments decoded once and checked, the function called, its result checked and encoded once.
+"""One tool, resource or prompt, ready to run: arguments decoded once and checked, the function called, its result
+checked and encoded once.
 
 Whatever a tool does ends as a result or an error of `actors.errors`; nothing that it raises reaches the actor, except
 trio's own cancellation. Time-outs are the caller's: cancel `run`. A plain tool then stays behind in its thread until it
@@ -9,6 +10,7 @@ ends; `abandoned_threads` counts those, and whoever runs the process decides how
 from __future__ import annotations
 
 import inspect
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -20,14 +22,16 @@ import trio
 
 from actors.asking import Ask
 from actors.errors import MCPServerError, ToolExecutionError
-from actors.messages import ToolCall, ToolDescriptor, ToolItem, ToolResult
+from actors.messages import Offered, ToolCall, ToolDescriptor, ToolItem, ToolResult
 from actors.schema import Contract, bare, call_adapter
 from actors.settings import ToolsSettings
 from actors.toolkit import ToolContext
 from actors.tools.arguments import explain
 from actors.tools.files import Files
+from actors.tools.guard import CallGuard, RunningCall
 
 MAX_ERROR_CHARS: Final = 2000
+MAX_NAME_CHARS: Final = 128
 _INTERRUPT_GRACE_S: Final = 0.5
 _INTERRUPT_EVERY_S: Final = 0.02
 _encode = msgspec.json.Encoder().encode
@@ -42,10 +46,11 @@ class ResultTooLargeError(MCPServerError):
 class Environment:
     """What all calls in one process share. Make one per process, inside trio."""
 
-    def __init__(self, settings: ToolsSettings, data_dir: Path) -> None:
+    def __init__(self, settings: ToolsSettings, data_dir: Path, guard: CallGuard | None = None) -> None:
         self.settings = settings
         self.data_dir = data_dir
         self.files = Files(settings.roots, data_dir)
+        self.guard = guard
         self.limiter = trio.CapacityLimiter(settings.threads)
         """Plain tools that run at once; threads that were abandoned keep their place until they end."""
 
@@ -66,18 +71,28 @@ def abandoned_threads() -> int:
     return _threads.abandoned
 
 
-class LoadedTool:
-    """A tool that can be called."""
+class Runnable:
+    """A function that can be called: a tool's, or another's that runs as tools do."""
 
-    def __init__(self, descriptor: ToolDescriptor, function: Callable[..., Any], contract: Contract) -> None:
+    descriptor: Offered
+    kind = ""
+    """What it is, where it is no tool."""
+
+    def __init__(
+        self, descriptor: Offered, function: Callable[..., Any], contract: Contract, *, strict: bool = True
+    ) -> None:
+        """`strict`: arguments must have the types that the annotations say; else text is read as them."""
         self.descriptor = descriptor
-        self._decode = msgspec.json.Decoder(contract.arguments).decode
+        self.known_as = descriptor.name if not self.kind else _plain(f"{self.kind}.{descriptor.name}")
+        """Among the calls that end processes."""
+        self._decode = msgspec.json.Decoder(contract.arguments, strict=strict).decode
         self._made_schema = contract.input_schema
         self._invoke = call_adapter(function, contract)
         self._is_async = inspect.iscoroutinefunction(function)
         self._wants_context = contract.context_at is not None
         self._shape = contract.shape
-        self._check = None if contract.shape == "text" else msgspec.json.Decoder(contract.returns).decode
+        has_schema = contract.shape in ("object", "wrapped", "content")
+        self._check = msgspec.json.Decoder(contract.returns).decode if has_schema else None
         self._one_block = contract.shape == "content" and get_origin(bare(contract.returns)) is not list
 
     async def run(
@@ -90,29 +105,52 @@ class LoadedTool:
         """Run the tool for `call`. `report` takes progress and log items; it is called from the loop and must not wait.
         `ask` is the way to the caller for the tool's questions.
 
-        Raises `InvalidArgumentsError`, `ToolExecutionError`, `ResultTooLargeError` and what the tool raises from
-        `actors.errors`.
+        Raises `InvalidArgumentsError`, `QuarantinedError`, `BreakerOpenError`, `ToolExecutionError`,
+        `ResultTooLargeError` and what the tool raises from `actors.errors`.
         """
         started = perf_counter()
         try:
             arguments = self._decode(call.arguments or b"{}")
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise explain(self.descriptor.name, error, self._made_schema) from None
+        guard = environment.guard
+        running = guard.begin(self.known_as, call, arguments) if guard is not None else None
+        answered = False
         try:
-            if not self._wants_context and self._is_async:
-                value = await self._invoke(arguments, None)
-            else:
-                value = await self._run_with_context(call, environment, report, ask, arguments)
-        except (MCPServerError, trio.Cancelled, GeneratorExit):
+            value = await self._value(call, environment, report, ask, arguments, running)
+            encoded = self._encoded(value, call, environment.settings.max_result_bytes)
+            answered = True
+        except MCPServerError:
+            answered = True
             raise
-        except BaseException as error:  # asyncio.CancelledError and SystemExit are no `Exception`, and no end of ours
-            raise self._failed(error) from error
+        finally:
+            if guard is not None and running is not None:
+                guard.end(running, answered=answered)
         return ToolResult(
-            value=self._encoded(value, environment.settings.max_result_bytes),
+            value=encoded,
             shape=self._shape,
             runtime=self.descriptor.runtime,
             duration_ms=(perf_counter() - started) * 1000.0,
         )
+
+    async def _value(
+        self,
+        call: ToolCall,
+        environment: Environment,
+        report: Callable[[ToolItem], object] | None,
+        ask: Ask | None,
+        arguments: msgspec.Struct,
+        running: RunningCall | None,
+    ) -> Any:  # noqa: ANN401 - a tool's result
+        """What the tool returns; what it raises, as `actors.errors`."""
+        try:
+            if not self._wants_context and self._is_async:
+                return await self._invoke(arguments, None)
+            return await self._run_with_context(call, environment, report, ask, arguments, running)
+        except (MCPServerError, trio.Cancelled):
+            raise
+        except BaseException as error:  # SystemExit, GeneratorExit and the like are no `Exception`, and no end of ours
+            raise self._failed(error) from error
 
     async def _run_with_context(
         self,
@@ -121,6 +159,7 @@ class LoadedTool:
         report: Callable[[ToolItem], object] | None,
         ask: Ask | None,
         arguments: msgspec.Struct,
+        running: RunningCall | None,
     ) -> Any:  # noqa: ANN401 - a tool's result
         context = ToolContext(
             call_id=call.call_id,
@@ -138,21 +177,25 @@ class LoadedTool:
         try:
             if self._is_async:
                 return await self._invoke(arguments, context)
-            return await _run_in_thread(self._invoke, arguments, context, environment.limiter)
+            run = _ThreadRun(self._invoke, arguments, context, running)
+            return await _run_in_thread(run, context, environment.limiter)
         finally:
             context.end()
 
-    def _encoded(self, value: object, max_bytes: int) -> bytes:
+    def _shaped(self, value: object, _call: ToolCall) -> object:
+        """What is sent for a result. Raises TypeError for one that was not promised."""
+        if self._shape == "text" and not isinstance(value, str):
+            raise TypeError(f"the tool promised text and returned {type(value).__name__}")
+        return [value] if self._one_block else value
+
+    def _encoded(self, value: object, call: ToolCall, max_bytes: int) -> bytes:
         """The result as JSON, checked against the return annotation."""
         name = self.descriptor.name
-        if self._one_block:
-            value = [value]
         try:
+            value = self._shaped(value, call)
             encoded = _encode(value)
             if self._check is not None:
                 self._check(encoded[1:-1] if self._one_block else encoded)
-            elif not isinstance(value, str):
-                raise TypeError(f"the tool promised text and returned {type(value).__name__}")
         except msgspec.ValidationError as error:
             cause = f"its result is not what it promises: {error}"
             raise ToolExecutionError(name, self.descriptor.runtime, cause) from error
@@ -174,20 +217,25 @@ class LoadedTool:
     def _failed_group(self, group: BaseExceptionGroup[BaseException]) -> MCPServerError:
         """The first error of a tool's own nursery. Re-raises a group that holds nothing but cancellation."""
         first = next((leaf for leaf in _leaves(group) if not isinstance(leaf, trio.Cancelled)), None)
-        if first is None or isinstance(first, GeneratorExit):
+        if first is None:
             raise group
         if isinstance(first, MCPServerError):
             return first
         return self._failed(first)
 
 
-async def _run_in_thread(
-    invoke: Callable[[msgspec.Struct, ToolContext], Any],
-    arguments: msgspec.Struct,
-    context: ToolContext,
-    limiter: trio.CapacityLimiter,
-) -> Any:  # noqa: ANN401 - a tool's result
-    run = _ThreadRun(invoke, arguments, context)
+class LoadedTool(Runnable):
+    """A tool that can be called."""
+
+    descriptor: ToolDescriptor
+
+
+def _plain(name: str) -> str:
+    """A name as tools may have it."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", name)[:MAX_NAME_CHARS]
+
+
+async def _run_in_thread(run: _ThreadRun, context: ToolContext, limiter: trio.CapacityLimiter) -> Any:  # noqa: ANN401
     try:
         return await trio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=limiter)
     except trio.Cancelled:
@@ -205,12 +253,17 @@ class _ThreadRun:
     """One run of a plain tool in a thread, which may be abandoned."""
 
     def __init__(
-        self, invoke: Callable[[msgspec.Struct, ToolContext], Any], arguments: msgspec.Struct, context: ToolContext
+        self,
+        invoke: Callable[[msgspec.Struct, ToolContext], Any],
+        arguments: msgspec.Struct,
+        context: ToolContext,
+        call: RunningCall | None = None,
     ) -> None:
         self.running = False
         self._invoke = invoke
         self._arguments = arguments
         self._context = context
+        self._call = call
         self._abandoned = False
 
     def __call__(self) -> Any:  # noqa: ANN401 - a tool's result
@@ -229,12 +282,16 @@ class _ThreadRun:
                 self.running = False
                 if self._abandoned:
                     _threads.abandoned -= 1
+                    if self._call is not None:
+                        self._call.thread_ended()
 
     def abandon(self) -> None:
         with _threads.lock:
             if self.running:
                 self._abandoned = True
                 _threads.abandoned += 1
+                if self._call is not None:
+                    self._call.abandoned = True
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Which tools there are: Greenroom's own, one file per tool in one folder per category, and the user's (`tools.paths`).
+"""Which tools, resources and prompts there are: Greenroom's own, one file per tool in one folder per category, and the
+user's (`tools.paths`).
 
 * Greenroom's own tools are listed by file name alone (`own_tools`); a file's tool is named like the file. Files that
   begin with `_` are helpers.
-* A user's path is a module, a package, a folder of `.py` files or one `.py` file; each file may hold several tools.
+* A user's path is a module, a package, a folder of `.py` files or one `.py` file; each file may hold several tools,
+  resources and prompts. Own files may hold resources and prompts beside their tool, or in files of their own.
 * Every file is loaded on its own. What can't be used becomes a descriptor with `broken`, never an error of the process:
   only a category that does not exist is refused as a whole (`UnknownCategoryError`), because then the operator's
   wish is unclear.
@@ -24,12 +26,16 @@ from typing import Any, Final
 
 import msgspec
 
+from actors.declare import PROMPT_ATTRIBUTE, RESOURCE_ATTRIBUTE, PromptSpec, ResourceSpec
 from actors.errors import MCPServerError
 from actors.messages import Runtime, ToolAnnotations, ToolDescriptor
+from actors.param_headers import ParamRuleError, read_param_rules
 from actors.schema import Contract, ContractError, check_published, contract_of
 from actors.settings import ToolsSettings
 from actors.toolkit import SPEC_ATTRIBUTE, ToolSpec
+from actors.tools.catalogue_size import fit
 from actors.tools.execution import LoadedTool
+from actors.tools.offers import Offers, Place, meta_json
 
 DEFAULT_POOL: Final = "general"
 ALL: Final = "all"
@@ -51,6 +57,8 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 
     tools: dict[str, LoadedTool]
     broken: list[ToolDescriptor]
+    offers: Offers
+    """Resources and prompts."""
 
     def descriptors(self) -> list[ToolDescriptor]:
         """All of them, as the pool offers them: usable ones first."""
@@ -123,17 +131,22 @@ def load(settings: ToolsSettings, pool: str, *, default_timeout_s: float = 60.0)
     for path in settings.paths:
         for source in _user_sources(path):
             catalogue.add(source)
-    return Loaded(tools=catalogue.tools, broken=catalogue.broken)
+    if left_out := fit(catalogue.tools, catalogue.offers, settings.max_catalogue_bytes):
+        catalogue.leave_out(left_out)
+    return Loaded(tools=catalogue.tools, broken=catalogue.broken, offers=catalogue.offers)
 
 
 def load_functions(
     functions: Iterable[Callable[..., Any]], *, runtime: Runtime, actor: str, category: str, default_timeout_s: float
 ) -> Loaded:
-    """Tools that an actor brings along itself, such as the P2P actors do: decorated functions, no files to look for."""
+    """What an actor brings along itself, such as the P2P actors do: decorated functions, no files to look for."""
     catalogue = _Catalogue(ToolsSettings(), actor, default_timeout_s, runtime)
     for function in functions:
-        catalogue.take(_Source(module=function.__module__, category=category, shown=function.__module__), function)
-    return Loaded(tools=catalogue.tools, broken=catalogue.broken)
+        source = _Source(module=function.__module__, category=category, shown=function.__module__)
+        if hasattr(function, SPEC_ATTRIBUTE):
+            catalogue.take(source, function)
+        catalogue.take_offers(source, function)
+    return Loaded(tools=catalogue.tools, broken=catalogue.broken, offers=catalogue.offers)
 
 
 # --- where tools are -----------------------------------------------------------------------------------------------
@@ -210,6 +223,7 @@ class _Catalogue:
         self._runtime: Runtime = runtime
         self.tools: dict[str, LoadedTool] = {}
         self.broken: list[ToolDescriptor] = []
+        self.offers = Offers()
         self._settings = settings
         self._pool = pool
         self._default_timeout_s = default_timeout_s
@@ -232,24 +246,52 @@ class _Catalogue:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a file does at import breaks that file only
             self._break(source, source.own or source.module.rpartition(".")[2], _why_not_imported(error))
             return
-        functions = list(_marked(module))
-        problem = _own_problem(source.own, functions) if source.own else _user_problem(source, functions)
+        functions = list(_marked(module, SPEC_ATTRIBUTE))
+        others = list(_marked(module, RESOURCE_ATTRIBUTE, PROMPT_ATTRIBUTE))
+        problem = ""
+        if functions or not others:
+            problem = _own_problem(source.own, functions) if source.own else _user_problem(source, functions)
         if problem:
             self._break(source, source.own or source.module.rpartition(".")[2], problem)
             return
         for function in functions:
-            self._take(source, function)
+            if self._runs_here(source, getattr(function, SPEC_ATTRIBUTE)):
+                self.take(source, function)
+        for function in others:
+            self.take_offers(source, function)
 
     def _configured_pool(self, category: str) -> str | None:
         return next((name for name, pool in self._settings.pools.items() if category in pool.categories), None)
 
-    def _take(self, source: _Source, function: Callable[..., Any]) -> None:
-        spec: ToolSpec = getattr(function, SPEC_ATTRIBUTE)
+    def _runs_here(self, source: _Source, spec: ToolSpec | ResourceSpec | PromptSpec) -> bool:
         # The folder's pool decides first: a file is imported in one pool only.
         category = spec.category or source.category
-        pool = self._configured_pool(source.category) or pool_of(self._settings, category, spec.pool)
-        if pool == self._pool:
-            self.take(source, function)
+        return self._pool == (self._configured_pool(source.category) or pool_of(self._settings, category, spec.pool))
+
+    def take_offers(self, source: _Source, function: Callable[..., Any]) -> None:
+        """Take what one function is beside a tool: a resource, a prompt, if it belongs here."""
+        place = Place(
+            shown=source.shown,
+            category=source.category,
+            runtime=self._runtime,
+            pool=self._pool,
+            default_timeout_s=self._default_timeout_s,
+        )
+        for attribute, take in (
+            (RESOURCE_ATTRIBUTE, self.offers.take_resource),
+            (PROMPT_ATTRIBUTE, self.offers.take_prompt),
+        ):
+            spec = getattr(function, attribute, None)
+            if spec is not None and (self._runtime == "p2p" or self._runs_here(source, spec)):
+                take(function, place)
+
+    def leave_out(self, names: list[str]) -> None:
+        """Say what the catalogue has no room for."""
+        reason = (
+            f"{len(names)} more are left out, because the catalogue would have more than tools.max_catalogue_bytes "
+            f"({self._settings.max_catalogue_bytes}): {', '.join(names[:10])}"
+        )
+        self._break(_Source(module="", category=DEFAULT_POOL, shown="catalogue"), "catalogue", reason, here=True)
 
     def take(self, source: _Source, function: Callable[..., Any]) -> None:
         """Take one decorated function, which belongs here."""
@@ -293,11 +335,13 @@ class _Catalogue:
             max_concurrent=self._settings.max_concurrent.get(spec.name, spec.max_concurrent),
             asks=contract.context_at is not None,
             requires=spec.requires or (),
+            icons=list(spec.icons or ()),
+            meta=meta_json(spec.meta),
             source=source.shown,
         )
 
-    def _break(self, source: _Source, name: str, reason: str) -> None:
-        if pool_of(self._settings, source.category) != self._pool:
+    def _break(self, source: _Source, name: str, reason: str, *, here: bool = False) -> None:
+        if not here and pool_of(self._settings, source.category) != self._pool:
             return
         taken = {tool.name for tool in self.broken} | set(self.tools)
         self.broken.append(
@@ -315,11 +359,11 @@ class _Catalogue:
         )
 
 
-def _marked(module: types.ModuleType) -> Iterator[Callable[..., Any]]:
-    """The tools that a module defines, not those that it imported."""
+def _marked(module: types.ModuleType, *attributes: str) -> Iterator[Callable[..., Any]]:
+    """The functions with such a mark that a module defines, not those that it imported."""
     seen: set[int] = set()
     for value in vars(module).values():
-        if not inspect.isfunction(value) or not hasattr(value, SPEC_ATTRIBUTE):
+        if not inspect.isfunction(value) or not any(hasattr(value, attribute) for attribute in attributes):
             continue
         if value.__module__ == module.__name__ and id(value) not in seen:
             seen.add(id(value))
@@ -354,6 +398,10 @@ def _checked_contract(function: Callable[..., Any], spec: ToolSpec) -> Contract:
     contract = contract_of(function)
     if spec.input_schema is not None:
         check_published(spec.input_schema, contract.input_schema)
+    try:
+        read_param_rules(spec.input_schema or contract.input_schema)
+    except ParamRuleError as error:
+        raise ContractError(str(error)) from None
     return contract
 
 

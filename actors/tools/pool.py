@@ -20,9 +20,18 @@ async def main(boot: Boot) -> None:
         loaded = load(settings.tools, pool, default_timeout_s=settings.runtimes.general.timeout)
         for tool in loaded.broken:
             actor.log.warning("broken tool", tool=tool.name, reason=tool.broken)
-        host = ToolHost(actor, loaded.tools, loaded.broken, wanted.max_calls_at_once)
-        await actor.serve({"catalogue": host.catalogue, "tools/call": host.call})
+        offers = loaded.offers
+        for one in [*offers.broken_resources, *offers.broken_prompts]:
+            actor.log.warning("broken resource or prompt", name=one.name, reason=one.broken)
+        host = ToolHost(actor, loaded.tools, loaded.broken, wanted.max_calls_at_once, offers)
+        await actor.serve(host.methods())
+        actor.nursery.start_soon(host.send_notices)
         actor.nursery.start_soon(host.replace_when_stuck)
-        broken = f"{len(loaded.broken)} broken" if loaded.broken else ""
-        actor.ready(", ".join(filter(None, [f"{len(loaded.tools)} tools", broken])))
+        counts = {
+            "tools": len(loaded.tools),
+            "resources": len(offers.resources),
+            "prompts": len(offers.prompts),
+            "broken": len(loaded.broken) + len(offers.broken_resources) + len(offers.broken_prompts),
+        }
+        actor.ready(", ".join(f"{count} {what}" for what, count in counts.items() if count or what == "tools"))
         await actor.stopping.wait()

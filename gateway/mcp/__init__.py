@@ -11,6 +11,7 @@
     sessions        legacy session ids
     streams         streams that outlive their connection
     shaping         tools and results as each revision knows them
+    offers_shaping  the same for resources and prompts
     exchange        what handlers get, and what runs them
     paging          cursors
     capabilities    what a client can be asked
@@ -20,6 +21,7 @@
     requests        questions in legacy sessions
     dialogues       what handlers need that may ask
     tools_methods   tools/list, tools/call
+    offers_methods  resources/..., prompts/..., completion/complete
     listen          streams for changes
     modern, legacy  the two ways to serve a request
     protocol        the endpoint
@@ -29,6 +31,5 @@ Layering: each module imports only those above it in this list.
 """
 
 from gateway.mcp.exchange import Backend as Backend
-from gateway.mcp.exchange import CatalogueView as CatalogueView
 from gateway.mcp.protocol import Protocol as Protocol
 from gateway.mcp.protocol import Statistics as Statistics

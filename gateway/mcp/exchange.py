@@ -9,12 +9,13 @@ era when that era's table (method -> handler) has it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 import trio
 
-from actors.messages import ToolCall, ToolDescriptor, ToolItem, ToolResult
+from actors.client import CatalogueView
+from actors.messages import ToolCall, ToolItem, ToolResult
 from actors.settings import Settings
 from gateway.mcp.eras import E
 from gateway.mcp.http import JSON_HEADERS, NO_HEADERS
@@ -50,22 +51,13 @@ _MODERN_STATUS: Final = {
 """Error code -> HTTP status at revision E; all others are 200."""
 
 
-class CatalogueView(Protocol):
-    """The tools as the gateway knows them at the moment."""
-
-    @property
-    def version(self) -> int:
-        """Grows with each change of the list."""
-        ...
-
-    @property
-    def tools(self) -> Sequence[ToolDescriptor]:
-        """Sorted by name."""
-        ...
-
-    def get(self, name: str, /) -> ToolDescriptor | None:
-        """One tool."""
-        ...
+CAPABILITIES: Final[dict[str, object]] = {
+    "tools": {"listChanged": True},
+    "resources": {"subscribe": True, "listChanged": True},
+    "prompts": {"listChanged": True},
+    "completions": {},
+}
+"""What is served in all eras (completions from 2025-03-26 on), also while nothing of a kind is declared."""
 
 
 class Backend(Protocol):
@@ -84,8 +76,8 @@ class Backend(Protocol):
         on_item: Callable[[ToolItem], None] | None,
         respondent: Respondent | None = None,
     ) -> ToolResult:
-        """Run a tool; `respondent` answers its questions. Raises `actors.errors.MCPServerError`. Cancelling it cancels
-        the tool."""
+        """Run a tool, or what a call of another kind is for; `respondent` answers its questions. Raises
+        `actors.errors.MCPServerError`. Cancelling it cancels the tool."""
         ...
 
 

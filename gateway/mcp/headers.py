@@ -15,29 +15,15 @@ from typing import Final
 
 import msgspec
 
+from actors.param_headers import PARAM_PREFIX, ParamRule
 from gateway.mcp.jsonrpc import HEADER_MISMATCH, INVALID_PARAMS, McpError
 
 NAME_FIELDS: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 """Method -> the member of params that `Mcp-Name` repeats."""
 
-PARAM_PREFIX: Final = "mcp-param-"
 _ROUTING: Final = frozenset({"mcp-protocol-version", "mcp-method", "mcp-name"})
 _WRAP_START, _WRAP_END = "=?base64?", "?="
-_TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _INTEGER: Final = re.compile(r"(-?[0-9]{1,400})(?:\.0{1,400})?")
-_TYPES: Final = ("string", "integer", "boolean")
-_MAX_DEPTH: Final = 32
-"""Levels of `properties` that are searched for annotations."""
-
-
-class ParamRule(msgspec.Struct, frozen=True):
-    """One argument that is repeated in a header."""
-
-    header: str
-    """Lower case, with its prefix."""
-    path: tuple[str, ...]
-    """Names of properties, from the root of the arguments."""
-    type: str
 
 
 def mismatch(message: str) -> McpError:
@@ -75,38 +61,6 @@ def check_name(header: str | None, value: object) -> None:
         return
     if unwrap(header) != value:
         raise mismatch("header Mcp-Name differs from the body")
-
-
-def param_rules(schema: bytes) -> tuple[ParamRule, ...]:
-    """The `x-mcp-header` annotations of an input schema.
-
-    Empty when one of them breaks the rules (a bad or repeated name, another type than string, integer or boolean):
-    clients drop such a tool, and checking half of its headers would help nobody.
-    """
-    try:
-        root = msgspec.json.decode(schema)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return ()
-    rules: list[ParamRule] = []
-    if not _collect(root, (), rules) or len({rule.header for rule in rules}) != len(rules):
-        return ()
-    return tuple(rules)
-
-
-def _collect(schema: object, path: tuple[str, ...], rules: list[ParamRule]) -> bool:
-    """Append the rules below `schema`; False when one is invalid."""
-    properties = schema.get("properties") if isinstance(schema, dict) else None
-    if not isinstance(properties, dict) or len(path) >= _MAX_DEPTH:
-        return True
-    for name, sub in properties.items():
-        if isinstance(sub, dict) and "x-mcp-header" in sub:
-            label, kind = sub["x-mcp-header"], sub.get("type")
-            if not isinstance(label, str) or not _TOKEN.fullmatch(label) or kind not in _TYPES:
-                return False
-            rules.append(ParamRule(PARAM_PREFIX + label.lower(), (*path, name), kind))
-        if not _collect(sub, (*path, name), rules):
-            return False
-    return True
 
 
 def check_params(rules: tuple[ParamRule, ...], headers: Mapping[str, str], arguments: bytes) -> None:

@@ -15,8 +15,8 @@ import trio
 from msgspec import UNSET, Raw
 
 from actors.messages import SessionNote
-from gateway.mcp.eras import VERSIONS, B, C, negotiate
-from gateway.mcp.exchange import Core, Exchange, Handler
+from gateway.mcp.eras import VERSIONS, B, C, D, negotiate
+from gateway.mcp.exchange import CAPABILITIES, Core, Exchange, Handler
 from gateway.mcp.http import JSON_HEADERS, NO_HEADERS
 from gateway.mcp.jsonrpc import (
     INVALID_PARAMS,
@@ -79,7 +79,7 @@ class Legacy:
         self._siblings = siblings
         self._requests = requests
         self._sessions = sessions
-        self.capabilities: dict[str, object] = {"tools": {"listChanged": True}, "logging": {}}
+        self.capabilities: dict[str, object] = {"logging": {}, **CAPABILITIES}
         self.methods: dict[str, Handler] = {
             "ping": self._ping,
             "logging/setLevel": self._set_level,
@@ -100,8 +100,8 @@ class Legacy:
         revision = negotiate(params.protocol_version)
         result: dict[str, object] = {
             "protocolVersion": VERSIONS[revision],
-            "capabilities": self.capabilities,
-            "serverInfo": self._core.server_info if revision >= C else _bare(self._core.server_info),
+            "capabilities": self._capabilities(revision),
+            "serverInfo": _server_info(self._core.server_info, revision),
         }
         if self._core.instructions:
             result["instructions"] = self._core.instructions
@@ -110,6 +110,9 @@ class Legacy:
         )
         body = b'{"jsonrpc":"2.0","id":' + echo + b',"result":' + msgspec.json.encode(result) + b"}"
         return Answer(200, [*JSON_HEADERS, ("mcp-session-id", token)], body)
+
+    def _capabilities(self, revision: int) -> dict[str, object]:
+        return {name: how for name, how in self.capabilities.items() if revision >= B or name != "completions"}
 
     async def serve(
         self, request: Request, session: Session, message: Frame | list[Raw], *, may_stream: bool
@@ -217,6 +220,9 @@ class Legacy:
         return b"{}"
 
 
-def _bare(info: dict[str, object]) -> dict[str, object]:
-    """`Implementation` as the first two revisions know it."""
-    return {"name": info["name"], "version": info["version"]}
+def _server_info(info: dict[str, object], revision: int) -> dict[str, object]:
+    """`Implementation` as a revision knows it."""
+    known = ["name", "version"]
+    if revision >= C:
+        known.append("title")
+    return info if revision >= D else {name: info[name] for name in known if name in info}

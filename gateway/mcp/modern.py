@@ -13,7 +13,7 @@ from typing import Final
 from msgspec import UNSET
 
 from gateway.mcp.eras import MODERN_VERSION, MODERN_VERSIONS, E
-from gateway.mcp.exchange import Core, Exchange, Handler
+from gateway.mcp.exchange import CAPABILITIES, Core, Exchange, Handler
 from gateway.mcp.headers import NAME_FIELDS, check_name, check_not_repeated, check_params, mismatch
 from gateway.mcp.http import NO_HEADERS
 from gateway.mcp.jsonrpc import (
@@ -43,7 +43,7 @@ class Modern:
         self._core = core
         self._tools = tools
         self._discovered = b""
-        self.capabilities: dict[str, object] = {"tools": {"listChanged": True}, "logging": {}}
+        self.capabilities: dict[str, object] = {"logging": {}, **CAPABILITIES}
         """What `server/discover` says; complete before the first request."""
         self.methods: dict[str, Handler] = {
             "server/discover": self._discover,
@@ -105,6 +105,7 @@ class Modern:
             members: dict[str, object] = {"supportedVersions": MODERN_VERSIONS, "capabilities": self.capabilities}
             if self._core.instructions:
                 members["instructions"] = self._core.instructions
+            members["_meta"] = {"io.modelcontextprotocol/serverInfo": self._core.server_info}
             self._discovered = self._core.shapers[E].result(members, ttl_ms=DISCOVER_TTL_MS)
         return self._discovered
 

@@ -17,17 +17,25 @@ from contextlib import asynccontextmanager
 import msgspec
 import trio
 
-from actors.messages import SessionNote
+from actors.messages import Changed, Kind, SessionNote
 from actors.settings import Settings
 from gateway.mcp.dialogues import Dialogues
-from gateway.mcp.eras import LEGACY_VERSIONS, E, Way, classify
-from gateway.mcp.exchange import Backend, Core
+from gateway.mcp.eras import LEGACY_VERSIONS, Way, classify
+from gateway.mcp.exchange import Backend, Core, Handler
 from gateway.mcp.guard import Guard
 from gateway.mcp.http import JSON_HEADERS, NO_HEADERS, SSE_HEADERS, Accepts, accepts, is_json, sse
 from gateway.mcp.jsonrpc import INVALID_REQUEST, Frame, McpError, error_body, id_json, parse
 from gateway.mcp.legacy import Legacy
 from gateway.mcp.listen import Listeners
 from gateway.mcp.modern import Modern
+from gateway.mcp.offers_methods import (
+    CompletionMethods,
+    PromptMethods,
+    ResourceMethods,
+    prompt_list,
+    resource_list,
+    template_list,
+)
 from gateway.mcp.requests import Requests, Siblings
 from gateway.mcp.rounds import RoundKeeper
 from gateway.mcp.sessions import Session, Sessions
@@ -35,8 +43,6 @@ from gateway.mcp.streams import EventId, StreamStore, lost, read_event_id
 from gateway.mcp.tools_methods import ToolMethods
 from gateway.types import Answer, Request, Stream
 
-DEFAULT_PAGE_SIZE = 1000
-"""Tools per page of `tools/list`. Large, because many clients read only the first."""
 _MIN_SECRET_BYTES = 16
 
 
@@ -53,6 +59,8 @@ class Statistics(msgspec.Struct, frozen=True):
     """Legacy calls that are run directly."""
     listeners: int
     """Open streams for changes."""
+    subscriptions: int
+    """Resources that clients subscribed to."""
     questions: int
     """Questions that wait for a client's answer."""
     kept_streams: int
@@ -71,9 +79,6 @@ class Protocol:
         version: str,
         session_secret: bytes,
         new_call_id: Callable[[], str],
-        title: str = "",
-        instructions: str = "",
-        page_size: int = DEFAULT_PAGE_SIZE,
         now: Callable[[], float] = time.time,
         gateway: int = 0,
         siblings: Siblings | None = None,
@@ -83,14 +88,19 @@ class Protocol:
         if len(session_secret) < _MIN_SECRET_BYTES:
             raise ValueError(f"session_secret needs at least {_MIN_SECRET_BYTES} bytes")
         server = settings.server
+        told = settings.mcp
         info: dict[str, object] = {"name": server_name, "version": version}
-        if title:
-            info["title"] = title
+        if told.title:
+            info["title"] = told.title
+        if told.website_url:
+            info["websiteUrl"] = told.website_url
+        if told.icons:
+            info["icons"] = [{"src": src} for src in told.icons]
         self._core = Core(
             settings,
             backend,
             server_info=info,
-            instructions=instructions,
+            instructions=told.instructions,
             secret=session_secret,
             new_call_id=new_call_id,
         )
@@ -99,17 +109,29 @@ class Protocol:
         )
         self._strict = server.strict
         self._max_body = server.max_body_bytes
-        self._sessions = Sessions(session_secret, now)
+        self._listeners = Listeners(self._core)
+        self._sessions = Sessions(session_secret, now, self._listeners.forget)
         self._siblings = siblings
         self._requests = Requests(settings.questions, gateway, siblings)
         self._streams = StreamStore(settings.streams, gateway)
         rounds = RoundKeeper(self._core, settings.questions, now)
         dialogues = Dialogues(settings, rounds, self._requests, self._streams)
-        tools = ToolMethods(self._core, page_size, dialogues)
-        self._listeners = Listeners(self._core.shapers[E])
+        tools = ToolMethods(self._core, told.page_size, dialogues)
+        both: dict[str, Handler] = {
+            "resources/list": resource_list(self._core),
+            "resources/templates/list": template_list(self._core),
+            "resources/read": ResourceMethods(self._core, dialogues).read,
+            "prompts/list": prompt_list(self._core),
+            "prompts/get": PromptMethods(self._core, dialogues).get,
+            "completion/complete": CompletionMethods(self._core).complete,
+        }
         self._modern = Modern(self._core, tools)
-        self._modern.methods["subscriptions/listen"] = self._listeners.listen
+        self._modern.methods |= both | {"subscriptions/listen": self._listeners.listen}
         self._legacy = Legacy(self._core, tools, self._sessions, self._requests, siblings)
+        self._legacy.methods |= both | {
+            "resources/subscribe": self._listeners.subscribe,
+            "resources/unsubscribe": self._listeners.unsubscribe,
+        }
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -133,9 +155,18 @@ class Protocol:
             for scope in list(self._core.shielded):
                 scope.cancel()
 
-    def tools_changed(self) -> None:
-        """The catalogue is a new one: tell those who listen."""
-        self._listeners.tools_changed()
+    def list_changed(self, kind: Kind) -> None:
+        """A list is a new one: tell those who listen."""
+        self._listeners.list_changed(kind)
+
+    def changed(self, news: Changed) -> None:
+        """A pool says what changed: tell those who listen or subscribed."""
+        for kind in news.lists:
+            self._listeners.list_changed(kind)
+        if news.any_uri:
+            self._listeners.any_resource_updated()
+        for uri in news.uris:
+            self._listeners.resource_updated(uri)
 
     def statistics(self) -> Statistics:
         """Numbers for metrics."""
@@ -146,6 +177,7 @@ class Protocol:
             live_calls=len(nursery.child_tasks) - 1 if nursery is not None else 0,
             shielded_calls=len(self._core.shielded),
             listeners=len(self._listeners),
+            subscriptions=self._listeners.subscriptions,
             questions=len(self._requests),
             kept_streams=len(self._streams),
         )

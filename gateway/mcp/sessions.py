@@ -72,7 +72,7 @@ class Claims(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
 class Session:
     """A live session as this process knows it."""
 
-    __slots__ = ("calls", "claims", "log_level", "revision", "streams")
+    __slots__ = ("calls", "claims", "log_level", "revision", "streams", "subscriptions")
 
     def __init__(self, claims: Claims) -> None:
         self.claims = claims
@@ -83,6 +83,8 @@ class Session:
         """Request id -> its running call."""
         self.streams: list[Outbox] = []
         """Open GET streams, the newest last."""
+        self.subscriptions: set[str] = set()
+        """URIs of resources whose changes it wants to hear of."""
 
     @property
     def busy(self) -> bool:
@@ -97,7 +99,11 @@ class Session:
 class Sessions:
     """Makes, checks and ends session ids."""
 
-    def __init__(self, secret: bytes, now: Callable[[], float]) -> None:
+    def __init__(
+        self, secret: bytes, now: Callable[[], float], on_drop: Callable[[Session], None] = lambda _: None
+    ) -> None:
+        """`on_drop` hears of each session whose state is dropped here."""
+        self._on_drop = on_drop
         self._signer = Signer(secret, _PURPOSE, _MAX_LENGTH)
         self._now = now
         self._live: OrderedDict[str, Session] = OrderedDict()
@@ -143,6 +149,7 @@ class Sessions:
             scope.cancel()
         for stream in list(session.streams):
             stream.finish()
+        self._on_drop(session)
 
     def take_note(self, note: SessionNote) -> None:
         """Another gateway was told something by a client of this session."""
@@ -183,6 +190,7 @@ class Sessions:
         for token, session in self._live.items():
             if not session.busy:
                 del self._live[token]
+                self._on_drop(session)
                 return
 
     def _verify(self, token: str) -> Claims | None:

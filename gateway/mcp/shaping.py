@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from actors.messages import LogItem, Progress, Runtime, ToolDescriptor, ToolResult
+from actors.messages import Icon, LogItem, Offered, Progress, Runtime, ToolDescriptor, ToolResult
 from gateway.mcp.eras import B, C, D, E
 from gateway.mcp.jsonrpc import encode, notification
 
@@ -32,7 +32,9 @@ class Shaper:
         self._meta: dict[str, object] = {}
         meta_start, self._complete = b"", b""
         if revision == E:
-            self._meta = {"io.modelcontextprotocol/serverInfo": server_info}
+            # In each answer the name alone; `server/discover` tells the rest.
+            bare = {name: server_info[name] for name in ("name", "title", "version") if name in server_info}
+            self._meta = {"io.modelcontextprotocol/serverInfo": bare}
             meta_start = encode(self._meta)[1:-1] + b","
             self._complete = b',"resultType":"complete"'
         start = b',"_meta":{' + meta_start
@@ -52,11 +54,11 @@ class Shaper:
 
     def tool_result(self, result: ToolResult) -> bytes:
         """The result of `tools/call`."""
-        value = _one_line(result.value)
+        value = one_line(result.value)
         if result.shape == "text":
             head = b'{"content":[{"type":"text","text":' + value + b"}]"
         elif result.shape == "content":
-            head = b'{"content":' + (value if self.revision >= D else self._older_content(value))
+            head = b'{"content":' + (value if self.revision >= D else self.older_content(value))
         else:
             head = b'{"content":[{"type":"text","text":' + encode(value.decode()) + b"}]"
             if self.revision >= C:
@@ -94,16 +96,18 @@ class Shaper:
         if self.revision >= C and tool.title:
             shown["title"] = tool.title
         shown["description"] = tool.description
-        shown["inputSchema"] = msgspec.Raw(_one_line(tool.input_schema))
+        shown["inputSchema"] = msgspec.Raw(one_line(tool.input_schema))
         if self.revision >= C:
             # C and D know objects only; without a schema their clients still get the text.
             if tool.output_schema is not None and (self.revision == E or _is_object_schema(tool.output_schema)):
-                shown["outputSchema"] = msgspec.Raw(_one_line(tool.output_schema))
-            shown["_meta"] = {"greenroom/category": tool.category, "greenroom/runtime": tool.runtime}
+                shown["outputSchema"] = msgspec.Raw(one_line(tool.output_schema))
+            shown["_meta"] = listed_meta(tool)
         if self.revision >= B:
             annotations = msgspec.to_builtins(tool.annotations)
             if annotations:
                 shown["annotations"] = annotations
+        if self.revision >= D and tool.icons:
+            shown["icons"] = icon_list(tool.icons)
         return shown
 
     def progress(self, item: Progress, token: object) -> bytes:
@@ -117,16 +121,17 @@ class Shaper:
 
     def log(self, item: LogItem) -> bytes:
         """`notifications/message`."""
-        params: dict[str, object] = {"level": item.level, "data": msgspec.Raw(_one_line(item.data))}
+        params: dict[str, object] = {"level": item.level, "data": msgspec.Raw(one_line(item.data))}
         if item.logger:
             params["logger"] = item.logger
         return notification("notifications/message", params)
 
-    def _older_content(self, value: bytes) -> bytes:
-        blocks = msgspec.json.decode(value)
-        return encode([self._older_block(block) for block in blocks])
+    def older_content(self, value: bytes) -> bytes:
+        """Content blocks for a revision before D."""
+        return encode([self.older_block(block) for block in msgspec.json.decode(value)])
 
-    def _older_block(self, block: dict[str, Any]) -> dict[str, Any]:
+    def older_block(self, block: dict[str, Any]) -> dict[str, Any]:
+        """One content block for a revision before D."""
         kind = block.get("type")
         if kind == "audio" and self.revision < B:
             return _text(
@@ -136,9 +141,24 @@ class Shaper:
             return _text(f"{block.get('title') or block.get('name', 'resource')}: {block.get('uri', '')}")
         block = {name: content for name, content in block.items() if name != "icons"}
         annotations = block.get("annotations")
-        if self.revision < C and isinstance(annotations, dict):
-            block["annotations"] = {name: hint for name, hint in annotations.items() if name != "lastModified"}
+        if self.revision < C:
+            block.pop("_meta", None)
+            if isinstance(annotations, dict):
+                block["annotations"] = {name: hint for name, hint in annotations.items() if name != "lastModified"}
+            if isinstance(block.get("resource"), dict):
+                block["resource"] = {name: part for name, part in block["resource"].items() if name != "_meta"}
         return block
+
+
+def icon_list(icons: Sequence[Icon]) -> list[object]:
+    """Icons as they are listed."""
+    return [msgspec.to_builtins(icon) for icon in icons]
+
+
+def listed_meta(offered: Offered) -> dict[str, object]:
+    """`_meta` of a listed tool, resource or prompt: its author's, and ours."""
+    ours: dict[str, object] = {"greenroom/category": offered.category, "greenroom/runtime": offered.runtime}
+    return msgspec.json.decode(offered.meta) | ours if offered.meta else ours
 
 
 def _text(text: str) -> dict[str, Any]:
@@ -154,7 +174,7 @@ def _number(value: float) -> float | int:
     return int(value) if value.is_integer() else value
 
 
-def _one_line(json: bytes) -> bytes:
+def one_line(json: bytes) -> bytes:
     """JSON without line breaks: SSE frames and some readers split at them. Inside strings JSON has none."""
     if b"\n" in json or b"\r" in json:
         return msgspec.json.format(json, indent=-1)

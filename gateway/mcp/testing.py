@@ -7,18 +7,28 @@ Nothing here opens a socket. A request is right unless the test changes it, so t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
+from actors.client import CatalogueView
 from actors.errors import UnknownToolError
-from actors.messages import Shape, ToolCall, ToolDescriptor, ToolItem, ToolResult
+from actors.messages import (
+    Catalogue,
+    PromptDescriptor,
+    ResourceDescriptor,
+    Shape,
+    ToolCall,
+    ToolDescriptor,
+    ToolItem,
+    ToolResult,
+)
 from actors.settings import Settings
 from gateway.mcp.eras import MODERN_VERSION
 from gateway.mcp.exchange import Backend
 from gateway.mcp.headers import NAME_FIELDS
-from gateway.mcp.protocol import DEFAULT_PAGE_SIZE, Protocol
+from gateway.mcp.protocol import Protocol
 from gateway.types import Answer, Request, Respondent, Stream
 
 OnItem = Callable[[ToolItem], object] | None
@@ -38,6 +48,10 @@ HEADERS: Final = {
     "accept": "application/json, text/event-stream",
 }
 
+_COMMON: Final[dict[str, Any]] = {
+    "title": "T", "description": "D", "category": "test", "runtime": "general", "pool": "general", "timeout_s": 5.0,
+}  # fmt: skip
+
 
 def descriptor(name: str, **fields: Any) -> ToolDescriptor:  # noqa: ANN401 - fields of the Struct
     """A tool; `fields` override."""
@@ -52,6 +66,16 @@ def descriptor(name: str, **fields: Any) -> ToolDescriptor:  # noqa: ANN401 - fi
     return ToolDescriptor(name=name, **(given | fields))
 
 
+def resource(uri: str, **fields: Any) -> ResourceDescriptor:  # noqa: ANN401 - as above
+    """A resource, or a template; `fields` override."""
+    return ResourceDescriptor(**(_COMMON | {"name": uri, "uri": uri, "template": "{" in uri} | fields))
+
+
+def prompt(name: str, **fields: Any) -> PromptDescriptor:  # noqa: ANN401 - as above
+    """A prompt; `fields` override."""
+    return PromptDescriptor(**(_COMMON | {"name": name} | fields))
+
+
 def result(value: object, shape: Shape = "text", **fields: Any) -> ToolResult:  # noqa: ANN401 - as above
     """What a tool answers."""
     given: dict[str, Any] = {"runtime": "general", "duration_ms": 0.5}
@@ -61,19 +85,6 @@ def result(value: object, shape: Shape = "text", **fields: Any) -> ToolResult:  
 async def echo(call: ToolCall, _on_item: OnItem) -> ToolResult:
     """A tool that answers with the JSON of its arguments, as text."""
     return result(call.arguments.decode())
-
-
-class ScriptedCatalogue:
-    """A list of tools with a version."""
-
-    def __init__(self, tools: list[ToolDescriptor], version: int) -> None:
-        self.tools = sorted(tools, key=lambda tool: tool.name)
-        self.version = version
-        self._by_name = {tool.name: tool for tool in tools}
-
-    def get(self, name: str) -> ToolDescriptor | None:
-        """One tool."""
-        return self._by_name.get(name)
 
 
 class ScriptedBackend:
@@ -89,15 +100,24 @@ class ScriptedBackend:
         self._tools = {"echo": echo} if tools is None else dict(tools)
         self._asking = dict(asking or {})
         self.calls: list[ToolCall] = []
-        self.catalogue = ScriptedCatalogue(
+        self.catalogue = CatalogueView(Catalogue(tools=[]))
+        self.replace(
             descriptors
-            or [descriptor(name) for name in self._tools] + [descriptor(name, asks=True) for name in self._asking],
-            1,
+            or [descriptor(name) for name in self._tools] + [descriptor(name, asks=True) for name in self._asking]
         )
 
-    def replace(self, descriptors: list[ToolDescriptor]) -> None:
-        """Offer another list of tools."""
-        self.catalogue = ScriptedCatalogue(descriptors, self.catalogue.version + 1)
+    def replace(
+        self,
+        descriptors: list[ToolDescriptor],
+        resources: Sequence[ResourceDescriptor] = (),
+        prompts: Sequence[PromptDescriptor] = (),
+    ) -> None:
+        """Offer other lists."""
+        version = self.catalogue.version + 1
+        by_uri = sorted(resources, key=lambda one: one.uri)
+        by_name = sorted(prompts, key=lambda one: one.name)
+        offered = Catalogue(tools=descriptors, resources=by_uri, prompts=by_name, version=version)
+        self.catalogue = CatalogueView(offered)
 
     async def call(
         self,
@@ -109,10 +129,11 @@ class ScriptedBackend:
     ) -> ToolResult:
         """Run a tool."""
         self.calls.append(call)
-        if call.name in self._asking:
+        name = call.name if type(call) is ToolCall else call.METHOD
+        if name in self._asking:
             assert respondent is not None
-            return await self._asking[call.name](call, respondent)
-        tool = self._tools.get(call.name)
+            return await self._asking[name](call, respondent)
+        tool = self._tools.get(name)
         if tool is None:
             raise UnknownToolError(f"there is no tool {call.name!r}")
         return await tool(call, on_item)
@@ -122,19 +143,21 @@ def protocol(
     backend: Backend | None = None,
     settings: Settings | None = None,
     *,
-    page_size: int = DEFAULT_PAGE_SIZE,
+    page_size: int | None = None,
     **fields: Any,  # noqa: ANN401 - more arguments of `Protocol`
 ) -> Protocol:
     """A protocol with fixed name, secret and call ids."""
     numbers = itertools.count(1)
+    given = settings if settings is not None else Settings()
+    if page_size is not None:
+        given = msgspec.structs.replace(given, mcp=msgspec.structs.replace(given.mcp, page_size=page_size))
     return Protocol(
-        settings if settings is not None else Settings(),
+        given,
         backend if backend is not None else ScriptedBackend(),
         server_name="greenroom",
         version="1.2.3",
         session_secret=SECRET,
         new_call_id=lambda: f"call-{next(numbers)}",
-        page_size=page_size,
         **fields,
     )
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""`tools/list` and `tools/call`, for all revisions.
+"""`tools/list` and `tools/call`, for all revisions, and what runs calls of any kind.
 
 A call takes one of two ways. *Directly*, in the task of its request, when nothing but the result will be sent: the hot
 path. As a *live call*, in a task of its own, when notifications were asked for or the tool may take so long that the
@@ -11,19 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 import msgspec
 import trio
 
+from actors.client import CatalogueView
 from actors.errors import CannotAskError, MCPServerError, UnknownToolError, UrlRequiredError, code_of
-from actors.messages import STREAM, LogItem, Progress, ToolCall, ToolDescriptor, ToolItem
+from actors.messages import STREAM, LogItem, Offered, Progress, ToolCall, ToolDescriptor, ToolItem, ToolResult
+from actors.param_headers import ParamRule, param_rules
 from gateway.mcp.calls import STREAM_AFTER_S, LiveCall
 from gateway.mcp.capabilities import missing
 from gateway.mcp.dialogues import Dialogues, asked_instead, can_of, closing
 from gateway.mcp.eras import D, E
-from gateway.mcp.exchange import CatalogueView, Core, Exchange
-from gateway.mcp.headers import ParamRule, param_rules
+from gateway.mcp.exchange import Core, Exchange
 from gateway.mcp.jsonrpc import INVALID_PARAMS, McpError, is_id, params_as
 from gateway.mcp.paging import Pages
 from gateway.mcp.rounds import Rounds
@@ -40,88 +41,49 @@ NOTHING_ASKED: Final = ""
 """No log level."""
 
 
+O = TypeVar("O", bound=Offered)  # noqa: E741
+
+
 class ListParams(msgspec.Struct):
     """Params of all list methods."""
 
     cursor: str | None = None
 
 
-_list_params = msgspec.json.Decoder(ListParams)
+list_params = msgspec.json.Decoder(ListParams)
 
 
-class ToolMethods:
-    """The handlers, with what they remember of the catalogue."""
+class CallMethods(Generic[O]):
+    """Runs what is offered, whatever its kind, in one of the two ways. Those below say how results and errors look."""
 
-    def __init__(self, core: Core, page_size: int, dialogues: Dialogues) -> None:
+    def __init__(self, core: Core, dialogues: Dialogues) -> None:
         self._core = core
         self._dialogues = dialogues
-        self._pages = Pages(core.secret, page_size)
-        self._catalogue: CatalogueView | None = None
-        self._version = -1
-        self._shown: list[ToolDescriptor] = []
-        self._lists: dict[tuple[int, int], bytes] = {}
-        self._rules: dict[str, tuple[ParamRule, ...]] = {}
         self._quick: dict[str, int] = {}
 
-    def param_rules(self, name: object) -> tuple[ParamRule, ...]:
-        """The header rules of a tool; none for a tool that does not exist."""
-        catalogue = self._current()
-        try:
-            return self._rules[name]  # type: ignore[index]
-        except (KeyError, TypeError):
-            tool = catalogue.get(name) if isinstance(name, str) else None
-            if tool is None:
-                return ()
-            rules = self._rules[tool.name] = param_rules(tool.input_schema)
-            return rules
+    def _shaped(self, x: Exchange, offered: O | None, result: ToolResult) -> bytes:
+        """The JSON of a result."""
+        raise NotImplementedError
 
-    async def list(self, x: Exchange) -> bytes:
-        """Handler of `tools/list`."""
-        cursor = params_as(x.body, _list_params).cursor
-        self._current()
-        start, end = self._pages.bounds([tool.name for tool in self._shown] if cursor else [], cursor)
-        key = (x.revision, start)
-        page = self._lists.get(key)
-        if page is None:
-            tools = self._shown[start:end]
-            more = self._pages.cursor(tools[-1].name) if end < len(self._shown) else None
-            page = self._lists[key] = self._core.shapers[x.revision].tool_list(tools, more, ttl_ms=TOOLS_TTL_MS)
-        return page
+    def _failed(self, x: Exchange, offered: O | None, error: MCPServerError, took_s: float) -> bytes:
+        """The JSON of a call that failed, or an `McpError` raised."""
+        raise NotImplementedError
 
-    async def call(self, x: Exchange) -> bytes | Answer | Stream:
-        """Handler of `tools/call`."""
-        params = x.frame.params
-        name = params.name if params is not None else None
-        if type(name) is not str or params is None:
-            raise McpError(INVALID_PARAMS, "params.name must be the name of a tool")
-        tool = self._current().get(name)
-        token, level = _wanted(x)
-        call = ToolCall(
-            name=name,
-            arguments=_arguments(bytes(params.arguments)),
-            call_id=self._core.new_call_id(),
-            progress=token is not None and x.may_stream,
-            log_level=level if x.may_stream else NOTHING_ASKED,
-            principal=x.principal,
-        )
-        if tool is not None and (tool.asks or tool.requires) and not tool.broken:
+    async def _serve(self, x: Exchange, tool: O, call: ToolCall, token: object) -> bytes | Answer | Stream:
+        """Choose the way. `token`: what progress is reported to; None = nobody."""
+        if tool.asks or tool.requires:
             return await self._asking(x, tool, call, token)
-        if tool is not None and (call.progress or call.log_level):
+        if call.progress or call.log_level:
             return await self._live(x, tool, call, token)
-        if tool is None or tool.broken:
-            # The backend knows why: no such tool, or one that can't be called at the moment.
-            return await self._run(x, call, tool)
         if self._is_quick(x, tool):
             return await self._direct(x, tool, call)
         return await self._live(x, tool, call, None)
 
-    def _is_quick(self, x: Exchange, tool: ToolDescriptor) -> bool:
+    def _is_quick(self, x: Exchange, tool: O) -> bool:
         """Whether a call needs no task of its own for the time that it takes."""
         return tool.timeout_s <= STREAM_AFTER_S or not x.may_stream or self._quick.get(tool.name, 0) >= QUICK_CALLS
 
-    async def _asking(
-        self, x: Exchange, tool: ToolDescriptor, call: ToolCall, token: object
-    ) -> bytes | Answer | Stream:
+    async def _asking(self, x: Exchange, tool: O, call: ToolCall, token: object) -> bytes | Answer | Stream:
         """Run a call of a tool that may ask the client."""
         can = can_of(x)
         lacking = missing(tool.requires, can)
@@ -129,7 +91,7 @@ class ToolMethods:
             if lacking is not None:
                 raise lacking
             call = msgspec.structs.replace(call, can=can)
-            rounds = self._dialogues.rounds.open(x, tool.name, call.arguments)
+            rounds = self._dialogues.rounds.open(x, call.name, call.arguments)
             if call.progress or call.log_level or not self._is_quick(x, tool):
                 return await self._live(x, tool, call, token, rounds)
             return await rounds.run(partial(self._run, x, call, tool, respondent=rounds))
@@ -143,7 +105,7 @@ class ToolMethods:
             return await self._live(x, tool, call, token)
         return await self._direct(x, tool, call)
 
-    async def _direct(self, x: Exchange, tool: ToolDescriptor, call: ToolCall) -> bytes | Answer:
+    async def _direct(self, x: Exchange, tool: O, call: ToolCall) -> bytes | Answer:
         """Run a call in the task of its request."""
         if x.session is None:
             return await self._run(x, call, tool)
@@ -162,7 +124,7 @@ class ToolMethods:
         return core.cancelled(x.id_json)
 
     async def _live(
-        self, x: Exchange, tool: ToolDescriptor, call: ToolCall, token: object, rounds: Rounds | None = None
+        self, x: Exchange, tool: O, call: ToolCall, token: object, rounds: Rounds | None = None
     ) -> Answer | Stream:
         """Run a call in a task of its own."""
         core, session, id_ = self._core, x.session, x.frame.id
@@ -214,7 +176,7 @@ class ToolMethods:
         self,
         x: Exchange,
         call: ToolCall,
-        tool: ToolDescriptor | None,
+        tool: O | None,
         on_item: Callable[[ToolItem], None] | None = None,
         respondent: Respondent | None = None,
     ) -> bytes:
@@ -225,9 +187,7 @@ class ToolMethods:
         try:
             result = await self._core.backend.call(call, timeout_s=timeout_s, on_item=on_item, respondent=respondent)
             quick = trio.current_time() - started < QUICK_S
-            return self._core.shapers[x.revision].tool_result(result)
-        except UnknownToolError as error:
-            raise McpError(INVALID_PARAMS, f"Unknown tool: {error.message}") from None
+            return self._shaped(x, tool, result)
         except MCPServerError as error:
             took = trio.current_time() - started
             quick = took < QUICK_S
@@ -240,13 +200,76 @@ class ToolMethods:
             if tool is not None:
                 self._quick[tool.name] = self._quick.get(tool.name, 0) + 1 if quick else 0
 
-    def _failed(self, x: Exchange, tool: ToolDescriptor | None, error: MCPServerError, took_s: float) -> bytes:
-        """The result of a call that failed as a call."""
+
+class ToolMethods(CallMethods[ToolDescriptor]):
+    """The handlers, with what they remember of the catalogue."""
+
+    def __init__(self, core: Core, page_size: int, dialogues: Dialogues) -> None:
+        super().__init__(core, dialogues)
+        self._pages = Pages(core.secret, page_size)
+        self._catalogue: CatalogueView | None = None
+        self._version = -1
+        self._shown: list[ToolDescriptor] = []
+        self._lists: dict[tuple[int, int], bytes] = {}
+        self._rules: dict[str, tuple[ParamRule, ...]] = {}
+
+    def param_rules(self, name: object) -> tuple[ParamRule, ...]:
+        """The header rules of a tool; none for a tool that does not exist."""
+        catalogue = self._current()
+        try:
+            return self._rules[name]  # type: ignore[index]
+        except (KeyError, TypeError):
+            tool = catalogue.get(name) if isinstance(name, str) else None
+            if tool is None:
+                return ()
+            rules = self._rules[tool.name] = param_rules(tool.input_schema)
+            return rules
+
+    async def list(self, x: Exchange) -> bytes:
+        """Handler of `tools/list`."""
+        cursor = params_as(x.body, list_params).cursor
+        self._current()
+        start, end = self._pages.bounds([tool.name for tool in self._shown] if cursor else [], cursor)
+        key = (x.revision, start)
+        page = self._lists.get(key)
+        if page is None:
+            tools = self._shown[start:end]
+            more = self._pages.cursor(tools[-1].name) if end < len(self._shown) else None
+            page = self._lists[key] = self._core.shapers[x.revision].tool_list(tools, more, ttl_ms=TOOLS_TTL_MS)
+        return page
+
+    async def call(self, x: Exchange) -> bytes | Answer | Stream:
+        """Handler of `tools/call`."""
+        params = x.frame.params
+        name = params.name if params is not None else None
+        if type(name) is not str or params is None:
+            raise McpError(INVALID_PARAMS, "params.name must be the name of a tool")
+        tool = self._current().get(name)
+        token, level = wanted(x)
+        call = ToolCall(
+            name=name,
+            arguments=arguments_of(bytes(params.arguments)),
+            call_id=self._core.new_call_id(),
+            progress=token is not None and x.may_stream,
+            log_level=level if x.may_stream else NOTHING_ASKED,
+            principal=x.principal,
+        )
+        if tool is None or tool.broken:
+            # The backend knows why: no such tool, or one that can't be called at the moment.
+            return await self._run(x, call, tool)
+        return await self._serve(x, tool, call, token)
+
+    def _shaped(self, x: Exchange, _offered: ToolDescriptor | None, result: ToolResult) -> bytes:
+        return self._core.shapers[x.revision].tool_result(result)
+
+    def _failed(self, x: Exchange, offered: ToolDescriptor | None, error: MCPServerError, took_s: float) -> bytes:
+        if isinstance(error, UnknownToolError):
+            raise McpError(INVALID_PARAMS, f"Unknown tool: {error.message}") from None
         return self._core.shapers[x.revision].tool_error(
             error.message,
             code=code_of(error),
             retryable=error.retryable,
-            runtime=tool.runtime if tool is not None else None,
+            runtime=offered.runtime if offered is not None else None,
             duration_ms=took_s * 1000,
         )
 
@@ -262,7 +285,7 @@ class ToolMethods:
         return catalogue
 
 
-def _wanted(x: Exchange) -> tuple[object, str]:
+def wanted(x: Exchange) -> tuple[object, str]:
     """Progress token (None: no progress) and log level ('': no log) of a call."""
     meta = x.frame.params.meta if x.frame.params is not None else None
     level = x.session.log_level if x.session is not None else NOTHING_ASKED
@@ -283,7 +306,7 @@ def check_level(level: object) -> str:
     return level
 
 
-def _arguments(raw: bytes) -> bytes:
+def arguments_of(raw: bytes) -> bytes:
     """The arguments of a call as a JSON object."""
     if raw[:1] == b"{":
         return raw

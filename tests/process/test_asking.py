@@ -30,6 +30,30 @@ async def slow(ctx: ToolContext, seconds: float) -> str:
     await trio.sleep(seconds)
     return "done"
 '''
+ASKING_OFFERS = '''
+import msgspec
+from actors.toolkit import ToolContext, prompt, resource
+
+class Name(msgspec.Struct):
+    name: str
+
+@resource("greeting://{language}")
+async def greeting(ctx: ToolContext, language: str) -> str:
+    """A greeting for whoever reads it."""
+    answer = await ctx.elicit("Your name?", Name, key="name")
+    return f"{language}: {answer.content.name}"
+
+@prompt()
+def welcome(ctx: ToolContext, tone: str) -> str:
+    """A prompt for whoever asks for it; from a thread."""
+    answer = ctx.elicit("Your name?", Name, key="name").wait()
+    return f"Welcome {answer.content.name}, be {tone}"
+'''
+ASKED_OFFERS = [
+    ("resources/read", {"uri": "greeting://german"}, "german: Ada"),
+    ("prompts/get", {"name": "welcome", "arguments": {"tone": "kind"}}, "Welcome Ada, be kind"),
+]
+ADA = {"action": "accept", "content": {"name": "Ada"}}
 
 
 class Modern:
@@ -39,10 +63,12 @@ class Modern:
         self.url = url
 
     def book(self, **more):
+        return self.ask("tools/call", name="book_table", arguments={"restaurant": "Chez Nous"}, **more)
+
+    def ask(self, method, **params):
         meta = META | {"io.modelcontextprotocol/clientCapabilities": CAN}
-        params = {"name": "book_table", "arguments": {"restaurant": "Chez Nous"}, "_meta": meta, **more}
-        body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
-        headers = MODERN | {"mcp-method": "tools/call", "mcp-name": "book_table"}
+        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {"_meta": meta, **params}}
+        headers = MODERN | {"mcp-method": method, "mcp-name": params.get("name") or params["uri"]}
         answer = httpx.post(f"{self.url}/mcp", json=body, headers=headers, timeout=30).json()
         assert "result" in answer, answer
         return answer["result"]
@@ -67,8 +93,10 @@ class Session:
         assert self.post({"jsonrpc": "2.0", "id": question["id"], "result": result}).status_code == 202
 
     def call(self, name, **arguments):
-        params = {"name": name, "arguments": arguments}
-        body = {"jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": params}
+        return self.ask("tools/call", name=name, arguments=arguments)
+
+    def ask(self, method, **params):
+        body = {"jsonrpc": "2.0", "id": 5, "method": method, "params": params}
         return Reader("POST", f"{self.url}/mcp", self.headers, body)
 
     def resume(self, event_id):
@@ -108,7 +136,8 @@ class Reader:
 def tree(tmp_path_factory):
     folder = tmp_path_factory.mktemp("asking")
     (folder / "slow.py").write_text(SLOW_TOOL)
-    flags = ("--tools", str(EXAMPLES), "--tools", str(folder / "slow.py"))
+    (folder / "offers.py").write_text(ASKING_OFFERS)
+    flags = ("--tools", str(EXAMPLES), "--tools", str(folder / "slow.py"), "--tools", str(folder / "offers.py"))
     # The tests kill more often than a tree would take for an accident.
     with started(folder / "data", *flags, env={"GREENROOM_SUPERVISOR__RESTARTS": "1000"}) as running:
         yield running
@@ -157,6 +186,49 @@ def test_a_session_call_goes_on_when_its_process_dies_while_it_asks(tree, victim
     session.answer(consent, SURE)
     assert call.next()["result"]["content"][0]["text"] == BOOKED
     assert bookings(tree) == before + 1
+
+
+def text_of(result):
+    return result["contents"][0]["text"] if "contents" in result else result["messages"][0]["content"]["text"]
+
+
+@pytest.mark.parametrize(("method", "params", "outcome"), ASKED_OFFERS)
+@pytest.mark.parametrize("victim", ["tools.general#0", "gateway"])
+def test_a_resource_and_a_prompt_ask_in_rounds(tree, method, params, outcome, victim):
+    client = Modern(tree.url)
+    asked = client.ask(method, **params)
+    assert asked["resultType"] == "input_required"
+    assert asked["inputRequests"]["name"]["params"]["message"] == "Your name?"
+    tree.wait_ready(victim, tree.kill(victim))
+    done = client.ask(method, **params, inputResponses={"name": ADA}, requestState=asked["requestState"])
+    assert text_of(done) == outcome
+
+
+@pytest.mark.parametrize(("method", "params", "outcome"), ASKED_OFFERS)
+def test_a_resource_and_a_prompt_ask_in_a_session_though_their_process_dies(tree, method, params, outcome):
+    session = Session(tree.url)
+    call = session.ask(method, **params)
+    question = call.next()
+    assert question["method"] == "elicitation/create"
+    tree.wait_ready("tools.general#0", tree.kill("tools.general#0"))
+    session.answer(question, ADA)
+    assert text_of(call.next()["result"]) == outcome
+    assert call.next() is None
+
+
+def test_a_gateway_that_is_replaced_gets_the_answers_that_it_waits_for(tree):
+    session = Session(tree.url)
+    call = session.call("book_table", restaurant="Chez Nous")
+    wish = call.next()
+    before = tree.actors()["gateway"]["incarnation"]
+    restart = threading.Thread(target=tree.run, args=("restart", "gateway", "--drain", "--yes"))
+    restart.start()
+    wait_until(lambda: tree.actors()["gateway"]["incarnation"] != before, 10, "another gateway serves")
+    session.answer(wish, WISH)
+    session.answer(call.next(), SURE)
+    assert call.next()["result"]["content"][0]["text"] == BOOKED
+    restart.join(20)
+    assert not restart.is_alive()
 
 
 def test_a_session_outlives_its_gateway_and_lost_calls_have_an_honest_end(tree):

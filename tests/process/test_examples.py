@@ -49,6 +49,16 @@ def test_the_example_tool_is_listed_with_its_texts(tree, client):
     assert "broken" not in tree.run("tools", "list").stdout
 
 
+def test_the_example_notes_are_written_read_and_planned(tree, client):
+    written = client.request("tools/call", name="add_note", arguments={"name": "milk", "text": "buy milk"}).json()
+    assert written["result"]["content"][0]["text"] == "notes://milk"
+    assert tree.run("resources", "read", "notes://milk").stdout == "buy milk\n"
+    assert tree.run("resources", "read", "notes://").stdout == "milk\n"
+    assert "Be short." in tree.run("prompts", "get", "plan_day", "tone=short").stdout
+    missing = tree.run("resources", "read", "notes://..%2Fsecret", check=False)
+    assert (missing.returncode, "NOT_FOUND" in missing.stderr) == (1, True)
+
+
 def test_what_goes_wrong_is_said_in_words(client):
     def said(**arguments):
         result = client.call("word_count", **arguments)

@@ -43,7 +43,9 @@ def test_a_hang_is_seen_explained_and_ended(tmp_path):
         assert "in spin" in exit_["stacks"]
         shown = tree.run("why", "tools.general").stdout
         assert "where its threads were" in shown
-        assert 'mcp_actor_restarts_total{actor="tools.general#0"} 1.0' in httpx.get(f"{tree.url}/metrics").text
+        metrics = httpx.get(f"{tree.url}/metrics").text
+        assert 'mcp_actor_restarts_total{actor="tools.general#0"} 1.0' in metrics
+        assert 'mcp_actor_exits_total{actor="tools.general#0",cause="hung"} 1.0' in metrics
 
 
 def test_exits_are_kept_over_a_new_start_and_in_order(tmp_path):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Tools that ask, run for real but in this process, behind a protocol: what is between gateway and pool is left out."""
+"""Tools, resources and prompts that ask, run for real but in this process, behind a protocol: what is between gateway
+and pool is left out."""
 
 from __future__ import annotations
 
@@ -11,11 +12,13 @@ import trio
 from tool_calls import loaded
 
 from actors.calls import Message
+from actors.client import CatalogueView
+from actors.messages import Catalogue, PromptGet, ResourceRead
 from actors.settings import ToolsSettings
-from actors.toolkit import ToolContext, UrlRequiredError, choices, tool
+from actors.toolkit import PromptMessage, ToolContext, UrlRequiredError, choices, prompt, resource, tool
 from actors.tools.execution import Environment
+from actors.tools.loader import load_functions
 from gateway.backend import _asked
-from gateway.mcp.testing import ScriptedCatalogue
 
 
 class Name(msgspec.Struct):
@@ -143,17 +146,55 @@ async def reports(ctx: ToolContext) -> str:
     return (await ctx.elicit("Go on?", Name)).action
 
 
+@resource("greeting://me")
+async def my_greeting(ctx: ToolContext) -> str:
+    """A greeting for whoever reads it."""
+    answer = await ctx.elicit("What is your name?", Name, key="user_name")
+    return f"Hello, {answer.content.name}!" if answer.content else answer.action
+
+
+@resource("greeting://in/{language}")
+def greeting(ctx: ToolContext, language: str) -> str:
+    """A greeting; from a thread."""
+    answer = ctx.elicit("What is your name?", Name, key="user_name").wait()
+    return f"{language}: {answer.content.name}" if answer.content else answer.action
+
+
+@prompt(name="ask_name")
+async def greet(ctx: ToolContext, greeting: str = "Hello") -> PromptMessage:
+    """Greet, under a tool's name."""
+    answer = await ctx.elicit("What is your name?", Name, key="user_name")
+    return PromptMessage.user(f"{greeting}, {answer.content.name}!" if answer.content else answer.action)
+
+
+@prompt(requires=("sampling",))
+async def poem(ctx: ToolContext) -> str:
+    """Needs a client that samples."""
+    return (await ctx.sample("Hi", 10)).text
+
+
 TOOLS = loaded(
     ask_name, ask_in_a_thread, ask_order, ask_toppings, ask_everything, ask_in_parallel, ask_twice, ask_for_ever,
     ask_what_can_be, needs_sampling, visit, visit_first, long_work, reports,
 )  # fmt: skip
 
 
+OFFERS = load_functions(
+    (my_greeting, greeting, greet, poem), runtime="general", actor="general", category="tests", default_timeout_s=60
+).offers
+
+
 class PoolBackend:
-    """Runs `TOOLS` in the caller's task."""
+    """Runs `TOOLS` and `OFFERS` in the caller's task."""
 
     def __init__(self, data_dir: Path) -> None:
-        self.catalogue = ScriptedCatalogue([tool.descriptor for tool in TOOLS.values()], 1)
+        offered = Catalogue(
+            tools=[tool.descriptor for tool in TOOLS.values()],
+            resources=OFFERS.resource_descriptors(),
+            prompts=OFFERS.prompt_descriptors(),
+            version=1,
+        )
+        self.catalogue = CatalogueView(offered)
         self.environment = Environment(ToolsSettings(), data_dir)
 
     async def call(self, call, *, timeout_s, on_item=None, respondent=None):
@@ -165,4 +206,8 @@ class PoolBackend:
                 body = msgspec.Raw(msgspec.msgpack.encode(value))
                 return msgspec.Raw(msgspec.msgpack.encode(await answer(method, body)))
 
-        return await TOOLS[call.name].run(call, self.environment, on_item, ask)
+        if isinstance(call, ResourceRead):
+            runnable, call = OFFERS.reading(call)
+        else:
+            runnable = OFFERS.prompt(call) if isinstance(call, PromptGet) else TOOLS[call.name]
+        return await runnable.run(call, self.environment, on_item, ask)

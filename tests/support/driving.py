@@ -20,11 +20,13 @@ from supervisor.events import (
     ChildExited,
     ChildHung,
     ChildReady,
+    Drain,
     ExitReason,
     Kill,
     RemoveChild,
     Report,
     RestartChild,
+    Resume,
     SetTimer,
     Spawn,
     Start,
@@ -57,7 +59,7 @@ TWICE = Intensity(restarts=2, within_s=10.0)
 
 def child(name, **fields):
     """A child spec of which only the name matters, unless told otherwise."""
-    return ChildSpec(id=name, entry="some.module:main", **fields)
+    return ChildSpec(id=name, entry="some.module:main", **({"stands_by": "spares" in fields} | fields))
 
 
 def group(name, **fields):
@@ -188,6 +190,8 @@ class Drive:
         if isinstance(command, Terminate):
             self.grace[command.name] = command.grace_s
             return f"stop {command.name}"
+        if isinstance(command, (Drain, Resume)):
+            return f"{type(command).__name__.lower()} {command.name}"
         if isinstance(command, Kill):
             return f"kill {command.name}"
         if isinstance(command, SetTimer):

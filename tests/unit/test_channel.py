@@ -21,7 +21,7 @@ from actors.errors import (
     MCPServerError,
     ToolExecutionError,
 )
-from actors.messages import PROTOCOL_VERSION, Call, Failure, Hello, Reply
+from actors.messages import PROTOCOL_VERSION, Call, ErrorInfo, Failure, Hello, Item, Reply
 
 encode = msgspec.msgpack.encode
 decode = msgspec.msgpack.decode
@@ -431,5 +431,30 @@ async def test_a_call_without_a_handler_fails_plainly():
             data += await right.recv(65536)
         answer = msgspec.msgpack.decode(data[len(frame(hello("a"))) + 4 :], type=Failure)
         assert "answers no calls" in answer.error.message
+        nursery.cancel_scope.cancel()
+    right.close()
+
+
+async def test_a_doubled_answer_counts_once():
+    """A callee that speaks wrongly: the same reply twice, then a failure, then an item, all of one call."""
+    left, right = trio.socket.socketpair()
+    caller = Channel(left, me=hello())
+    answers = []
+
+    async def ask():
+        answers.append(await caller.call("echo", Text("a"), timeout_s=5))
+
+    async with trio.open_nursery() as nursery:
+        await right.send(frame(hello()))
+        await nursery.start(caller.run)
+        nursery.start_soon(ask)
+        await wait_all_tasks_blocked()
+        reply = frame(Reply(1, msgspec.Raw(encode(Text("a")))))
+        wrong = [Failure(1, ErrorInfo(code="BUSY", message="no")), Item(1, msgspec.Raw(encode(None)))]
+        await right.send(reply + reply + b"".join(frame(one) for one in wrong))
+        await wait_all_tasks_blocked()
+        assert [decode(answer, type=Text).text for answer in answers] == ["a"]
+        assert caller.statistics().late_frames == 3
+        assert caller.in_flight == 0
         nursery.cancel_scope.cancel()
     right.close()

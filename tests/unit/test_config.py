@@ -427,6 +427,10 @@ def test_a_pools_name_must_fit_into_a_processes_name(faults, name):
             "config.yaml:1: supervisor.hung_after_s = 5 must be at least twice supervisor.heartbeat_s = 3",
         ),
         ("server: {max_body_bytes: 16777216}", "config.yaml:1: server.max_body_bytes = 16777216 does not fit into"),
+        (
+            "tools: {max_catalogue_bytes: 8388608, pools: {a: {}}}",
+            "config.yaml:1: tools.max_catalogue_bytes = 8388608 for each of 2 pools do not fit into",
+        ),
         ("channel: {max_frame_bytes: 4194304}", "tools.max_result_bytes = 8388608 does not fit into"),
         (
             "tools: {pools: {a: {categories: [x, y]}, b: {categories: [z, x]}}}",

@@ -29,15 +29,22 @@ from supervisor.events import (
     ChildExited,
     ChildHung,
     ChildReady,
+    Drain,
+    DrainChild,
     ExitReason,
     Kill,
+    Reconfigure,
     RemoveChild,
+    ReplaceChild,
     Report,
     RestartChild,
+    Resume,
+    ResumeChild,
     SetTimer,
     Spawn,
     Start,
     StopTree,
+    Swap,
     Terminate,
     TimerFired,
     TreeStopped,
@@ -51,16 +58,29 @@ ENDS = [
     ExitReason(kind="boot_death", exit_code=1),
 ]
 GROUPS = {"root": None, "outer": "root", "inner": "outer", "other": "root"}
+OTHERS = [Restart.TRANSIENT, Restart.TEMPORARY]
+DRAIN_S = ChildSpec(id="any", entry="m:f").drain
 BACKOFF = Backoff(first_s=1.0, cap_s=4.0, reset_after_s=20.0)
 
-child_specs = st.builds(
-    ChildSpec,
-    id=st.sampled_from(["a", "b", "c", "d", "pool#0", "pool#1", "pool#2"]),
-    entry=st.just("some.module:main"),
-    group=st.sampled_from(list(GROUPS)),
-    restart=st.sampled_from([Restart.PERMANENT] * 3 + [Restart.TRANSIENT, Restart.TEMPORARY]),
-    shutdown=st.sampled_from([5.0, None, "kill"]),
-)
+NAMES = ["a", "b", "c", "d", "pool#0", "pool#1", "pool#2"]
+UNORDERED = "other"
+"""The one group whose children may stand by."""
+
+
+@st.composite
+def child_specs(draw):
+    name = draw(st.sampled_from(NAMES))
+    of_a_pool = name.startswith("pool")
+    stands_by = of_a_pool or draw(st.booleans())
+    return ChildSpec(
+        id=name,
+        entry="some.module:main",
+        group=UNORDERED if stands_by else draw(st.sampled_from(list(GROUPS))),
+        restart=Restart.PERMANENT if stands_by else draw(st.sampled_from([Restart.PERMANENT] * 3 + OTHERS)),
+        shutdown=draw(st.sampled_from([5.0, None, "kill"])),
+        stands_by=stands_by,
+        spares=draw(st.sampled_from([0, 1, 2])) if name in {"a", "pool#0"} and stands_by else 0,
+    )
 
 
 @st.composite
@@ -69,14 +89,14 @@ def trees(draw):
         GroupSpec(
             id=name,
             parent=parent,
-            strategy=draw(st.sampled_from(list(Strategy))),
+            strategy=Strategy.ONE_FOR_ONE if name == UNORDERED else draw(st.sampled_from(list(Strategy))),
             intensity=Intensity(restarts=draw(st.sampled_from([1, 3, 100])), within_s=10.0),
             backoff=BACKOFF,
             escalates=draw(st.booleans()),
         )
         for name, parent in GROUPS.items()
     ]
-    children = draw(st.lists(child_specs, min_size=1, max_size=6, unique_by=lambda spec: spec.id))
+    children = draw(st.lists(child_specs(), min_size=1, max_size=6, unique_by=lambda spec: spec.id))
     if draw(st.booleans()):
         made = ChildSpec(id="worker", entry="m:f", restart="transient", significant=True, group="inner")
         children.append(made)
@@ -97,6 +117,12 @@ class History(RuleBasedStateMachine):
         self.asked = set()
         """Living children that were asked to end."""
         self.killed = set()
+        self.finishing = set()
+        """Those of them that may take their time."""
+        self.drained = set()
+        """Names that an operator took out of service."""
+        self.told_to_drain = set()
+        """Incarnations that know it."""
         self.timers = set()
         self.newest = 0
         self.stops = 0
@@ -123,6 +149,14 @@ class History(RuleBasedStateMachine):
             assert command.incarnation > self.newest, "an incarnation is used again"
             assert self.timer_of(name) not in self.timers, "a start before its time"
             self.newest = self.alive[name] = command.incarnation
+        elif isinstance(command, Swap):
+            self.check_swap(command)
+        elif isinstance(command, (Drain, Resume)):
+            assert self.alive.get(command.name) == command.incarnation, "an order to a life that is no more"
+            assert command.name in self.ready
+            self.told_to_drain.add(command.incarnation)
+            if isinstance(command, Resume):
+                self.told_to_drain.remove(command.incarnation)
         elif isinstance(command, (Terminate, Kill)):
             assert self.alive.get(command.name) == command.incarnation, "a stop of a life that is no more"
             self.check_stop(command)
@@ -142,9 +176,27 @@ class History(RuleBasedStateMachine):
             assert isinstance(command, Report)
             self.note(command)
 
+    def check_swap(self, command):
+        one, other = command.name, command.spare
+        assert "#spare" not in one
+        assert "#spare" in other
+        assert other in self.ready, "a life that is not ready takes a place"
+        assert not self.stops, "a promotion while the tree stops"
+        self.alive = {exchanged(name, one, other): life for name, life in self.alive.items()}
+        for names in (self.ready, self.asked, self.killed, self.finishing):
+            moved = {exchanged(name, one, other) for name in names}
+            names.clear()
+            names.update(moved)
+
     def check_stop(self, command):
         name = command.name
         told = self.killed if isinstance(command, Kill) else self.asked
+        if name in told and name in self.finishing:
+            assert command.grace_s != DRAIN_S, "told the same twice"
+            told.discard(name)
+            self.finishing.discard(name)
+        elif isinstance(command, Terminate) and command.grace_s == DRAIN_S:
+            self.finishing.add(name)
         assert name not in told, "told twice"
         hung = isinstance(command, Kill) and command.cause == "hung"
         if self.stops == 1 and name not in self.asked and not hung:
@@ -172,6 +224,7 @@ class History(RuleBasedStateMachine):
         self.ready.discard(name)
         self.asked.discard(name)
         self.killed.discard(name)
+        self.finishing.discard(name)
         self.give(ChildExited(name, incarnation, reason))
 
     def settle(self):
@@ -237,15 +290,19 @@ class History(RuleBasedStateMachine):
     @rule(name=st.sampled_from(["a", "b", "pool#1", "nobody"]))
     def an_operator_restarts(self, name):
         view = self.core.child(name)
-        if view is not None:
+        if view is not None and not self.is_leaving(name):
             again = {v.name for v in self.core.children() if v.spec.group == view.spec.group}
             self.down -= again if self.is_failed(view.spec.group) else {name}
+            self.drained.discard(name)
         self.give(RestartChild(name))
+
+    def is_leaving(self, name):
+        return self.core._children[name].forget
 
     def is_failed(self, group):
         return self.core._groups[group].failed
 
-    @rule(spec=child_specs)
+    @rule(spec=child_specs())
     def a_child_is_added(self, spec):
         if self.core.child(spec.id) is None and self.is_failed(spec.group):
             self.down.add(spec.id)
@@ -256,6 +313,33 @@ class History(RuleBasedStateMachine):
     @rule(name=st.sampled_from(["a", "c", "pool#2"]))
     def a_child_is_removed(self, name):
         self.give(RemoveChild(name))
+
+    @rule(data=st.data(), only_this_life=st.booleans())
+    def a_child_is_replaced(self, data, only_this_life):
+        name = data.draw(st.sampled_from([view.name for view in self.core.children()] or ["nobody"]))
+        self.give(ReplaceChild(name, "it is large", self.alive.get(name, 0) if only_this_life else None))
+
+    @rule(name=st.sampled_from(["a", "b", "pool#1", "nobody"]), drained=st.booleans())
+    def a_child_is_drained_or_resumed(self, name, drained):
+        if self.core.child(name) is not None and not self.stops and not self.is_leaving(name):
+            self.drained = self.drained | {name} if drained else self.drained - {name}
+        self.give(DrainChild(name) if drained else ResumeChild(name))
+
+    @rule(tree=trees(), replace=st.sets(st.sampled_from(NAMES)))
+    def the_configuration_changes(self, tree, replace):
+        _, children = tree
+        known = {view.name: view for view in self.core.children()}
+        children = [
+            spec if known.get(spec.id) is None or known[spec.id].spec.group == spec.group else known[spec.id].spec
+            for spec in children
+        ]
+        for spec in children:
+            if not self.stops and spec.id not in known:
+                self.down = self.down | {spec.id} if self.is_failed(spec.group) else self.down - {spec.id}
+        self.give(Reconfigure((), tuple(children), frozenset(replace)))
+        if not self.stops:
+            left = {view.name for view in self.core.children() if "#spare" not in view.name}
+            assert {spec.id for spec in children} <= left, "what is configured is part of the tree"
 
     @precondition(lambda self: self.now > 30)
     @rule()
@@ -272,14 +356,20 @@ class History(RuleBasedStateMachine):
 
     def check_that_all_run(self):
         for view in self.core.children():
+            if "#spare" in view.name and self.is_failed(view.spec.group):
+                continue
             if view.spec.restart is Restart.PERMANENT and not self.stops and view.name not in self.down:
-                assert view.state == "ready", f"{view.name} is {view.state} and nobody will start it"
+                state = "draining" if view.name in self.drained else "spare" if "#spare" in view.name else "ready"
+                assert view.state == state, f"{view.name} is {view.state} and nobody will start it"
+                if view.name in self.drained:
+                    assert view.incarnation in self.told_to_drain, "it does not know that it is out of service"
 
     @invariant()
     def the_core_knows_who_lives(self):
         seen = {view.name: view.state for view in self.core.children()}
+        self.drained &= set(seen)
         for name in self.alive:
-            assert seen[name] in {"starting", "ready", "restarting", "draining"}
+            assert seen[name] in {"starting", "ready", "spare", "restarting", "draining"}
         for name in set(seen) - set(self.alive):
             assert seen[name] in {"starting", "restarting", "failed", "off"}
 
@@ -300,6 +390,10 @@ class History(RuleBasedStateMachine):
         self.give(StopTree("again"))
 
 
+def exchanged(name, one, other):
+    return {one: other, other: one}.get(name, name)
+
+
 def base(name):
     return name.partition("#")[0]
 
@@ -314,7 +408,7 @@ def test_every_rule_holds_in_every_history():
     run_state_machine_as_test(
         seed(number)(History),
         settings=settings(
-            max_examples=200,
+            max_examples=250,
             stateful_step_count=40,
             deadline=None,
             database=None,

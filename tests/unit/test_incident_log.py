@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import time
+
 import msgspec
 import trio
 from driving import CRASH, STOPPED, child
 
+from actors.flight import FlightRecord, Flying
+from actors.messages import Beat
 from supervisor import incident_log
 from supervisor.incident_log import FILE, Exit, IncidentLog, read_exits
 from supervisor.incident_text import exit_line, exit_story, exits_of
@@ -46,6 +50,29 @@ async def test_what_was_asked_for_is_not_kept(tmp_path):
     log.observe("started", "a", 2, "")
     await written(log)
     assert read_exits(tmp_path) == []
+
+
+async def test_the_calls_that_were_running_are_kept_and_counted(tmp_path):
+    log = IncidentLog(tmp_path)
+    for number, flight in enumerate((flight_of(25, more=4), flight_of(3, damaged=True)), start=1):
+        life = Life(child("a"), number)
+        life.flight = flight
+        life.beat = Beat(loop_lag_s=0.0, open_calls=7, rss_bytes=1)
+        log.ended(life, ExitStatus(returncode=3, signal=None, stderr_tail="", error=""), CRASH)
+        log.observe("exited", "a", number, "restart")
+    await written(log)
+    exact, damaged = read_exits(tmp_path)
+    assert (exact.calls_in_flight, len(exact.calls)) == (29, 20)
+    assert (exact.calls[0].tool, exact.calls[0].id, exact.calls[0].call_id) == ("divide", "ab" * 6, "1-0")
+    assert 500 <= exact.calls[0].running_ms < 60_000
+    assert (damaged.calls_in_flight, len(damaged.calls)) == (7, 3)
+    assert f"    divide  {'ab' * 6}  call 1-0, for " in exit_story(exact)
+
+
+def flight_of(count, **more):
+    started = time.monotonic() - 0.5
+    calls = [Flying(tool="divide", digest="ab" * 16, call_id=f"1-{number}", started=started) for number in range(count)]
+    return FlightRecord(calls, **more)
 
 
 async def test_numbers_go_on_in_a_new_root(tmp_path):

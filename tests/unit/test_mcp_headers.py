@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.mcp.headers import check_params, param_rules, unwrap
+from actors.param_headers import param_rules
+from gateway.mcp.headers import check_params, unwrap
 from gateway.mcp.jsonrpc import HEADER_MISMATCH, INVALID_PARAMS, McpError
 
 

@@ -45,7 +45,13 @@ async def test_initialize_takes_the_version_or_offers_the_newest(wanted: str, gi
     assert said(answer)["id"] == "i"
     assert said(answer)["result"] == {
         "protocolVersion": given,
-        "capabilities": {"tools": {"listChanged": True}, "logging": {}},
+        "capabilities": {
+            "tools": {"listChanged": True},
+            "resources": {"subscribe": True, "listChanged": True},
+            "prompts": {"listChanged": True},
+            "logging": {},
+            **({} if given == "2024-11-05" else {"completions": {}}),
+        },
         "serverInfo": {"name": "greenroom", "version": "1.2.3"},
     }
     session = dict(answer.headers)["mcp-session-id"]
@@ -438,13 +444,13 @@ async def test_the_newest_stream_of_a_session_hears_of_changes(autojump_clock: t
     endpoint = protocol()
     session = await open_session(endpoint, D)
     older, newer = await get(endpoint, session), await get(endpoint, session)
-    endpoint.tools_changed()
-    endpoint.tools_changed()
+    endpoint.list_changed("tools")
+    endpoint.list_changed("tools")
     (message,) = messages(await anext(aiter(newer.events)))
     assert message == {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
     assert await anext(aiter(older.events)) == b": \n\n"
     await newer.events.aclose()
-    endpoint.tools_changed()
+    endpoint.list_changed("tools")
     assert len(messages(await anext(aiter(older.events)))) == 1
 
 
@@ -490,6 +496,7 @@ async def test_statistics_count_what_is_open() -> None:
                 "live_calls": 0,
                 "shielded_calls": 1,
                 "listeners": 0,
+                "subscriptions": 0,
                 "questions": 0,
                 "kept_streams": 0,
             }

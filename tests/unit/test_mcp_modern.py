@@ -531,11 +531,14 @@ async def test_a_listen_is_acknowledged_then_told_then_ended() -> None:
         wanted = {"notifications": {"toolsListChanged": True, "promptsListChanged": True}}
         answer = await endpoint.handle(modern("subscriptions/listen", wanted, id="sub"))
         assert isinstance(answer, Stream)
-        endpoint.tools_changed()
-        endpoint.tools_changed()
+        endpoint.list_changed("tools")
+        endpoint.list_changed("tools")
         first, second = messages(await anext(aiter(answer.events)))
         tag = {PREFIX + "subscriptionId": "sub"}
-        assert first["params"] == {"_meta": tag, "notifications": {"toolsListChanged": True}}
+        assert first["params"] == {
+            "_meta": tag,
+            "notifications": {"toolsListChanged": True, "promptsListChanged": True},
+        }
         assert second["method"] == "notifications/tools/list_changed"
         assert second["params"]["_meta"] == tag
         assert endpoint.statistics().listeners == 1
@@ -554,8 +557,8 @@ async def test_a_listen_hears_only_what_it_asked_for(autojump_clock: trio.testin
         answer = await endpoint.handle(modern("subscriptions/listen", {"notifications": {"promptsListChanged": True}}))
         assert isinstance(answer, Stream)
         events = aiter(answer.events)
-        assert messages(await anext(events))[0]["params"]["notifications"] == {}
-        endpoint.tools_changed()
+        assert messages(await anext(events))[0]["params"]["notifications"] == {"promptsListChanged": True}
+        endpoint.list_changed("tools")
         assert await anext(events) == b": \n\n"
         await answer.events.aclose()
     assert endpoint.statistics().listeners == 0

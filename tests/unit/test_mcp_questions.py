@@ -46,7 +46,10 @@ class Client:
 
     async def call(self, name, **fields):
         """The response to a call; questions are answered on the way."""
-        answer = await self.endpoint.handle(legacy("tools/call", {"name": name}, self.session, **fields))
+        return await self.request("tools/call", {"name": name}, **fields)
+
+    async def request(self, method, params, **fields):
+        answer = await self.endpoint.handle(legacy(method, params, self.session, **fields))
         if not isinstance(answer, Stream):
             self.seen.append(said(answer))
             return self.seen[-1]
@@ -381,3 +384,30 @@ async def test_a_call_that_takes_long_becomes_a_stream_that_can_be_resumed(tmp_p
         client = await Client.connect(endpoint, D)
         answer = await endpoint.handle(legacy("tools/call", {"name": "long_work"}, client.session))
         assert isinstance(answer, Stream)
+
+
+# --- resources and prompts -------------------------------------------------------------------------------------------
+
+ASKING = [
+    ("resources/read", {"uri": "greeting://me"}, "Hello, Ada!"),
+    ("resources/read", {"uri": "greeting://in/german"}, "german: Ada"),
+    ("prompts/get", {"name": "ask_name", "arguments": {"greeting": "Hi"}}, "Hi, Ada!"),
+]
+
+
+@pytest.mark.parametrize("version", [C, D])
+@pytest.mark.parametrize(("method", "params", "outcome"), ASKING)
+async def test_resources_and_prompts_ask_on_the_stream_of_their_request(endpoint, version, method, params, outcome):
+    client = await Client.connect(endpoint, version, answers=[accept(name="Ada")])
+    result = (await client.request(method, params))["result"]
+    found = result["contents"][0] if "contents" in result else result["messages"][0]["content"]
+    assert found["text"] == outcome
+    assert [question["method"] for question in client.asked] == ["elicitation/create"]
+
+
+@pytest.mark.parametrize(("method", "params"), [*(one[:2] for one in ASKING), ("prompts/get", {"name": "poem"})])
+async def test_what_would_ask_fails_for_a_client_that_can_not_be_asked(endpoint, method, params):
+    client = await Client.connect(endpoint, can={})
+    error = (await client.request(method, params))["error"]
+    assert (error["code"], error["data"]["greenroom/code"]) == (-32603, "CANNOT_ASK")
+    assert client.asked == []

@@ -29,11 +29,17 @@ async def endpoint(tmp_path):
             yield made
 
 
-async def call(endpoint, name, *, can=ALL, arguments=None, principal="", **more):
+async def call(endpoint, name, *, arguments=None, **more):
     """The JSON-RPC answer to a call of a tool, and its HTTP status."""
-    params = {"name": name, "arguments": arguments or {}, **more}
+    return await request(endpoint, "tools/call", name=name, arguments=arguments or {}, **more)
+
+
+async def request(endpoint, method, *, can=ALL, principal="", progress=False, **params):
+    """The JSON-RPC answer to a request, and its HTTP status."""
     meta = {"io.modelcontextprotocol/clientCapabilities": can}
-    answer = await endpoint.handle(modern("tools/call", params, meta=meta, principal=principal))
+    if progress:
+        meta["progressToken"] = 1
+    answer = await endpoint.handle(modern(method, params, meta=meta, principal=principal))
     if isinstance(answer, Stream):
         return (await drain(answer))[-1], 200
     return said(answer), answer.status
@@ -281,3 +287,62 @@ async def test_what_a_tool_logs_comes_before_its_question(endpoint):
 async def test_responses_that_are_no_object_are_refused(endpoint, responses):
     answer, status = await call(endpoint, "ask_name", inputResponses=responses)
     assert (answer["error"]["code"], status) == (-32602, 400)
+
+
+# --- resources and prompts -------------------------------------------------------------------------------------------
+
+ASKING = [
+    ("resources/read", {"uri": "greeting://me"}, "Hello, Ada!"),
+    ("resources/read", {"uri": "greeting://in/german"}, "german: Ada"),
+    ("prompts/get", {"name": "ask_name", "arguments": {"greeting": "Hi"}}, "Hi, Ada!"),
+]
+
+
+def said_of(result):
+    assert result["resultType"] == "complete"
+    return result["contents"][0]["text"] if "contents" in result else result["messages"][0]["content"]["text"]
+
+
+@pytest.mark.parametrize("progress", [False, True])
+@pytest.mark.parametrize(("method", "params", "outcome"), ASKING)
+async def test_resources_and_prompts_ask_as_tools_do(endpoint, method, params, outcome, progress):
+    first, status = await request(endpoint, method, **params, progress=progress)
+    asked = first["result"]
+    assert (asked["resultType"], status) == ("input_required", 200)
+    assert list(asked["inputRequests"]) == ["user_name"]
+    assert not asked.keys() & {"contents", "messages", "ttlMs"}
+    answers = {"inputResponses": {"user_name": accept(name="Ada")}, "requestState": asked["requestState"]}
+    done, _ = await request(endpoint, method, **params, **answers, progress=progress)
+    assert said_of(done["result"]) == outcome
+
+
+async def test_a_state_is_bound_to_the_kind_and_the_uri_too(endpoint):
+    answers = {"user_name": accept(name="Ada")}
+    targets = [
+        ("tools/call", {"name": "ask_name"}),
+        ("prompts/get", {"name": "ask_name"}),
+        ("resources/read", {"uri": "greeting://in/german"}),
+        ("resources/read", {"uri": "greeting://in/french"}),
+    ]
+    states = [(await request(endpoint, method, **params))[0]["result"]["requestState"] for method, params in targets]
+    for at, (method, params) in enumerate(targets):
+        for of, state in enumerate(states):
+            answer, status = await request(endpoint, method, **params, inputResponses=answers, requestState=state)
+            assert ("result" in answer, status) == ((True, 200) if at == of else (False, 400)), (at, of)
+
+
+@pytest.mark.parametrize(("method", "params", "_"), ASKING)
+async def test_a_client_that_can_not_be_asked_learns_what_is_missing(endpoint, method, params, _):
+    answer, status = await request(endpoint, method, can={}, **params)
+    assert (answer["error"]["code"], status) == (-32021, 400)
+    assert answer["error"]["data"]["requiredCapabilities"] == {"elicitation": {}}
+
+
+async def test_a_prompt_may_require_a_client_that_can(endpoint):
+    answer, status = await request(endpoint, "prompts/get", can={"elicitation": {}}, name="poem")
+    assert (answer["error"]["code"], status) == (-32021, 400)
+    asked, _ = await request(endpoint, "prompts/get", can={"sampling": {}}, name="poem")
+    responses = {"q1": SAMPLED}
+    done, _ = await request(endpoint, "prompts/get", can={"sampling": {}}, name="poem", inputResponses=responses,
+                            requestState=asked["result"]["requestState"])  # fmt: skip
+    assert said_of(done["result"]) == "roses"

@@ -18,7 +18,18 @@ import pytest
 from asking_tools import PoolBackend
 
 from actors.errors import BusyError
-from actors.messages import LogItem, Progress, ToolAnnotations, ToolCall, ToolResult
+from actors.messages import (
+    Annotations,
+    Changed,
+    Icon,
+    LogItem,
+    Progress,
+    PromptArgument,
+    ToolAnnotations,
+    ToolCall,
+    ToolResult,
+)
+from actors.settings import McpSettings, Settings
 from gateway.mcp.testing import (
     CLIENT,
     OnItem,
@@ -30,7 +41,9 @@ from gateway.mcp.testing import (
     modern,
     open_session,
     post,
+    prompt,
     protocol,
+    resource,
     result,
     said,
 )
@@ -62,6 +75,38 @@ VALUES: dict[str, ToolResult] = {
     ),
 }
 
+VALUES_OF_METHODS: dict[str, ToolResult] = {
+    "resources/read": result(
+        [
+            {"uri": "a://1", "text": "t", "mimeType": "text/plain", "_meta": {"k": 1}},
+            {"uri": "a://1", "blob": "QQ=="},
+        ],
+        "contents",
+    ),
+    "prompts/get": result(
+        [
+            {"role": role, "content": block}
+            for role, block in zip(
+                ["user", "assistant"] * 3, msgspec.json.decode(VALUES["content"].value), strict=False
+            )
+        ],
+        "messages",
+    ),
+    "completion/complete": result({"values": ["a"], "total": 1, "hasMore": False}, "completion"),
+}
+OFFERS: list[tuple[str, dict[str, Any], str]] = [
+    ("resources/list", {}, "ListResourcesResult"),
+    ("resources/templates/list", {}, "ListResourceTemplatesResult"),
+    ("resources/read", {"uri": "a://1"}, "ReadResourceResult"),
+    ("prompts/list", {}, "ListPromptsResult"),
+    ("prompts/get", {"name": "p1", "arguments": {"a": "1"}}, "GetPromptResult"),
+    (
+        "completion/complete",
+        {"ref": {"type": "ref/prompt", "name": "p1"}, "argument": {"name": "a", "value": ""}},
+        "CompleteResult",
+    ),
+]
+
 
 @lru_cache(maxsize=64)
 def validator(version: str, name: str) -> Any:
@@ -82,20 +127,41 @@ async def tool(call: ToolCall, on_item: OnItem) -> ToolResult:
     if on_item is not None:
         on_item(Progress(progress=1.0, total=2.0, message="half"))
         on_item(LogItem(level="info", data=b'{"a":1}', logger="x"))
-    return VALUES[call.name]
+    return VALUES[call.name] if type(call) is ToolCall else VALUES_OF_METHODS[call.METHOD]
+
+
+ICONS = [Icon("https://example.com/i.png", mime_type="image/png", sizes=["48x48"], theme="dark")]
+META = b'{"example.com/k":1}'
+HINTS = Annotations(audience=["user"], priority=1.0, last_modified="2025-01-01T00:00:00Z")
 
 
 def backend() -> ScriptedBackend:
-    given = ScriptedBackend(dict.fromkeys([*VALUES, "busy"], tool))
+    given = ScriptedBackend(dict.fromkeys([*VALUES, "busy", *VALUES_OF_METHODS], tool))
     given.replace(
         [
             descriptor(
                 name,
                 output_schema=b'{"type":"object"}' if name == "object" else None,
                 annotations=ToolAnnotations(title="T", read_only_hint=True),
+                icons=ICONS,
+                meta=META,
             )
             for name in [*VALUES, "busy"]
-        ]
+        ],
+        [
+            resource(uri, icons=ICONS, meta=META, annotations=HINTS, mime_type="text/plain", size=3, completes=["x"])
+            for uri in ("a://1", "a://2", "a://3", "a://4", "a://5", "t://{x}")
+        ],
+        [
+            prompt(
+                name,
+                icons=ICONS,
+                meta=META,
+                arguments=[PromptArgument(name="a", description="A"), PromptArgument(name="b", required=False)],
+                completes=["a"],
+            )
+            for name in ("p1", "p2", "p3", "p4", "p5")
+        ],
     )
     return given
 
@@ -136,7 +202,7 @@ async def test_a_legacy_session_speaks_its_schema(version: str) -> None:
         headers = {**legacy("x", headers=session).headers, "accept": "text/event-stream"}
         stream = await endpoint.handle(Request("GET", headers))
         assert isinstance(stream, Stream)
-        endpoint.tools_changed()
+        endpoint.list_changed("tools")
         (changed,) = messages(await anext(aiter(stream.events)))
         check(version, "ToolListChangedNotification", changed)
 
@@ -156,6 +222,50 @@ async def test_the_modern_revision_speaks_its_schema() -> None:
             check(MODERN, "CallToolResult", last["result"])
         failed = said(await endpoint.handle(modern("tools/call", {"name": "busy"})))
         check(MODERN, "CallToolResult", failed["result"])
+
+
+@pytest.mark.parametrize("version", LEGACY)
+async def test_resources_and_prompts_of_a_session_speak_its_schema(version: str) -> None:
+    endpoint = protocol(backend(), page_size=4)
+    async with endpoint.running():
+        session = await open_session(endpoint, version)
+        for method, params, name in OFFERS:
+            answer = said(await endpoint.handle(legacy(method, params, session)))
+            check(version, name, answer["result"])
+            assert ("nextCursor" in answer["result"]) == (method in {"resources/list", "prompts/list"})
+        subscribed = said(await endpoint.handle(legacy("resources/subscribe", {"uri": "a://1"}, session)))
+        check(version, "EmptyResult", subscribed["result"])
+        error = said(await endpoint.handle(legacy("resources/read", {"uri": "no://"}, session)))
+        check(version, "JSONRPCErrorResponse" if version == "2025-11-25" else "JSONRPCError", error)
+        headers = {**legacy("x", headers=session).headers, "accept": "text/event-stream"}
+        stream = await endpoint.handle(Request("GET", headers))
+        assert isinstance(stream, Stream)
+        endpoint.changed(Changed(uris=["a://1"], lists=["prompts", "resources"]))
+        prompts, resources, updated = messages(await anext(aiter(stream.events)))
+        check(version, "PromptListChangedNotification", prompts)
+        check(version, "ResourceListChangedNotification", resources)
+        check(version, "ResourceUpdatedNotification", updated)
+
+
+async def test_resources_and_prompts_speak_the_modern_schema() -> None:
+    endpoint = protocol(backend(), page_size=4)
+    async with endpoint.running():
+        for method, params, name in OFFERS:
+            answer = said(await endpoint.handle(modern(method, params)))
+            check(MODERN, f"{name}Response", answer)
+            check(MODERN, name, answer["result"])
+        error = said(await endpoint.handle(modern("resources/read", {"uri": "no://"})))
+        check(MODERN, "JSONRPCErrorResponse", error)
+        check(MODERN, "InvalidParamsError", error["error"])
+
+
+async def test_a_server_that_tells_of_itself_speaks_every_schema() -> None:
+    told = McpSettings(title="T", instructions="I", website_url="https://example.com", icons=["https://example.com/i"])
+    endpoint = protocol(backend(), Settings(mcp=told))
+    for version in LEGACY:
+        params = {"protocolVersion": version, "capabilities": {}, "clientInfo": CLIENT}
+        check(version, "InitializeResult", said(await endpoint.handle(legacy("initialize", params)))["result"])
+    check(MODERN, "DiscoverResultResponse", said(await endpoint.handle(modern("server/discover"))))
 
 
 @pytest.mark.parametrize(
@@ -183,10 +293,15 @@ async def test_modern_errors_speak_their_schema(name: str, request_: Request) ->
 async def test_a_listen_speaks_its_schema() -> None:
     endpoint = protocol(backend())
     async with endpoint.running():
-        wanted = {"notifications": {"toolsListChanged": True}}
+        kinds = {f"{kind}ListChanged": True for kind in ("tools", "prompts", "resources")}
+        wanted = {"notifications": kinds | {"resourceSubscriptions": ["a://1"]}}
         answer = await endpoint.handle(modern("subscriptions/listen", wanted))
-        endpoint.tools_changed()
-    acknowledged, changed, end = await drain(answer)
+        endpoint.list_changed("tools")
+        endpoint.changed(Changed(uris=["a://1"], lists=["prompts", "resources"]))
+    acknowledged, changed, prompts, resources, updated, end = await drain(answer)
+    check(MODERN, "PromptListChangedNotification", prompts)
+    check(MODERN, "ResourceListChangedNotification", resources)
+    check(MODERN, "ResourceUpdatedNotification", updated)
     check(MODERN, "SubscriptionsAcknowledgedNotification", acknowledged)
     check(MODERN, "ToolListChangedNotification", changed)
     check(MODERN, "SubscriptionsListenResultResponse", end)
@@ -275,3 +390,27 @@ async def test_rounds_of_questions_speak_the_modern_schema(name: str, tmp_path: 
             params = {"name": name, "inputResponses": responses, "requestState": result["requestState"]}
         refused = said(await endpoint.handle(modern("tools/call", {"name": "needs_sampling"})))
         check(MODERN, "MissingRequiredClientCapabilityError", refused)
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "kind"),
+    [
+        ("resources/read", {"uri": "greeting://me"}, "ReadResourceResult"),
+        ("prompts/get", {"name": "ask_name"}, "GetPromptResult"),
+    ],
+)
+async def test_rounds_of_resources_and_prompts_speak_the_modern_schema(
+    method: str, params: dict[str, object], kind: str, tmp_path: Path
+) -> None:
+    endpoint = protocol(PoolBackend(tmp_path))
+    meta = {"io.modelcontextprotocol/clientCapabilities": CAN}
+    async with endpoint.running():
+        asked = said(await endpoint.handle(modern(method, params, meta=meta)))
+        check(MODERN, f"{kind}Response", asked)
+        result = asked["result"]
+        check(MODERN, "InputRequiredResult", result)
+        responses = {key: answer_to(question) for key, question in result["inputRequests"].items()}
+        more = {"inputResponses": responses, "requestState": result["requestState"]}
+        done = said(await endpoint.handle(modern(method, params | more, meta=meta)))
+        check(MODERN, f"{kind}Response", done)
+        check(MODERN, kind, done["result"])

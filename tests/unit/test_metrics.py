@@ -7,8 +7,21 @@ import pytest
 import trio
 import trio.testing
 
+from actors.client import CatalogueView
 from actors.errors import BusyError, UnknownToolError
-from actors.messages import DirectoryEntry, State, ToolCall, ToolDescriptor, ToolResult
+from actors.messages import (
+    Breaker,
+    Catalogue,
+    DirectoryEntry,
+    Marks,
+    PromptGet,
+    QuarantinedCall,
+    ResourceRead,
+    State,
+    ToolCall,
+    ToolDescriptor,
+    ToolResult,
+)
 from gateway.metrics import MeteredBackend, Metrics, runtimes_active
 
 ECHO = ToolDescriptor(
@@ -77,6 +90,15 @@ async def test_names_from_strangers_share_one_label():
     assert line(metrics, f"mcp_tool_execution_total{label}") == "3.0"
 
 
+@pytest.mark.parametrize("kind", [ResourceRead, PromptGet])
+async def test_what_is_no_tool_counts_under_its_method(kind):
+    metrics, backend = Metrics(), Backend(result())
+    backend.catalogue = CatalogueView(Catalogue(tools=[ECHO]))
+    await MeteredBackend(backend, metrics).call(kind(name="echo", arguments=b"{}", call_id="1"), timeout_s=1)
+    label = f'{{runtime="(unknown)",status="success",tool="{kind.METHOD}"}}'
+    assert line(metrics, f"mcp_tool_execution_total{label}") == "1.0"
+
+
 async def test_calls_in_flight_go_down_when_a_call_is_cancelled():
     metrics = Metrics()
     async with trio.open_nursery() as nursery:
@@ -129,3 +151,13 @@ async def test_a_call_that_ends_with_a_question_is_no_failure():
     found = metrics.text().decode()
     assert 'mcp_tool_execution_total{runtime="general",status="input_required",tool="echo"} 1.0' in found
     assert 'status="failed",tool="echo"} 0.0' in found
+
+
+def test_what_is_refused_because_it_ends_processes_is_counted():
+    metrics = Metrics()
+    assert line(metrics, "mcp_quarantined_calls") == "0.0"
+    one = QuarantinedCall(id="a", digest="aa", tool="divide", deaths=2, last_at="", cause="")
+    marks = Marks(quarantined=[one], breakers=[Breaker(tool="divide", deaths=3, half_open=True)])
+    metrics.marks = lambda: marks
+    assert line(metrics, "mcp_quarantined_calls") == "1.0"
+    assert line(metrics, 'mcp_breakers_open{tool="divide"}') == "1.0"

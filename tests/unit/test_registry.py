@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from actors.messages import ToolDescriptor
+from actors.messages import PromptDescriptor, ResourceDescriptor, ToolDescriptor
 from actors.router.registry import Registry
 
 
@@ -62,3 +62,35 @@ def test_the_configured_limit_is_part_of_the_tool():
     registry.offer("tools.general", [tool("a"), tool("b")])
     assert registry.get("a").max_concurrent == 3
     assert registry.get("b").max_concurrent is None
+
+
+COMMON = {"title": "t", "description": "d", "category": "c", "runtime": "general", "pool": "p"}
+
+
+def resource(uri, **more):
+    return ResourceDescriptor(name="r", uri=uri, **COMMON, **more)
+
+
+def prompt(name, **more):
+    return PromptDescriptor(name=name, **COMMON, **more)
+
+
+def test_resources_and_prompts_are_listed_and_change_the_version():
+    registry = Registry()
+    assert registry.offer("tools.a", [], [resource("b:1"), resource("a:1")], [prompt("q"), prompt("p")])
+    assert [one.uri for one in registry.catalogue.resources] == ["a:1", "b:1"]
+    assert [one.name for one in registry.catalogue.prompts] == ["p", "q"]
+    version = registry.catalogue.version
+    assert not registry.offer("tools.a", [], [resource("b:1"), resource("a:1")], [prompt("q"), prompt("p")])
+    assert registry.offer("tools.a", [], [resource("a:1")], [])
+    assert registry.catalogue.version == version + 1
+
+
+def test_a_uri_and_a_prompts_name_belong_to_one_actor():
+    registry = Registry()
+    registry.offer("tools.zeta", [], [resource("a:1")], [prompt("p")])
+    registry.offer("tools.alpha", [], [resource("a:1"), resource("a:1", broken="own fault")], [prompt("p")])
+    assert [one.broken for one in registry.catalogue.resources] == [
+        "", "own fault", "the URI 'a:1' is taken by tools.alpha",
+    ]  # fmt: skip
+    assert [one.broken for one in registry.catalogue.prompts] == ["", "the name 'p' is taken by tools.alpha"]

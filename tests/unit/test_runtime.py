@@ -19,9 +19,9 @@ from trio.testing import wait_all_tasks_blocked
 from actors.errors import MCPServerError
 from actors.messages import DirectoryEntry, Ready, State
 from actors.settings import Settings
-from supervisor.events import CancelTimer, SetTimer, TimerFired
+from supervisor.events import CancelTimer, RestartChild, SetTimer, TimerFired
+from supervisor.exits import exit_reason, last_lines
 from supervisor.lives import Life, Lives
-from supervisor.runtime import exit_reason, last_lines
 from supervisor.spawn import ExitStatus
 from supervisor.spawn_fake import NEVER, Plan
 from supervisor.spec import Heartbeat, Intensity, Limits
@@ -198,7 +198,7 @@ async def test_an_operator_need_not_wait_for_a_delayed_restart_and_its_timer_is_
         t.process("a").crash()
         await t.until("a", "restarting")
         before = trio.current_time()
-        t.runtime.restart("a")
+        t.runtime.order(RestartChild("a"))
         await t.until("a", "ready", lives=3)
         assert trio.current_time() - before < 1.0
         await trio.sleep(60)
@@ -290,7 +290,7 @@ async def test_a_child_that_hangs_in_its_boot_has_until_its_ready_timeout(autoju
 
 async def test_an_operator_gets_a_new_process_by_an_orderly_stop_of_the_old_one(autojump_clock, tmp_path):
     async with tree(tmp_path, child("a")) as t:
-        t.runtime.restart("a")
+        t.runtime.order(RestartChild("a"))
         await t.until("a", "ready", lives=2)
         assert t.log == [("spawn", "a"), ("stop", "a"), ("end", "a"), ("spawn", "a")]
         assert t.reason("a") == "stopped"
@@ -303,7 +303,7 @@ async def test_an_operator_gets_a_new_process_by_an_orderly_stop_of_the_old_one(
 async def test_the_restart_of_an_unknown_name_suggests_the_nearest(autojump_clock, tmp_path, name, hint):
     async with tree(tmp_path, child("router"), child("tools.general#0")) as t:
         with pytest.raises(MCPServerError) as caught:
-            t.runtime.restart(name)
+            t.runtime.order(RestartChild(name))
         assert str(caught.value) == f"no actor matches {name!r}{hint}"
 
 

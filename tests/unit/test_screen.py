@@ -117,6 +117,13 @@ def test_the_status_line_says_what_is_wrong():
     assert line.endswith("(router is failed: signal 9)")
 
 
+def test_what_is_refused_because_it_ends_processes_is_degraded_too():
+    status = tree(actor("router", "root", 1), quarantined=2, breakers_open=["divide"])
+    assert is_degraded(status)
+    assert status_line(status).endswith("(2 quarantined, see: greenroom quarantine list; refused for a while: divide)")
+    assert is_degraded(tree(actor("router", "root", 1), breakers_open=["divide"]))
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [

@@ -11,10 +11,11 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from actors.channel import Channel
-from actors.client import ToolClient
+from actors.client import CatalogueView, ToolClient, changed_lists
 from actors.errors import (
     BusyError,
     DeadlineExceededError,
+    NotFoundError,
     OutcomeUnknownError,
     RuntimeUnavailableError,
     ToolExecutionError,
@@ -24,9 +25,14 @@ from actors.errors import (
 from actors.messages import (
     ASK,
     Catalogue,
+    CompletionAsk,
     Directory,
     DirectoryEntry,
+    PromptDescriptor,
+    PromptGet,
     Questions,
+    ResourceDescriptor,
+    ResourceRead,
     State,
     ToolCall,
     ToolDescriptor,
@@ -49,6 +55,15 @@ TOOLS = [
     tool("broken", broken="SyntaxError in line 3"),
     tool("peerish", runtime="p2p", pool="peer_registry"),
 ]
+
+
+OFFER = {"title": "", "description": "", "category": "c", "runtime": "general", "pool": "general", "retry_safe": True}
+RESOURCES = [
+    ResourceDescriptor(name="all", uri="notes://all", **OFFER),
+    ResourceDescriptor(name="bad", uri="notes://bad", broken="why", **OFFER),
+    ResourceDescriptor(name="one", uri="notes://one/{id}", template=True, **OFFER),
+]
+PROMPTS = [PromptDescriptor(name="review", **OFFER)]
 
 
 class FakeProcess:
@@ -84,7 +99,8 @@ class FakeProcess:
                 nursery.start_soon(channel.run)
 
     async def _handle(self, call):
-        request = msgspec.msgpack.decode(call.body, type=ToolCall)
+        kind = next(kind for kind in (ToolCall, ResourceRead, PromptGet, CompletionAsk) if call.method == kind.METHOD)
+        request = msgspec.msgpack.decode(call.body, type=kind)
         self.calls.append(request.name)
         if self.hold:
             await self.released.wait()
@@ -121,7 +137,7 @@ class World:
         self.peers = Peers(hello("gateway", 1), nursery)
         options = {"max_held_calls": 10, "max_calls_per_process": 4} | options
         self.client = ToolClient(self.peers, **options)
-        self.client.take_catalogue(Catalogue(tools=TOOLS, version=1))
+        self.client.take_catalogue(Catalogue(tools=TOOLS, resources=RESOURCES, prompts=PROMPTS, version=1))
 
     async def process(self, name, incarnation=1):
         process = FakeProcess(name, incarnation, self.folder)
@@ -426,3 +442,87 @@ async def test_a_process_that_dies_with_each_question_is_given_up(world):
         with pytest.raises(OutcomeUnknownError):
             await w.client.call(call, timeout_s=5, on_ask=on_ask)
         assert asked == [1, 2, 3, 4]
+
+
+# --- resources and prompts -------------------------------------------------------------------------------------------
+
+COMPLETE = {"of": "resources", "argument": "id"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "more"),
+    [
+        (ResourceRead, "notes://all", {}),
+        (ResourceRead, "notes://one/7", {}),
+        (PromptGet, "review", {}),
+        (CompletionAsk, "notes://one/{id}", COMPLETE),
+    ],
+)
+async def test_what_is_no_tool_goes_to_its_pool_and_is_asked_again_when_that_dies(world, kind, name, more):
+    async with world() as w:
+        process = await w.process("tools.general#0")
+        process.hold = True
+        w.directory(process.entry())
+        outcome = []
+
+        async def ask():
+            call = kind(name=name, arguments=b"{}", call_id="1", **more)
+            outcome.append((await w.client.call(call, timeout_s=5)).value)
+
+        w.nursery.start_soon(ask)
+        await wait_all_tasks_blocked()
+        heir = await w.process("tools.general#0", 2)
+        await process.die()
+        w.directory(heir.entry())
+        await wait_all_tasks_blocked()
+        assert outcome == [b"tools.general#0"]
+        assert (process.calls, heir.calls) == ([name], [name])
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "said"),
+    [
+        (ResourceRead, "notes://al", "no resource 'notes://al'; did you mean 'notes://all'"),
+        (ResourceRead, "notes://bad", "no resource"),
+        (PromptGet, "revie", "no prompt 'revie'; did you mean 'review'"),
+    ],
+)
+async def test_what_is_not_there_is_named_with_its_nearest(world, kind, name, said):
+    async with world() as w:
+        with pytest.raises(NotFoundError, match=said.replace("?", "[?]")):
+            await w.client.call(kind(name=name, arguments=b"{}", call_id="1"), timeout_s=5)
+
+
+async def test_resources_can_be_carried_by_the_router(world):
+    async with world(carry=True) as w:
+        router = await w.process("router", 2)
+        w.directory(router.entry())
+        call = ResourceRead(name="notes://all", arguments=b"{}", call_id="1")
+        assert (await w.client.call(call, timeout_s=5)).value == b"router"
+
+
+async def test_only_the_router_at_work_is_believed_and_no_older_list_wins(world):
+    async with world() as w:
+        at_work, spare = await w.process("router", 5), await w.process("router#spare0", 6)
+        w.directory(at_work.entry(), spare.entry(State.SPARE))
+
+        def tools(entry, version, *names):
+            w.client.catalogue_posted(entry, Catalogue(tools=[tool(name) for name in names], version=version))
+            return [one.name for one in w.client.catalogue.tools]
+
+        assert tools(at_work.entry(), 3, "new") == ["new"]
+        assert tools(at_work.entry(), 2, "old") == ["new"]
+        assert tools(spare.entry(), 9, "spare's") == ["new"]
+        # The spare takes the place: its numbers begin anew.
+        w.directory(DirectoryEntry(name="router", group="g", state=State.READY, incarnation=6, socket=spare.path))
+        assert tools(spare.entry(), 1, "next") == ["next"]
+
+
+def test_only_lists_that_differ_for_clients_count_as_changed():
+    old = CatalogueView(Catalogue(tools=TOOLS, resources=RESOURCES, prompts=PROMPTS, version=1))
+    again = CatalogueView(Catalogue(tools=TOOLS, resources=RESOURCES, prompts=PROMPTS, version=7))
+    assert changed_lists(old, again) == []
+    no_broken = CatalogueView(
+        Catalogue(tools=[one for one in TOOLS if not one.broken], resources=RESOURCES[:1], prompts=[], version=2)
+    )
+    assert changed_lists(old, no_broken) == ["resources", "prompts"]

@@ -10,8 +10,9 @@ import pytest
 import trio
 from tool_calls import loaded
 
-from actors.errors import BusyError, ToolExecutionError, UnknownToolError
-from actors.messages import Progress, ToolCall, ToolDescriptor
+from actors.errors import BreakerOpenError, BusyError, ToolExecutionError, UnknownToolError
+from actors.flight import flight_path
+from actors.messages import Breaker, Marks, Progress, ToolCall, ToolDescriptor
 from actors.settings import Settings
 from actors.toolkit import ToolContext, tool
 from actors.tools import host
@@ -38,12 +39,17 @@ class FakeActor:
     def __init__(self, data_dir) -> None:
         self.name = "tools.general#0"
         self.settings = Settings()
-        self.boot = SimpleNamespace(data_dir=str(data_dir))
+        self.boot = SimpleNamespace(data_dir=str(data_dir), runtime_dir=str(data_dir), incarnation=7)
+        self.marks = Marks()
+        self.on_marks = None
+        self.told = []
+        self.survived = self.told.append
         self.open_calls = 1
         self.draining = trio.Event()
         self.logged = []
         self.finished = 0
-        self.log = SimpleNamespace(error=lambda event, **fields: self.logged.append((event, fields)))
+        note = lambda event, **fields: self.logged.append((event, fields))  # noqa: E731
+        self.log = SimpleNamespace(error=note, warning=note)
 
     async def finish_calls(self) -> None:
         assert self.draining.is_set()
@@ -85,6 +91,25 @@ async def test_a_call_is_answered_with_the_progress_it_asked_for(tools, wanted, 
     call = FakeCall("count", b'{"to": 2}', progress=wanted)
     assert (await tools.call(call)).value == b"2"
     assert call.items == [Progress(progress=number, total=2) for number in range(1, items + 1)]
+
+
+async def test_the_host_goes_by_what_the_root_says_before_and_after(actor):
+    refused = Breaker(tool="count", deaths=3, retry_after_s=9.0)
+    actor.marks = Marks(breakers=[refused])
+    tools = ToolHost(actor, loaded(count), [], 2)
+    with pytest.raises(BreakerOpenError):
+        await tools.call(FakeCall("count", b'{"to": 1}'))
+    actor.on_marks(Marks(watched_tools=["count"]))
+    await tools.call(FakeCall("count", b'{"to": 1}'))
+    assert [one.tool for one in actor.told] == ["count"]
+    assert flight_path(actor.boot.runtime_dir, actor.boot.incarnation).exists()
+
+
+async def test_a_process_that_can_keep_no_record_says_so_and_works(actor):
+    actor.boot.runtime_dir = f"{actor.boot.runtime_dir}/missing"
+    tools = ToolHost(actor, loaded(count), [], 2)
+    assert [event for event, _ in actor.logged] == ["no record of running calls"]
+    assert (await tools.call(FakeCall("count", b'{"to": 1}'))).value == b"1"
 
 
 @pytest.mark.parametrize("name", ["none", "bad"])

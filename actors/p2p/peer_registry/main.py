@@ -20,7 +20,9 @@ async def main(boot: Boot) -> None:
             category="peer_management_tools",
             default_timeout_s=actor.settings.runtimes.p2p.timeout,
         )
-        host = ToolHost(actor, loaded.tools, loaded.broken, actor.settings.channel.max_calls_at_once)
-        await actor.serve({"catalogue": host.catalogue, "tools/call": host.call})
+        most = actor.settings.channel.max_calls_at_once
+        host = ToolHost(actor, loaded.tools, loaded.broken, most, loaded.offers)
+        await actor.serve(host.methods())
+        actor.nursery.start_soon(host.send_notices)
         actor.ready()
         await actor.stopping.wait()
