@@ -17,6 +17,8 @@ from gateway.mcp.streams import read_event_id
 from gateway.types import EventSource
 
 _TIMEOUT_S = 5.0
+_SPREAD_S = 1.0
+"""A client waits for so long at most until the other gateways know what it said."""
 _RESUME_S = 3600.0
 """A stream that is carried for longer ends; its client comes back once more."""
 _decode = msgspec.msgpack.Decoder(PassedOn).decode
@@ -69,11 +71,15 @@ class Siblings:
         self._actor.nursery.start_soon(carry)
         return outbox
 
-    def spread(self, note: SessionNote) -> None:
-        """Tell all other gateways what a client said; those that don't hear it in time miss it."""
-        for entry in self._actor.peers.entries.values():
-            if _is_gateway(entry.name) and entry.socket and entry.incarnation != self._actor.boot.incarnation:
-                self._actor.nursery.start_soon(self._tell, entry, note)
+    async def spread(self, note: SessionNote) -> None:
+        """Tell all other gateways what a client said. Returns when they know; those that don't hear it within
+        `_SPREAD_S` miss it."""
+        # Shielded: a client that leaves right after its DELETE has ended its session nevertheless.
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _SPREAD_S):
+            async with trio.open_nursery() as nursery:
+                for entry in self._actor.peers.entries.values():
+                    if _is_gateway(entry.name) and entry.socket and entry.incarnation != self._actor.boot.incarnation:
+                        nursery.start_soon(self._tell, entry, note)
 
     async def _tell(self, entry: DirectoryEntry, note: SessionNote) -> None:
         try:

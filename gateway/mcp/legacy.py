@@ -132,7 +132,7 @@ class Legacy:
         try:
             check_envelope(frame)
             if frame.id is UNSET:
-                self._notified(session, frame, body)
+                await self._notified(session, frame, body)
                 return _NOTHING
             handler = self.methods.get(frame.method)
             if handler is None:
@@ -192,7 +192,7 @@ class Legacy:
         assert isinstance(answer, Answer)  # it may not stream
         return answer.body
 
-    def _notified(self, session: Session, frame: Frame, body: bytes) -> None:
+    async def _notified(self, session: Session, frame: Frame, body: bytes) -> None:
         """Notifications that mean nothing here are dropped, as the protocol wants."""
         if frame.method != "notifications/cancelled":
             return
@@ -206,7 +206,7 @@ class Legacy:
         if scope is not None:
             scope.cancel()
         elif self._siblings is not None and is_id(id_):
-            self._siblings.spread(SessionNote(session=session.claims.nonce, cancelled=id_json(id_)))
+            await self._siblings.spread(SessionNote(session=session.claims.nonce, cancelled=id_json(id_)))
 
     async def _ping(self, _x: Exchange) -> bytes:
         return b"{}"
@@ -216,7 +216,7 @@ class Legacy:
         assert x.session is not None  # legacy only
         x.session.log_level = level
         if self._siblings is not None:
-            self._siblings.spread(SessionNote(session=x.session.claims.nonce, log_level=level))
+            await self._siblings.spread(SessionNote(session=x.session.claims.nonce, log_level=level))
         return b"{}"
 
 

@@ -195,7 +195,7 @@ class Protocol:
         headers = request.headers
         takes = accepts(headers.get("accept"))
         if request.method != "POST":
-            return self._other_verb(request, takes)
+            return await self._other_verb(request, takes)
         refused = self._check_http(request, takes)
         if refused is not None:
             return refused
@@ -260,7 +260,7 @@ class Protocol:
     def _session(self, request: Request, token: str) -> Session | None:
         return None if "mcp-session-id" in request.repeated else self._sessions.find(token, request.principal)
 
-    def _other_verb(self, request: Request, takes: Accepts) -> Answer | Stream:
+    async def _other_verb(self, request: Request, takes: Accepts) -> Answer | Stream:
         """GET and DELETE belong to sessions; without a sign of one, and in all other cases, only POST is allowed."""
         header, token = request.headers.get("mcp-protocol-version"), request.headers.get("mcp-session-id")
         if header is not None:
@@ -284,7 +284,7 @@ class Protocol:
         if request.method == "DELETE":
             self._sessions.end(token, session)
             if self._siblings is not None:
-                self._siblings.spread(SessionNote(session=session.claims.nonce, ended=True))
+                await self._siblings.spread(SessionNote(session=session.claims.nonce, ended=True))
             return Answer(200, NO_HEADERS, b"")
         if not takes.sse:
             return _refused(406, "Accept must list text/event-stream")

@@ -36,8 +36,8 @@ class Siblings(Protocol):
         """Give an answer to the gateway of this incarnation, if it is still there."""
         ...
 
-    def spread(self, note: SessionNote, /) -> None:
-        """Tell all of them, without waiting."""
+    async def spread(self, note: SessionNote, /) -> None:
+        """Tell all of them. Returns when they know, or soon: one that hangs holds nobody up."""
         ...
 
     def resume(self, gateway: int, session: bytes, event_id: str, /) -> EventSource | None:

@@ -234,7 +234,7 @@ async def test_an_answer_finds_its_question_through_another_gateway(tmp_path):
 
 async def test_what_a_client_says_of_its_session_reaches_all_gateways(tmp_path):
     class Way:
-        def spread(self, note):
+        async def spread(self, note):
             one.take_note(msgspec.msgpack.decode(msgspec.msgpack.encode(note), type=SessionNote))
 
         async def pass_on(self, *_):
@@ -254,6 +254,32 @@ async def test_what_a_client_says_of_its_session_reaches_all_gateways(tmp_path):
         assert client.seen[-1]["method"] == "notifications/cancelled"
         assert (await two.handle(Request("DELETE", {**HEADERS, **client.session}))).status == 200
         assert (await one.handle(legacy("ping", headers=client.session))).status == 404
+
+
+@pytest.mark.parametrize("what", ["the end", "a log level"])
+async def test_what_a_client_said_is_known_everywhere_when_it_is_answered(tmp_path, what):
+    known = trio.Event()
+    answered = []
+
+    class Way:
+        async def spread(self, _note):
+            await known.wait()
+
+    endpoint = make_protocol(PoolBackend(tmp_path), siblings=Way())
+    async with endpoint.running(), trio.open_nursery() as nursery:
+        session = (await Client.connect(endpoint)).session
+        level = legacy("logging/setLevel", {"level": "info"}, session)
+        request = Request("DELETE", {**HEADERS, **session}) if what == "the end" else level
+
+        async def say():
+            answered.append((await endpoint.handle(request)).status)
+
+        nursery.start_soon(say)
+        await wait_all_tasks_blocked()
+        assert not answered
+        known.set()
+        await wait_all_tasks_blocked()
+        assert answered == [200]
 
 
 async def test_forms_in_the_words_of_2025_06_18(endpoint):
