@@ -40,6 +40,10 @@ def test_a_spare_takes_the_place_and_is_replaced_behind(tree, name):
             assert client.text("echo", text="still here") == "still here"
         wait_until(lambda spare=spare: tree.pid(name) == spare["pid"], 5, f"{name} to be the former spare")
         assert tree.actors()[name]["incarnation"] == spare["incarnation"]
+        shown = Path(f"/proc/{spare['pid']}/comm")
+        wait_until(
+            lambda shown=shown: shown.read_text().strip() == name.removeprefix("tools."), 5, "its new name in ps"
+        )
         assert spare_of(tree, name)["pid"] != spare["pid"]
 
 
