@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -98,6 +98,7 @@ class Actor:
         if not boot.spare:
             self.promoted.set()
         self._methods: dict[str, Method] = {}
+        self._also_draining = False
         self._channels: set[Channel] = set()
         self._control: Channel | None = None
         self._directory_came = trio.Event()
@@ -112,9 +113,11 @@ class Actor:
 
     # --- serving ---------------------------------------------------------------------------------------------------
 
-    async def serve(self, methods: dict[str, Method]) -> None:
-        """Answer calls of these methods on the actor's socket from now on."""
+    async def serve(self, methods: Mapping[str, Method], *, also_draining: bool = False) -> None:
+        """Answer calls of these methods on the actor's socket from now on. `also_draining`: they belong to work that is
+        there already, so that they are answered until the end."""
         self._methods.update(methods)
+        self._also_draining = also_draining
         path = socket_path(self.boot.runtime_dir, self.boot.actor, self.boot.incarnation)
         sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
         await sock.bind(path)
@@ -150,7 +153,7 @@ class Actor:
         method = self._methods.get(call.method)
         if method is None:
             raise MCPServerError(f"{self.name} has no method {call.method!r}")
-        if self.draining.is_set():
+        if self.draining.is_set() and not self._also_draining:
             raise DrainingError(f"{self.name} is draining and takes no new calls")
         self.calls_total += 1
         try:

@@ -4,6 +4,7 @@ given an `IncomingCall`."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +29,35 @@ OnAsk = Callable[[str, msgspec.Raw], Awaitable[Message]]
 _encode = msgspec.msgpack.Encoder().encode
 
 
+class StoppedClock:
+    """The deadline of a call stands still while one of its questions is open: people think for longer than tools run.
+
+    How long a question may take is for whoever answers it to bound.
+    """
+
+    __slots__ = ("_call", "_left", "_open")
+
+    def __init__(self, call: PendingCall | IncomingCall) -> None:
+        self._call = call
+        self._open = 0
+        self._left = 0.0
+
+    def __enter__(self) -> None:
+        if not self._open:
+            self._left = self._call.deadline - trio.current_time()
+            self._call.deadline = math.inf
+        self._open += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._open -= 1
+        if not self._open:
+            self._call.deadline = trio.current_time() + self._left
+
+
 class PendingCall:
     """A call that this side waits for."""
 
-    __slots__ = ("deadline", "end_offset", "on_ask", "on_item", "questions", "task", "timeout_s")
+    __slots__ = ("clock", "deadline", "end_offset", "on_ask", "on_item", "questions", "task", "timeout_s")
 
     def __init__(
         self, task: trio.lowlevel.Task, timeout_s: float, on_item: OnItem | None, on_ask: OnAsk | None
@@ -43,6 +69,8 @@ class PendingCall:
         self.on_ask = on_ask
         self.end_offset = 0
         """Where its frame ends in the bytes of the channel: tells whether the other side may have seen it."""
+        self.clock: StoppedClock | None = None
+        """Set once the callee has asked."""
         self.questions: set[trio.CancelScope] | None = None
         """The callee's questions that are being answered; they end with the call."""
 
@@ -71,7 +99,7 @@ def unwrap(outcome: Reply | Failure | ActorDiedError | DeadlineExceededError) ->
 class IncomingCall:
     """A call as its handler sees it."""
 
-    __slots__ = ("_asks", "_channel", "_next_ask", "body", "deadline", "id", "method", "scope", "timeout_s")
+    __slots__ = ("_asks", "_channel", "_clock", "_next_ask", "body", "deadline", "id", "method", "scope", "timeout_s")
 
     def __init__(self, channel: Channel, frame: Call) -> None:
         self._channel = channel
@@ -85,6 +113,7 @@ class IncomingCall:
         """Of the handler's run; the channel cancels it when the caller leaves or the deadline comes."""
         self._asks: dict[int, trio.lowlevel.Task] | None = None
         self._next_ask = 0
+        self._clock: StoppedClock | None = None
 
     @property
     def caller(self) -> Hello:
@@ -105,12 +134,13 @@ class IncomingCall:
         return True
 
     async def ask(self, method: str, value: Message) -> msgspec.Raw:
-        """Ask the caller and wait for its answer, within this call's own deadline.
+        """Ask the caller and wait for its answer. The call's deadline stands still meanwhile: the caller has to bound
+        the time that its answer takes.
 
         Raises what the caller's answer carries (`MCPServerError` and below).
         """
-        if self._asks is None:
-            self._asks = {}
+        if self._asks is None or self._clock is None:
+            self._asks, self._clock = {}, StoppedClock(self)
         self._next_ask += 1
         ask_id = self._next_ask
         self._asks[ask_id] = trio.lowlevel.current_task()
@@ -121,7 +151,9 @@ class IncomingCall:
             self._asks.pop(ask_id, None)
             return trio.lowlevel.Abort.SUCCEEDED
 
-        answer: Answer = await trio.lowlevel.wait_task_rescheduled(abort)
+        with self._clock:
+            answer: Answer = await trio.lowlevel.wait_task_rescheduled(abort)
+        self._channel.look_no_later_than(self.deadline)
         if answer.error is not None:
             raise from_info(answer.error)
         return answer.body

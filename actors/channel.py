@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import trio
 
-from actors.calls import Handler, IncomingCall, Message, OnAsk, OnEvent, OnItem, PendingCall, unwrap
+from actors.calls import Handler, IncomingCall, Message, OnAsk, OnEvent, OnItem, PendingCall, StoppedClock, unwrap
 from actors.errors import ActorDiedError, BusyError, DeadlineExceededError, MCPServerError, to_info
 from actors.framing import EndError, FrameReader, Outbox
 from actors.messages import (
@@ -232,7 +232,7 @@ class Channel:
         self.send(Call(call_id, method, timeout_s, msgspec.Raw(_encode(value))))
         pending.end_offset = self._outbox.queued_total
         self._pending[call_id] = pending
-        self._look_no_later_than(pending.deadline)
+        self.look_no_later_than(pending.deadline)
 
         def abort(_: Any) -> trio.lowlevel.Abort:  # noqa: ANN401
             if self._pending.pop(call_id, None) is not None:
@@ -262,7 +262,8 @@ class Channel:
                 if call.deadline <= now:
                     call.scope.cancel()
 
-    def _look_no_later_than(self, deadline: float) -> None:
+    def look_no_later_than(self, deadline: float) -> None:
+        """A call of this channel has this deadline now."""
         if deadline < self._look_at:
             self._look_at = self._look.deadline = deadline
 
@@ -369,7 +370,7 @@ class Channel:
             self._fail(frame.id, BusyError(f"{self._me.actor} has {len(self._incoming)} calls open; try again"))
         else:
             call = self._incoming[frame.id] = IncomingCall(self, frame)
-            self._look_no_later_than(call.deadline)
+            self.look_no_later_than(call.deadline)
             assert self._nursery is not None
             self._nursery.start_soon(self._serve, call)
 
@@ -422,11 +423,18 @@ class Channel:
             self.send(Answer(frame.id, frame.ask_id, _NOTHING, refusal))
             return
         scope = trio.CancelScope()
-        pending.questions = (pending.questions or set()) | {scope}
+        if pending.questions is None:
+            pending.questions = set()
+        pending.questions.add(scope)
+        pending.clock = pending.clock or StoppedClock(pending)
         with scope:
             try:
-                value = await pending.on_ask(frame.method, frame.body)
+                with pending.clock:
+                    value = await pending.on_ask(frame.method, frame.body)
                 answer = Answer(frame.id, frame.ask_id, msgspec.Raw(_encode(value)))
             except Exception as error:  # noqa: BLE001
                 answer = Answer(frame.id, frame.ask_id, _NOTHING, to_info(error))
+            finally:
+                pending.questions.discard(scope)
+            self.look_no_later_than(pending.deadline)
             self.send(answer)

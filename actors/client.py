@@ -7,7 +7,7 @@ tool's pool; the pool enforces its own bound. Tools that have a limit for the wh
 which alone can count them. While no process is ready, calls are held (bounded) up to their deadline. A call that had
 not left yet is sent to the next process; one that was running is repeated once, elsewhere, if the tool is
 `retry_safe`; any other ends as `OutcomeUnknownError`. When the router is dead, direct calls go on by the last
-catalogue.
+catalogue. A call whose process died while it waited for the client's answer to a question is repeated, too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable
 import msgspec
 import trio
 
-from actors.calls import OnAsk, OnItem
+from actors.calls import Message, OnAsk, OnItem
 from actors.channel import Channel
 from actors.errors import (
     ActorDiedError,
@@ -32,6 +32,7 @@ from actors.errors import (
     UnknownToolError,
 )
 from actors.messages import (
+    ASK,
     Catalogue,
     CompletionAsk,
     DirectoryEntry,
@@ -51,6 +52,8 @@ from actors.peers import Peers, base_name
 from actors.uris import ResourceTable
 
 ROUTER = "router"
+_REPEATS_WHILE_ASKING = 3
+"""Processes that may die on one call while it waits for the client's answers."""
 _CATALOGUE_TIMEOUT_S = 5.0
 _DRAINING_SHOWS_WITHIN_S = 0.05
 _decode_result = msgspec.msgpack.Decoder(ToolResult).decode
@@ -121,6 +124,50 @@ def changed_lists(old: CatalogueView, new: CatalogueView) -> list[Kind]:
 def actor_of(tool: Offered) -> str:
     """Base name of the actor that runs the tool, resource or prompt: `tools.<pool>`, or the P2P actor itself."""
     return f"tools.{tool.pool}" if tool.runtime == "general" else tool.pool
+
+
+class Asking:
+    """The questions of one call over all its runs: `on_ask` of each of them.
+
+    A process that dies while a question is open has done nothing yet (nothing may take effect before the last
+    question), so that the call may be run again whatever it does.
+    """
+
+    def __init__(self, on_ask: OnAsk) -> None:
+        self._on_ask = on_ask
+        self._open = 0
+        self._since = 0.0
+        self._waited = 0.0
+        self._repeats = 0
+
+    async def __call__(self, method: str, body: msgspec.Raw) -> Message:
+        """Answer one question. It stays open when this is cancelled: then the call has ended."""
+        if method != ASK:
+            return await self._on_ask(method, body)
+        if not self._open:
+            self._since = trio.current_time()
+        self._open += 1
+        try:
+            return await self._on_ask(method, body)
+        except trio.Cancelled:
+            self._open += 1
+            raise
+        finally:
+            self._open -= 1
+            if not self._open:
+                self._waited += trio.current_time() - self._since
+
+    def may_repeat(self) -> bool:
+        """The process died: whether a question was open, and the call was not repeated too often."""
+        self._repeats += 1
+        return self._open > 0 and self._repeats <= _REPEATS_WHILE_ASKING
+
+    def restart(self) -> float:
+        """A new run begins. Returns the seconds that the one before waited for answers."""
+        if self._open:
+            self._waited += trio.current_time() - self._since
+        waited, self._waited, self._open = self._waited, 0.0, 0
+        return waited
 
 
 class ToolClient:
@@ -265,19 +312,25 @@ class ToolClient:
         """Run a tool on a process of `base`, holding and retrying as the module says."""
         deadline = trio.current_time() + timeout_s
         died: ActorDiedError | None = None
+        asking = Asking(on_ask) if on_ask is not None else None
         while True:
+            if asking is not None:
+                deadline += asking.restart()
             channel = self._ready_channel(base, avoid=died)
             if channel is None:
                 channel = await self._hold(base, deadline, call.name)
             remaining = deadline - trio.current_time()
             try:
-                reply = await channel.call(call.METHOD, call, timeout_s=remaining, on_item=on_item, on_ask=on_ask)
+                reply = await channel.call(call.METHOD, call, timeout_s=remaining, on_item=on_item, on_ask=asking)
             except DrainingError:
                 # It knows before the directory tells; nothing was started there.
                 await self._changed_or_after(min(_DRAINING_SHOWS_WITHIN_S, max(0.0, remaining)))
                 continue
             except ActorDiedError as error:
                 if not error.sent:
+                    continue
+                if asking is not None and asking.may_repeat():
+                    died = error
                     continue
                 if died is None and retry_safe:
                     died = error

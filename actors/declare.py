@@ -21,6 +21,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from actors.messages import Annotations, Icon
+from actors.questions import Capability, checked_capabilities
 
 RESOURCE_ATTRIBUTE: Final = "__greenroom_resource__"
 PROMPT_ATTRIBUTE: Final = "__greenroom_prompt__"
@@ -60,6 +61,7 @@ class ResourceSpec(msgspec.Struct, frozen=True, kw_only=True):
     pool: str | None
     timeout_s: float | None
     category: str | None
+    requires: tuple[str, ...]
     meta: JsonObject | None
 
 
@@ -74,6 +76,7 @@ class PromptSpec(msgspec.Struct, frozen=True, kw_only=True):
     pool: str | None
     timeout_s: float | None
     category: str | None
+    requires: tuple[str, ...]
     meta: JsonObject | None
 
 
@@ -92,6 +95,7 @@ def resource(
     pool: str | None = None,
     timeout: float | None = None,
     category: str | None = None,
+    requires: Sequence[Capability] | None = None,
     meta: JsonObject | None = None,
 ) -> Callable[[_Function], _Function]:
     """Mark a function as a resource that clients can read. It returns `str`, `bytes`, `ResourceContents` or a list.
@@ -104,8 +108,10 @@ def resource(
     * `size`: bytes, where that is known beforehand. `annotations`, `icons`, `meta`: as MCP has them.
     * `fresh_for`: seconds that a client may keep what it read, where its protocol knows of that.
     * `complete`: variable -> function that completes it. `Literal` and enums complete themselves.
-    * `pool`, `timeout`, `category`: as for tools.
+    * `pool`, `timeout`, `category`, `requires`: as for tools.
     """
+
+    needed = checked_capabilities(requires)
 
     def mark(function: _Function) -> _Function:
         spec = ResourceSpec(
@@ -122,6 +128,7 @@ def resource(
             pool=pool,
             timeout_s=timeout,
             category=category,
+            requires=needed,
             meta=meta,
         )
         setattr(function, RESOURCE_ATTRIBUTE, spec)
@@ -140,6 +147,7 @@ def prompt(
     pool: str | None = None,
     timeout: float | None = None,
     category: str | None = None,
+    requires: Sequence[Capability] | None = None,
     meta: JsonObject | None = None,
 ) -> Callable[[_Function], _Function]:
     """Mark a function as a prompt. It returns `str` (what the user says), a `PromptMessage`, or a list of them.
@@ -147,10 +155,12 @@ def prompt(
     * `name`: 1-128 letters, digits, `_` `.` `-`; unique; default the function's name. `title`: default made from it.
     * `description`: default the docstring's first paragraph.
     * `complete`: argument -> function that completes it. `Literal` and enums complete themselves.
-    * `icons`, `meta`: as MCP has them. `pool`, `timeout`, `category`: as for tools.
+    * `icons`, `meta`: as MCP has them. `pool`, `timeout`, `category`, `requires`: as for tools.
 
     Arguments travel as text and are turned into what the annotations say: one word, number or choice each.
     """
+
+    needed = checked_capabilities(requires)
 
     def mark(function: _Function) -> _Function:
         spec = PromptSpec(
@@ -162,6 +172,7 @@ def prompt(
             pool=pool,
             timeout_s=timeout,
             category=category,
+            requires=needed,
             meta=meta,
         )
         setattr(function, PROMPT_ATTRIBUTE, spec)

@@ -8,6 +8,7 @@ an exception of any other type is never shown to a caller in full (it may hold s
 
 from __future__ import annotations
 
+import secrets
 from typing import Any, ClassVar
 
 from actors.messages import ErrorInfo
@@ -119,6 +120,43 @@ class ForbiddenError(MCPServerError):
     code = "FORBIDDEN"
 
 
+class CannotAskError(MCPServerError):
+    """The client can't be asked this: it has not declared the capability, or its request can carry no question.
+
+    `details["capabilities"]` is what it would have to declare, as MCP writes it.
+    """
+
+    code = "CANNOT_ASK"
+
+
+class NoAnswerError(MCPServerError):
+    """The client was asked and gave no usable answer: it refused, was too slow, or answered something else."""
+
+    code = "NO_ANSWER"
+
+
+class UrlRequiredError(MCPServerError):
+    """The user has to visit `url` before the call can work. Raise it, and the client shows `message` and the address.
+
+    `elicitation_id` names the visit, for `ToolContext.elicitation_complete`; one is made when none is given.
+    """
+
+    code = "URL_REQUIRED"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        url: str = "",
+        elicitation_id: str = "",
+        retryable: bool | None = None,
+        **details: Any,  # noqa: ANN401
+    ) -> None:
+        self.url = url
+        self.elicitation_id = elicitation_id or secrets.token_urlsafe(12)
+        super().__init__(message, retryable=retryable, url=url, elicitation_id=self.elicitation_id, **details)
+
+
 class QuarantinedError(MCPServerError):
     """This tool with these arguments ended processes again and again; refused until an operator releases it."""
 
@@ -153,6 +191,9 @@ _BY_CODE: dict[str, type[MCPServerError]] = {
         OutcomeUnknownError,
         UnavailableError,
         ForbiddenError,
+        CannotAskError,
+        NoAnswerError,
+        UrlRequiredError,
         QuarantinedError,
         BreakerOpenError,
     )

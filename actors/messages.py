@@ -347,6 +347,10 @@ class Offered(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     icons: list[Icon] = []
     meta: bytes = b""
     """`_meta` as its author gave it: JSON text, or nothing."""
+    asks: bool = False
+    """It takes a context, so it may ask the client while it runs."""
+    requires: tuple[str, ...] = ()
+    """Capabilities that a client must have declared, such as `sampling` or `elicitation.url`."""
     broken: str = ""
     """Why it can't be used; empty when it can."""
     source: str = ""
@@ -439,6 +443,69 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The caller wants log items of this level (MCP's names) and above."""
     principal: str = ""
     """Who calls; '' when nobody had to say."""
+    can: tuple[str, ...] = ()
+    """What the caller can be asked for (`Ask` frames, method `ASK`): `elicitation`, `sampling.tools`, ..."""
+
+
+ASK = "client/ask"
+"""Method of an `Ask` inside `tools/call`: `Questions` for the client -> `Answers`."""
+STREAM = "stream"
+"""In `ToolCall.can`: the caller understands `CLOSE_STREAM`."""
+CLOSE_STREAM = "client/close_stream"
+"""Method of an `Ask`: end the client's connection and let it come back for the rest (null -> null)."""
+URL_DONE = "client/url_done"
+"""Method of an `Ask`: what the user had to do elsewhere is done (the elicitation's id -> null)."""
+
+QuestionMethod = Literal["elicitation/create", "sampling/createMessage", "roots/list"]
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One question for the client."""
+
+    key: str
+    """Names it among all questions of its call; the same in each run of the call."""
+    method: QuestionMethod
+    params: bytes
+    """JSON text: an object, in the words of the newest revision."""
+
+
+class Questions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Questions that are asked together."""
+
+    questions: list[Question]
+
+
+class Answers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The client's answers to all `Questions`: key -> result, as JSON text."""
+
+    answers: dict[str, bytes]
+
+
+class PassedOn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Method `answer` of a gateway: a client of this session answered a question of that gateway elsewhere."""
+
+    session: bytes
+    answer: bytes
+    """The JSON-RPC response, as it came."""
+
+
+class SessionNote(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Method `note` of a gateway: what a client said of its session to another gateway."""
+
+    session: bytes
+    cancelled: bytes = b""
+    """Id of a request that is to be cancelled, as JSON: a number may be too large for msgpack."""
+    log_level: str | None = None
+    ended: bool = False
+    """The session was ended: its id is good for nothing any more."""
+
+
+class ResumeStream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Method `resume` of a gateway: a client of this session came to another gateway for the rest of a stream. Items
+    are frames of the stream, as bytes."""
+
+    session: bytes
+    event_id: str
 
 
 class ResourceRead(ToolCall, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -83,6 +83,36 @@ class McpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Subscriptions of all clients together, per gateway."""
 
 
+class QuestionsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What tools may ask a client while they run (elicitation, sampling, roots)."""
+
+    timeout_s: Seconds = 600.0
+    """Time for a client to answer in a session (revisions before 2026-07-28); then the tool is told that it did not."""
+    max_open: Count = 16
+    """Questions of one session that wait for an answer at once; more are refused as busy."""
+    max_rounds: Count = 32
+    """Times that one call may come back with answers and be asked again (2026-07-28)."""
+    state_max_age_s: Seconds = 3600.0
+    """Time between a question and the call that brings the answer (2026-07-28); later ones have to start again."""
+    max_state_bytes: Size = 256 * 1024
+    """What a call's answers so far may take, sealed, on their way through the client (2026-07-28)."""
+
+
+class StreamsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Event streams of sessions: what a client that lost its connection can still get, per gateway."""
+
+    retry_s: Seconds = 0.5
+    """How soon a client should come back when its connection was ended on purpose."""
+    stream_after_s: Seconds = 1.0
+    """A call that takes longer is answered as a stream that can be resumed (2025-11-25)."""
+    keep_s: Seconds = 300.0
+    """Time for which the events of an ended stream are kept."""
+    max_events: Count = 1024
+    """Events kept of one stream; the oldest go first, an answer never."""
+    max_kept_bytes: Size = 32 * 1024 * 1024
+    """All events that are kept; the oldest streams go first."""
+
+
 class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One of the two runtimes."""
 
@@ -314,6 +344,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     server: ServerSettings = ServerSettings()
     mcp: McpSettings = McpSettings()
+    questions: QuestionsSettings = QuestionsSettings()
+    streams: StreamsSettings = StreamsSettings()
     runtimes: RuntimesSettings = RuntimesSettings()
     tools: ToolsSettings = ToolsSettings()
     router: RouterSettings = RouterSettings()

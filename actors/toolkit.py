@@ -14,6 +14,8 @@ A tool is a typed function, async or plain:
 * An async tool runs on the process's trio loop and must not block it. A plain one runs in a thread; when its call is
   cancelled nobody waits for it any more, so it should look at `ToolContext.check_cancelled()` now and then.
 * A parameter annotated `ToolContext` is the call's context, not an argument.
+* It may ask the client by its context: `await ctx.elicit(...)`, in plain tools `ctx.elicit(...).wait()`; what that
+  means for the order of things is said in `actors.asking`.
 * Any exception ends the call as "tool failed" with its message. `InvalidArgumentsError`, `UnavailableError` and
   `ForbiddenError` keep their meaning.
 """
@@ -31,6 +33,7 @@ from typing import Any, Final, Literal, TypeVar
 import msgspec
 import trio
 
+from actors.asking import Ask, Asker, CallCancelledError
 from actors.content import (
     AudioContent,
     ContentBlock,
@@ -42,17 +45,38 @@ from actors.content import (
     TextContent,
 )
 from actors.declare import Completion, JsonObject, prompt, resource
-from actors.errors import ForbiddenError, InvalidArgumentsError, NotFoundError, UnavailableError
+from actors.errors import (
+    CannotAskError,
+    ForbiddenError,
+    InvalidArgumentsError,
+    NoAnswerError,
+    NotFoundError,
+    UnavailableError,
+    UrlRequiredError,
+)
+from actors.forms import Email, Url, choices
 from actors.messages import Annotations, Icon, Kind, LogItem, Progress, ToolItem
 from actors.notices import list_changed, resource_changed
+from actors.questions import (
+    Asks,
+    Capability,
+    ElicitResult,
+    Message,
+    Root,
+    SampleResult,
+    ToolUse,
+    ToolUseResult,
+    checked_capabilities,
+)
 from actors.settings import ToolsSettings
 from actors.tools.files import Files
 
 __all__ = [
-    "Annotations", "AudioContent", "CallCancelledError", "Completion", "ContentBlock", "EmbeddedResource",
-    "ForbiddenError", "Icon", "ImageContent", "InvalidArgumentsError", "NotFoundError", "PromptMessage",
-    "ResourceContents", "ResourceLink", "TextContent", "ToolContext", "UnavailableError", "list_changed", "prompt",
-    "resource", "resource_changed", "tool",
+    "Annotations", "AudioContent", "CallCancelledError", "CannotAskError", "Completion", "ContentBlock", "ElicitResult",
+    "Email", "EmbeddedResource", "ForbiddenError", "Icon", "ImageContent", "InvalidArgumentsError", "Message",
+    "NoAnswerError", "NotFoundError", "PromptMessage", "ResourceContents", "ResourceLink", "Root", "SampleResult",
+    "TextContent", "ToolContext", "ToolUse", "ToolUseResult", "UnavailableError", "Url", "UrlRequiredError", "choices",
+    "list_changed", "prompt", "resource", "resource_changed", "tool",
 ]  # fmt: skip
 
 LogLevel = Literal["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"]
@@ -63,10 +87,6 @@ SPEC_ATTRIBUTE: Final = "__greenroom_tool__"
 _MAX_WAITING_LOGS: Final = 256
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-class CallCancelledError(Exception):
-    """The call was cancelled or ran out of time; raised in a plain tool's thread so that it ends. Don't catch it."""
 
 
 # --- the decorator -------------------------------------------------------------------------------------------------
@@ -87,6 +107,7 @@ class ToolSpec(msgspec.Struct, frozen=True, kw_only=True):
     max_concurrent: int | None
     category: str | None
     input_schema: dict[str, Any] | None
+    requires: tuple[str, ...] | None
     icons: tuple[Icon, ...] | None
     meta: JsonObject | None
 
@@ -105,6 +126,7 @@ def tool(
     max_concurrent: int | None = None,
     category: str | None = None,
     input_schema: dict[str, Any] | None = None,
+    requires: Sequence[Capability] | None = None,
     icons: Sequence[Icon] | None = None,
     meta: JsonObject | None = None,
 ) -> Callable[[_Function], _Function]:
@@ -119,12 +141,15 @@ def tool(
     * `max_concurrent`: calls at once in the whole system.
     * `category`: for tools of your own; default the name of their folder or module.
     * `input_schema`: published instead of the schema made from the annotations; must name the same parameters.
+    * `requires`: what a client must have declared (`sampling`, `elicitation.url`, ...); others are refused at once.
     * `icons`: pictures that clients may show.
     * `meta`: `_meta` of the listed tool; keys of your own begin with your domain name.
 
     A parameter `Annotated[str, Meta(extra_json_schema={"x-mcp-header": "Region"})]` is repeated by clients in the HTTP
     header `Mcp-Param-Region`, for whoever routes by it.
     """
+
+    needed = checked_capabilities(requires)
 
     def mark(function: _Function) -> _Function:
         safe = bool(read_only or idempotent) if retry_safe is None else retry_safe
@@ -141,6 +166,7 @@ def tool(
             max_concurrent=max_concurrent,
             category=category,
             input_schema=input_schema,
+            requires=None if requires is None else needed,
             icons=None if icons is None else tuple(icons),
             meta=meta,
         )
@@ -153,8 +179,9 @@ def tool(
 # --- the context of a call -----------------------------------------------------------------------------------------
 
 
-class ToolContext:
-    """One call, as its tool sees it. All methods may be called from the loop and from the tool's threads; none wait."""
+class ToolContext(Asks):
+    """One call, as its tool sees it. All methods may be called from the loop and from the tool's threads; none wait,
+    but for the questions of `Asks`, which are awaited (in plain tools: `.wait()`)."""
 
     def __init__(
         self,
@@ -168,6 +195,8 @@ class ToolContext:
         wants_progress: bool,
         log_level: str,
         logger: str,
+        ask: Ask | None = None,
+        can: Sequence[str] = (),
     ) -> None:
         """Made inside the call's task, by `actors.tools.execution`."""
         self.call_id = call_id
@@ -195,6 +224,16 @@ class ToolContext:
         self._cancelled = False
         self._ended = False
         self._on_cancel: list[Callable[[], object]] = []
+        self._ask, self._can = ask, can
+        self._asker: Asker | None = None
+
+    @property
+    def asker(self) -> Asker:
+        """The questions of this call."""
+        with self._lock:
+            if self._asker is None:
+                self._asker = Asker(self._ask, self._can, self._loop)
+            return self._asker
 
     @property
     def remaining_s(self) -> float:
@@ -291,9 +330,12 @@ class ToolContext:
         for interrupt in interrupts:
             with suppress(Exception):
                 interrupt()
-        return bool(interrupts)
+        waited = self._asker is not None and self._asker.interrupt()
+        return waited or bool(interrupts)
 
     def end(self) -> None:
         """The call is over: send what is left, drop all that comes later. For the code that runs tools."""
         self.flush()
         self._ended = True
+        if self._asker is not None:
+            self._asker.end()

@@ -19,6 +19,7 @@ from gateway.backend import ToolBackend
 from gateway.fast_lane import FastLane, serve
 from gateway.mcp import Protocol
 from gateway.metrics import MeteredBackend, Metrics
+from gateway.siblings import Siblings
 
 _CATALOGUE_TIMEOUT_S = 8.0
 _IDLE_S = 1.0
@@ -74,15 +75,20 @@ async def main(boot: Boot) -> None:
         metrics = Metrics()
         metrics.marks = lambda: actor.marks
         backend = MeteredBackend(plain, metrics)
-        protocol = Protocol(
+        siblings = Siblings(actor)
+        protocol = siblings.protocol = Protocol(
             settings,
             backend,
             server_name="greenroom",
             version=version("greenroom"),
             session_secret=load_or_create_key(Path(boot.data_dir), SESSION_KEY),
             new_call_id=plain.new_call_id,
+            gateway=boot.incarnation,
+            siblings=siblings,
         )
         actor.on_peer_event = on_event
+        from_siblings = {"answer": siblings.receive, "resume": siblings.serve_resume, "note": siblings.take_note}
+        await actor.serve(from_siblings, also_draining=True)
         actor.nursery.start_soon(flush_loop)
         actor.nursery.start_soon(client.keep_catalogue)
         actor.nursery.start_soon(client.keep_connections, _carries_calls)

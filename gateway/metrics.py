@@ -35,7 +35,7 @@ from prometheus_client.registry import Collector
 from actors.client import CatalogueView
 from actors.errors import MCPServerError, code_of
 from actors.messages import DirectoryEntry, Marks, State, ToolCall, ToolItem, ToolResult
-from gateway.types import Backend, TreeStatus
+from gateway.types import Backend, Respondent, TreeStatus
 
 BUCKETS_MS = (1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10000.0, 30000.0, 60000.0)
 UNKNOWN = "(unknown)"
@@ -50,7 +50,7 @@ class _ToolCounts:
     __slots__ = ("buckets", "by_status", "sum_ms")
 
     def __init__(self) -> None:
-        self.by_status = {"success": 0, "error": 0, "failed": 0}
+        self.by_status = {"success": 0, "error": 0, "failed": 0, "input_required": 0}
         self.buckets = [0] * (len(BUCKETS_MS) + 1)
         self.sum_ms = 0.0
 
@@ -84,7 +84,7 @@ class Metrics(Collector):
         self.connection_errors += 1
 
     def tool_finished(self, runtime: str, tool: str, status: str, duration_ms: float) -> None:
-        """A tool ran to its end; `status` is `success` or `error`."""
+        """A tool ran to its end; `status` is `success` or `error`; or to a question, `input_required`."""
         counts = self._tools[runtime, tool]
         counts.by_status[status] += 1
         counts.buckets[bisect_left(BUCKETS_MS, duration_ms)] += 1
@@ -191,7 +191,12 @@ class MeteredBackend:
         return self._backend.catalogue
 
     async def call(
-        self, call: ToolCall, *, timeout_s: float, on_item: Callable[[ToolItem], object] | None = None
+        self,
+        call: ToolCall,
+        *,
+        timeout_s: float,
+        on_item: Callable[[ToolItem], object] | None = None,
+        respondent: Respondent | None = None,
     ) -> ToolResult:
         """Run one tool and count it. Raises what the backend raises."""
         metrics = self._metrics
@@ -204,12 +209,15 @@ class MeteredBackend:
         metrics.calls_in_flight += 1
         began = time.perf_counter()
         try:
-            result = await self._backend.call(call, timeout_s=timeout_s, on_item=on_item)
+            result = await self._backend.call(call, timeout_s=timeout_s, on_item=on_item, respondent=respondent)
         except MCPServerError as error:
             metrics.tool_failed(runtime, name, code_of(error))
             raise
         except trio.Cancelled:
-            metrics.tool_failed(runtime, name, "CANCELLED")
+            if respondent is not None and respondent.wants_input:
+                metrics.tool_finished(runtime, name, "input_required", (time.perf_counter() - began) * 1000)
+            else:
+                metrics.tool_failed(runtime, name, "CANCELLED")
             raise
         except BaseException:
             metrics.tool_failed(runtime, name, "INTERNAL")

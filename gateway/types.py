@@ -12,7 +12,7 @@ from typing import Protocol as Interface
 import msgspec
 
 from actors.client import CatalogueView
-from actors.messages import DirectoryEntry, ToolCall, ToolItem, ToolResult
+from actors.messages import DirectoryEntry, Question, ToolCall, ToolItem, ToolResult
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
@@ -71,6 +71,28 @@ class Protocol(Interface):
         ...
 
 
+class Respondent(Interface):
+    """The client of one call, whom its tool may ask. All methods may be called several times at once."""
+
+    @property
+    def wants_input(self) -> bool:
+        """The call was ended because the client has to answer first; it is no failure."""
+        ...
+
+    async def ask(self, questions: list[Question], /) -> dict[str, bytes]:
+        """The answers, checked: key -> JSON text. Raises `CannotAskError`, `NoAnswerError`, `BusyError`; never waits
+        for longer than `questions.timeout_s`."""
+        ...
+
+    def close_stream(self) -> None:
+        """End the client's connection; it comes back for the rest."""
+        ...
+
+    def url_done(self, elicitation_id: str, /) -> None:
+        """What the user had to do at an address is done."""
+        ...
+
+
 class Backend(Interface):
     """The way to the tools."""
 
@@ -80,9 +102,14 @@ class Backend(Interface):
         ...
 
     async def call(
-        self, call: ToolCall, *, timeout_s: float, on_item: Callable[[ToolItem], object] | None = None
+        self,
+        call: ToolCall,
+        *,
+        timeout_s: float,
+        on_item: Callable[[ToolItem], object] | None = None,
+        respondent: Respondent | None = None,
     ) -> ToolResult:
-        """Run one tool. Raises `actors.errors.MCPServerError`."""
+        """Run one tool; `respondent` answers its questions. Raises `actors.errors.MCPServerError`."""
         ...
 
 

@@ -20,6 +20,7 @@ from typing import Any, Final, get_origin
 import msgspec
 import trio
 
+from actors.asking import Ask
 from actors.errors import MCPServerError, ToolExecutionError
 from actors.messages import Offered, ToolCall, ToolDescriptor, ToolItem, ToolResult
 from actors.schema import Contract, bare, call_adapter
@@ -95,9 +96,14 @@ class Runnable:
         self._one_block = contract.shape == "content" and get_origin(bare(contract.returns)) is not list
 
     async def run(
-        self, call: ToolCall, environment: Environment, report: Callable[[ToolItem], object] | None = None
+        self,
+        call: ToolCall,
+        environment: Environment,
+        report: Callable[[ToolItem], object] | None = None,
+        ask: Ask | None = None,
     ) -> ToolResult:
         """Run the tool for `call`. `report` takes progress and log items; it is called from the loop and must not wait.
+        `ask` is the way to the caller for the tool's questions.
 
         Raises `InvalidArgumentsError`, `QuarantinedError`, `BreakerOpenError`, `ToolExecutionError`,
         `ResultTooLargeError` and what the tool raises from `actors.errors`.
@@ -111,7 +117,7 @@ class Runnable:
         running = guard.begin(self.known_as, call, arguments) if guard is not None else None
         answered = False
         try:
-            value = await self._value(call, environment, report, arguments, running)
+            value = await self._value(call, environment, report, ask, arguments, running)
             encoded = self._encoded(value, call, environment.settings.max_result_bytes)
             answered = True
         except MCPServerError:
@@ -132,6 +138,7 @@ class Runnable:
         call: ToolCall,
         environment: Environment,
         report: Callable[[ToolItem], object] | None,
+        ask: Ask | None,
         arguments: msgspec.Struct,
         running: RunningCall | None,
     ) -> Any:  # noqa: ANN401 - a tool's result
@@ -139,7 +146,7 @@ class Runnable:
         try:
             if not self._wants_context and self._is_async:
                 return await self._invoke(arguments, None)
-            return await self._run_with_context(call, environment, report, arguments, running)
+            return await self._run_with_context(call, environment, report, ask, arguments, running)
         except (MCPServerError, trio.Cancelled):
             raise
         except BaseException as error:  # SystemExit, GeneratorExit and the like are no `Exception`, and no end of ours
@@ -150,6 +157,7 @@ class Runnable:
         call: ToolCall,
         environment: Environment,
         report: Callable[[ToolItem], object] | None,
+        ask: Ask | None,
         arguments: msgspec.Struct,
         running: RunningCall | None,
     ) -> Any:  # noqa: ANN401 - a tool's result
@@ -163,6 +171,8 @@ class Runnable:
             wants_progress=call.progress,
             log_level=call.log_level,
             logger=self.descriptor.name,
+            ask=ask,
+            can=call.can,
         )
         try:
             if self._is_async:

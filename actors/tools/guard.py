@@ -97,7 +97,10 @@ class CallGuard:
         return RunningCall(self, name, digest, at, probe=probe)
 
     def end(self, call: RunningCall, *, answered: bool) -> None:
-        """The call has ended: with a result or an error (`answered`), or because its caller left."""
+        """The call has ended: with a result or an error (`answered`), because its caller left, or with a question.
+
+        A question is no answer: a tool that ends its process after it asked would clear itself each time it asks.
+        """
         if not call.abandoned:
             self.recorder.end(call.at)
         if call.probe:

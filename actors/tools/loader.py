@@ -333,6 +333,8 @@ class _Catalogue:
             timeout_s=self._default_timeout_s if spec.timeout_s is None else spec.timeout_s,
             retry_safe=spec.retry_safe,
             max_concurrent=self._settings.max_concurrent.get(spec.name, spec.max_concurrent),
+            asks=contract.context_at is not None,
+            requires=spec.requires or (),
             icons=list(spec.icons or ()),
             meta=meta_json(spec.meta),
             source=source.shown,

@@ -167,7 +167,13 @@ def _common(spec: ResourceSpec | PromptSpec, place: Place) -> dict[str, Any]:
 
 
 def _described(spec: ResourceSpec | PromptSpec, contract: Contract) -> dict[str, Any]:
-    return {"description": contract.description, "icons": list(spec.icons), "meta": meta_json(spec.meta)}
+    return {
+        "description": contract.description,
+        "asks": contract.context_at is not None,
+        "requires": spec.requires,
+        "icons": list(spec.icons),
+        "meta": meta_json(spec.meta),
+    }
 
 
 def meta_json(meta: dict[str, Any] | None) -> bytes:

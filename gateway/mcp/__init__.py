@@ -7,11 +7,19 @@
     jsonrpc         frames and errors
     headers         routing headers of the modern revision
     calls           SSE queues, and calls that turn into streams
+    tokens          signed text that clients carry
     sessions        legacy session ids
+    streams         streams that outlive their connection
     shaping         tools and results as each revision knows them
     offers_shaping  the same for resources and prompts
     exchange        what handlers get, and what runs them
     paging          cursors
+    capabilities    what a client can be asked
+    answers         checks of what it answers
+    respondents     what both ways to ask have in common
+    rounds          questions at the modern revision
+    requests        questions in legacy sessions
+    dialogues       what handlers need that may ask
     tools_methods   tools/list, tools/call
     offers_methods  resources/..., prompts/..., completion/complete
     listen          streams for changes

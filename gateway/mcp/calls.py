@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -113,25 +113,86 @@ class Outbox:
                 self._on_close()
 
 
+class Sink(Protocol):
+    """Where the messages of a call go: a connection, or a journal that outlives connections."""
+
+    def put(self, message: bytes, /) -> None:
+        """One message for the client."""
+        ...
+
+    def finish(self, message: bytes = b"", /) -> None:
+        """The last one."""
+        ...
+
+    @property
+    def empty(self) -> bool:
+        """No message waits to be sent."""
+        ...
+
+    def attach(self) -> Outbox:
+        """The events for the client's connection."""
+        ...
+
+    def hang_up(self) -> None:
+        """End the connection, not the call, where that can be."""
+        ...
+
+
+class Connection:
+    """The one connection of a call at revision 2026-07-28. When it is closed, so is everything."""
+
+    __slots__ = ("_outbox",)
+
+    def __init__(self, on_close: Callable[[], None]) -> None:
+        self._outbox = Outbox(on_close)
+
+    @property
+    def empty(self) -> bool:
+        """No message waits to be sent."""
+        return self._outbox.empty
+
+    def put(self, message: bytes) -> None:
+        """One message for the client."""
+        self._outbox.put(sse(message))
+
+    def finish(self, message: bytes = b"") -> None:
+        """The last one."""
+        self._outbox.finish(sse(message) if message else b"")
+
+    def attach(self) -> Outbox:
+        """The events."""
+        return self._outbox
+
+    def hang_up(self) -> None:
+        """Nothing could be resumed."""
+
+
 class LiveCall:
     """A call in its own task, and the answer that it becomes.
 
-    With `cancel_on_close` a reader that leaves cancels the call (modern); without, it runs on to its end (legacy).
+    Without a journal a reader that leaves cancels the call (modern); with one it runs on to its end, and its messages
+    are kept there (legacy). `stream_after_s`: seconds of silence after which the answer becomes a stream.
     """
 
-    __slots__ = ("_answer", "_cancel_on_close", "_changed", "_done", "_outbox", "scope")
+    __slots__ = ("_answer", "_changed", "_done", "_journal", "_sink", "_stream_after_s", "scope")
 
-    def __init__(self, *, cancel_on_close: bool) -> None:
+    def __init__(self, journal: Sink | None = None, *, stream_after_s: float = STREAM_AFTER_S) -> None:
         self.scope = trio.CancelScope()
-        self._cancel_on_close = cancel_on_close
-        self._outbox = Outbox(self._closed)
+        self._journal = journal
+        self._sink: Sink = journal if journal is not None else Connection(self.scope.cancel)
+        self._stream_after_s = stream_after_s
         self._changed = trio.Event()
         self._done = False
         self._answer: Answer | None = None
 
     def notify(self, message: bytes) -> None:
-        """Send a notification; the first one makes the answer a stream."""
-        self._outbox.put(sse(message))
+        """Send a notification or a request; the first one makes the answer a stream."""
+        self._sink.put(message)
+        self._changed.set()
+
+    def hang_up(self) -> None:
+        """End the client's connection, if it can come back for the rest."""
+        self._sink.hang_up()
         self._changed.set()
 
     async def run(self, work: Callable[[], Awaitable[Answer]]) -> None:
@@ -141,21 +202,20 @@ class LiveCall:
                 self._answer = await work()
         finally:
             self._done = True
-            self._outbox.finish(sse(self._answer.body) if self._answer is not None else b"")
+            if self._changed.is_set() or self._answer is None:
+                self._sink.finish(self._answer.body if self._answer is not None else b"")
             self._changed.set()
 
     async def answer(self) -> Answer | Stream | None:
         """Wait until it is clear how to answer. None when the call was cancelled before anything was said."""
         try:
-            with trio.move_on_after(STREAM_AFTER_S):
+            with trio.move_on_after(self._stream_after_s):
                 await self._changed.wait()
         except trio.Cancelled:
-            self._closed()
+            if self._journal is None:
+                self.scope.cancel()
             raise
-        if not self._done or not self._outbox.empty:
-            return Stream(200, SSE_HEADERS, self._outbox)
+        self._changed.set()
+        if not self._done or not self._sink.empty:
+            return Stream(200, SSE_HEADERS, self._sink.attach())
         return self._answer
-
-    def _closed(self) -> None:
-        if self._cancel_on_close:
-            self.scope.cancel()

@@ -35,7 +35,7 @@ from gateway.mcp.jsonrpc import (
 )
 from gateway.mcp.sessions import Session
 from gateway.mcp.shaping import Shaper
-from gateway.types import Answer, Stream
+from gateway.types import Answer, Respondent, Stream
 
 _log = logging.getLogger(__name__)
 
@@ -68,9 +68,16 @@ class Backend(Protocol):
         """May be another object after each change."""
         ...
 
-    async def call(self, call: ToolCall, *, timeout_s: float, on_item: Callable[[ToolItem], None] | None) -> ToolResult:
-        """Run a tool, or what a call of another kind is for. Raises `actors.errors.MCPServerError`. Cancelling it
-        cancels the tool."""
+    async def call(
+        self,
+        call: ToolCall,
+        *,
+        timeout_s: float,
+        on_item: Callable[[ToolItem], None] | None,
+        respondent: Respondent | None = None,
+    ) -> ToolResult:
+        """Run a tool, or what a call of another kind is for; `respondent` answers its questions. Raises
+        `actors.errors.MCPServerError`. Cancelling it cancels the tool."""
         ...
 
 

@@ -20,6 +20,8 @@ INTERNAL_ERROR: Final = -32603
 HEADER_MISMATCH: Final = -32020
 MISSING_CAPABILITY: Final = -32021
 UNSUPPORTED_VERSION: Final = -32022
+URL_REQUIRED: Final = -32042
+"""Of 2025-11-25 alone."""
 
 MAX_ID_LENGTH: Final = 256
 """Characters of a request id or progress token that is a string; three times as many bits of a number. Ours."""

@@ -14,6 +14,7 @@ import msgspec
 import trio
 from msgspec import UNSET, Raw
 
+from actors.messages import SessionNote
 from gateway.mcp.eras import VERSIONS, B, C, D, negotiate
 from gateway.mcp.exchange import CAPABILITIES, Core, Exchange, Handler
 from gateway.mcp.http import JSON_HEADERS, NO_HEADERS
@@ -28,9 +29,11 @@ from gateway.mcp.jsonrpc import (
     check_envelope,
     error_body,
     id_json,
+    is_id,
     params_as,
     parse,
 )
+from gateway.mcp.requests import Requests, Siblings
 from gateway.mcp.sessions import Session, Sessions
 from gateway.mcp.tools_methods import ToolMethods, check_level
 from gateway.types import Answer, Request, Stream
@@ -69,8 +72,12 @@ _cancelled_params = msgspec.json.Decoder(CancelledParams)
 class Legacy:
     """Serves sessions."""
 
-    def __init__(self, core: Core, tools: ToolMethods, sessions: Sessions) -> None:
+    def __init__(
+        self, core: Core, tools: ToolMethods, sessions: Sessions, requests: Requests, siblings: Siblings | None = None
+    ) -> None:
         self._core = core
+        self._siblings = siblings
+        self._requests = requests
         self._sessions = sessions
         self.capabilities: dict[str, object] = {"logging": {}, **CAPABILITIES}
         self.methods: dict[str, Handler] = {
@@ -119,6 +126,7 @@ class Legacy:
         self, principal: str, session: Session, frame: Frame, body: bytes, *, may_stream: bool
     ) -> Answer | Stream:
         if frame.is_response:
+            await self._requests.answered(session.claims.nonce, body)
             return _NOTHING
         echo = id_json(frame.id)
         try:
@@ -192,9 +200,13 @@ class Legacy:
             id_ = params_as(body, _cancelled_params).request_id
         except McpError:
             return
-        scope = session.calls.get(id_) if type(id_) in {str, int} else None
+        if type(id_) not in {str, int}:
+            return
+        scope = session.calls.get(id_)
         if scope is not None:
             scope.cancel()
+        elif self._siblings is not None and is_id(id_):
+            self._siblings.spread(SessionNote(session=session.claims.nonce, cancelled=id_json(id_)))
 
     async def _ping(self, _x: Exchange) -> bytes:
         return b"{}"
@@ -203,6 +215,8 @@ class Legacy:
         level = check_level(params_as(x.body, _level_params).level)
         assert x.session is not None  # legacy only
         x.session.log_level = level
+        if self._siblings is not None:
+            self._siblings.spread(SessionNote(session=x.session.claims.nonce, log_level=level))
         return b"{}"
 
 

@@ -17,8 +17,9 @@ from contextlib import asynccontextmanager
 import msgspec
 import trio
 
-from actors.messages import Changed, Kind
+from actors.messages import Changed, Kind, SessionNote
 from actors.settings import Settings
+from gateway.mcp.dialogues import Dialogues
 from gateway.mcp.eras import LEGACY_VERSIONS, Way, classify
 from gateway.mcp.exchange import Backend, Core, Handler
 from gateway.mcp.guard import Guard
@@ -35,7 +36,10 @@ from gateway.mcp.offers_methods import (
     resource_list,
     template_list,
 )
+from gateway.mcp.requests import Requests, Siblings
+from gateway.mcp.rounds import RoundKeeper
 from gateway.mcp.sessions import Session, Sessions
+from gateway.mcp.streams import EventId, StreamStore, lost, read_event_id
 from gateway.mcp.tools_methods import ToolMethods
 from gateway.types import Answer, Request, Stream
 
@@ -57,6 +61,10 @@ class Statistics(msgspec.Struct, frozen=True):
     """Open streams for changes."""
     subscriptions: int
     """Resources that clients subscribed to."""
+    questions: int
+    """Questions that wait for a client's answer."""
+    kept_streams: int
+    """Streams of calls that can be resumed."""
 
 
 class Protocol:
@@ -72,8 +80,11 @@ class Protocol:
         session_secret: bytes,
         new_call_id: Callable[[], str],
         now: Callable[[], float] = time.time,
+        gateway: int = 0,
+        siblings: Siblings | None = None,
     ) -> None:
-        """`session_secret` signs session ids: the same in all gateways and over restarts. `now`: seconds since 1970."""
+        """`session_secret` signs session ids: the same in all gateways and over restarts. `now`: seconds since 1970.
+        `gateway` is this process's incarnation, `siblings` are the node's other gateways."""
         if len(session_secret) < _MIN_SECRET_BYTES:
             raise ValueError(f"session_secret needs at least {_MIN_SECRET_BYTES} bytes")
         server = settings.server
@@ -100,18 +111,23 @@ class Protocol:
         self._max_body = server.max_body_bytes
         self._listeners = Listeners(self._core)
         self._sessions = Sessions(session_secret, now, self._listeners.forget)
-        tools = ToolMethods(self._core, told.page_size)
+        self._siblings = siblings
+        self._requests = Requests(settings.questions, gateway, siblings)
+        self._streams = StreamStore(settings.streams, gateway)
+        rounds = RoundKeeper(self._core, settings.questions, now)
+        dialogues = Dialogues(settings, rounds, self._requests, self._streams)
+        tools = ToolMethods(self._core, told.page_size, dialogues)
         both: dict[str, Handler] = {
             "resources/list": resource_list(self._core),
             "resources/templates/list": template_list(self._core),
-            "resources/read": ResourceMethods(self._core).read,
+            "resources/read": ResourceMethods(self._core, dialogues).read,
             "prompts/list": prompt_list(self._core),
-            "prompts/get": PromptMethods(self._core).get,
+            "prompts/get": PromptMethods(self._core, dialogues).get,
             "completion/complete": CompletionMethods(self._core).complete,
         }
         self._modern = Modern(self._core, tools)
         self._modern.methods |= both | {"subscriptions/listen": self._listeners.listen}
-        self._legacy = Legacy(self._core, tools, self._sessions)
+        self._legacy = Legacy(self._core, tools, self._sessions, self._requests, siblings)
         self._legacy.methods |= both | {
             "resources/subscribe": self._listeners.subscribe,
             "resources/unsubscribe": self._listeners.unsubscribe,
@@ -162,6 +178,8 @@ class Protocol:
             shielded_calls=len(self._core.shielded),
             listeners=len(self._listeners),
             subscriptions=self._listeners.subscriptions,
+            questions=len(self._requests),
+            kept_streams=len(self._streams),
         )
 
     def check_host_origin(self, request: Request) -> Answer | None:
@@ -265,10 +283,36 @@ class Protocol:
             return _not_served(way, b"")
         if request.method == "DELETE":
             self._sessions.end(token, session)
+            if self._siblings is not None:
+                self._siblings.spread(SessionNote(session=session.claims.nonce, ended=True))
             return Answer(200, NO_HEADERS, b"")
         if not takes.sse:
             return _refused(406, "Accept must list text/event-stream")
-        return self._listeners.open_legacy(session)
+        return self._resumed(request, session) or self._listeners.open_legacy(session)
+
+    def _resumed(self, request: Request, session: Session) -> Stream | None:
+        """The rest of the stream that a client lost, or its end; None when it asks for no such thing."""
+        at = read_event_id(request.headers.get("last-event-id", ""))
+        if at is None:
+            return None
+        nonce = session.claims.nonce
+        if at.gateway != self._streams.gateway and self._siblings is not None:
+            events = self._siblings.resume(at.gateway, nonce, str(at))
+            if events is not None:
+                return Stream(200, SSE_HEADERS, events)
+        return self.resume_here(nonce, at)
+
+    def take_note(self, note: SessionNote) -> None:
+        """Another gateway was told something by a client of a session."""
+        self._sessions.take_note(note)
+
+    def resume_here(self, session: bytes, at: EventId) -> Stream:
+        """The rest of a stream that this gateway has (or had). `session`: the session's nonce."""
+        return self._streams.resume(session, at) or lost(at)
+
+    async def take_answer(self, session: bytes, answer: bytes) -> None:
+        """Another gateway was given the answer to a question of this one. `session`: the session's nonce."""
+        await self._requests.answered(session, answer)
 
 
 def _refused(status: int, reason: str) -> Answer:

@@ -2,22 +2,23 @@
 """Legacy sessions: ids that carry what was negotiated, and the little that one gateway remembers about each.
 
 An id is a signed token (HMAC-SHA256), so that any gateway process with the same secret, also one that was started
-later, serves the session. What is *not* in the token lives in this process only: the log level, running calls (a
-cancellation must reach the process that runs the call), open streams, and the ids that were ended by DELETE.
+later, serves the session. What is *not* in the token lives in the processes: the log level, running calls, open
+streams, and the ids that were ended by DELETE. What a client says of these to one gateway is told to the
+others (`take_note`); a gateway that starts later does not know it.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
-import hmac
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+
+from actors.messages import SessionNote
+from gateway.mcp.tokens import Signer
 
 if TYPE_CHECKING:
     import trio
@@ -36,7 +37,6 @@ CLOCK_SLACK_S: Final = 300
 """An id may come from this far in the future: another gateway's clock."""
 
 _PURPOSE: Final = b"greenroom mcp session 1\n"
-_MAC_BYTES: Final = hashlib.sha256().digest_size
 _MAX_LENGTH: Final = 512
 
 CAPABILITY_BITS: Final = (
@@ -104,10 +104,12 @@ class Sessions:
     ) -> None:
         """`on_drop` hears of each session whose state is dropped here."""
         self._on_drop = on_drop
-        self._key = secret
+        self._signer = Signer(secret, _PURPOSE, _MAX_LENGTH)
         self._now = now
         self._live: OrderedDict[str, Session] = OrderedDict()
         self._revoked: OrderedDict[bytes, None] = OrderedDict()
+        self._levels: OrderedDict[bytes, str] = OrderedDict()
+        """Log levels that clients set at other gateways, by session."""
 
     def open(self, revision: int, *, client: object, capabilities: object, principal: str) -> str:
         """A new session's id. `client` and `capabilities` are JSON values from the handshake."""
@@ -119,8 +121,7 @@ class Sessions:
             capabilities=_bits(capabilities),
             principal=_digest(principal.encode()),
         )
-        payload = msgspec.msgpack.encode(claims)
-        return base64.urlsafe_b64encode(payload + self._mac(payload)).decode().rstrip("=")
+        return self._signer.seal(msgspec.msgpack.encode(claims))
 
     def find(self, token: str, principal: str) -> Session | None:
         """The session of an id; None when it is forged, stale, ended or somebody else's."""
@@ -130,6 +131,7 @@ class Sessions:
             if claims is None or claims.nonce in self._revoked:
                 return None
             session = self._live[token] = Session(claims)
+            session.log_level = self._levels.get(claims.nonce, "")
             self._forget_idle()
         else:
             self._live.move_to_end(token)
@@ -141,14 +143,33 @@ class Sessions:
     def end(self, token: str, session: Session) -> None:
         """Revoke an id, cancel its calls and close its streams."""
         self._live.pop(token, None)
-        self._revoked[session.claims.nonce] = None
-        if len(self._revoked) > MAX_REVOKED:
-            self._revoked.popitem(last=False)
+        self._levels.pop(session.claims.nonce, None)
+        self._revoke(session.claims.nonce)
         for scope in list(session.calls.values()):
             scope.cancel()
         for stream in list(session.streams):
             stream.finish()
         self._on_drop(session)
+
+    def take_note(self, note: SessionNote) -> None:
+        """Another gateway was told something by a client of this session."""
+        nonce = note.session
+        found = next(((token, known) for token, known in self._live.items() if known.claims.nonce == nonce), None)
+        if note.ended:
+            if found is not None:
+                self.end(*found)
+            else:
+                self._revoke(nonce)
+        if note.log_level is not None:
+            self._levels[nonce] = note.log_level
+            if len(self._levels) > MAX_REMEMBERED:
+                self._levels.popitem(last=False)
+            if found is not None:
+                found[1].log_level = note.log_level
+        if note.cancelled and found is not None:
+            scope = found[1].calls.get(msgspec.json.decode(note.cancelled))
+            if scope is not None:
+                scope.cancel()
 
     def __len__(self) -> int:
         return len(self._live)
@@ -157,6 +178,11 @@ class Sessions:
     def revoked(self) -> int:
         """Ended ids that are remembered."""
         return len(self._revoked)
+
+    def _revoke(self, nonce: bytes) -> None:
+        self._revoked[nonce] = None
+        if len(self._revoked) > MAX_REVOKED:
+            self._revoked.popitem(last=False)
 
     def _forget_idle(self) -> None:
         if len(self._live) <= MAX_REMEMBERED:
@@ -168,25 +194,11 @@ class Sessions:
                 return
 
     def _verify(self, token: str) -> Claims | None:
-        if len(token) > _MAX_LENGTH:
-            return None
+        payload = self._signer.open(token)
         try:
-            data = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
-        except (binascii.Error, ValueError):
-            return None
-        payload, mac = data[:-_MAC_BYTES], data[-_MAC_BYTES:]
-        if not hmac.compare_digest(mac, self._mac(payload)):
-            return None
-        # Several texts decode to the same bytes; only the one that was issued may pass.
-        if base64.urlsafe_b64encode(data).decode().rstrip("=") != token:
-            return None
-        try:
-            return msgspec.msgpack.decode(payload, type=Claims)
+            return None if payload is None else msgspec.msgpack.decode(payload, type=Claims)
         except msgspec.MsgspecError:
             return None
-
-    def _mac(self, payload: bytes) -> bytes:
-        return hmac.digest(self._key, _PURPOSE + payload, "sha256")
 
 
 def _digest(data: bytes) -> bytes:

@@ -26,12 +26,14 @@ from actors.messages import (
 )
 from actors.settings import Settings
 from gateway.mcp.eras import MODERN_VERSION
+from gateway.mcp.exchange import Backend
 from gateway.mcp.headers import NAME_FIELDS
 from gateway.mcp.protocol import Protocol
-from gateway.types import Answer, Request, Stream
+from gateway.types import Answer, Request, Respondent, Stream
 
 OnItem = Callable[[ToolItem], object] | None
 Tool = Callable[[ToolCall, OnItem], Awaitable[ToolResult]]
+AskingTool = Callable[[ToolCall, Respondent], Awaitable[ToolResult]]
 
 SECRET: Final = b"a secret of 32 bytes for testing"
 CLIENT: Final = {"name": "test", "version": "1"}
@@ -89,12 +91,20 @@ class ScriptedBackend:
     """Runs tools in the caller's task. `calls` records what arrived."""
 
     def __init__(
-        self, tools: Mapping[str, Tool] | None = None, descriptors: list[ToolDescriptor] | None = None
+        self,
+        tools: Mapping[str, Tool] | None = None,
+        descriptors: list[ToolDescriptor] | None = None,
+        asking: Mapping[str, AskingTool] | None = None,
     ) -> None:
+        """`asking`: tools that ask the client."""
         self._tools = {"echo": echo} if tools is None else dict(tools)
+        self._asking = dict(asking or {})
         self.calls: list[ToolCall] = []
         self.catalogue = CatalogueView(Catalogue(tools=[]))
-        self.replace(descriptors or [descriptor(name) for name in self._tools])
+        self.replace(
+            descriptors
+            or [descriptor(name) for name in self._tools] + [descriptor(name, asks=True) for name in self._asking]
+        )
 
     def replace(
         self,
@@ -115,17 +125,26 @@ class ScriptedBackend:
         *,
         timeout_s: float,  # noqa: ARG002 - part of the interface
         on_item: OnItem = None,
+        respondent: Respondent | None = None,
     ) -> ToolResult:
         """Run a tool."""
         self.calls.append(call)
-        tool = self._tools.get(call.name if type(call) is ToolCall else call.METHOD)
+        name = call.name if type(call) is ToolCall else call.METHOD
+        if name in self._asking:
+            assert respondent is not None
+            return await self._asking[name](call, respondent)
+        tool = self._tools.get(name)
         if tool is None:
             raise UnknownToolError(f"there is no tool {call.name!r}")
         return await tool(call, on_item)
 
 
 def protocol(
-    backend: ScriptedBackend | None = None, settings: Settings | None = None, *, page_size: int | None = None
+    backend: Backend | None = None,
+    settings: Settings | None = None,
+    *,
+    page_size: int | None = None,
+    **fields: Any,  # noqa: ANN401 - more arguments of `Protocol`
 ) -> Protocol:
     """A protocol with fixed name, secret and call ids."""
     numbers = itertools.count(1)
@@ -139,6 +158,7 @@ def protocol(
         version="1.2.3",
         session_secret=SECRET,
         new_call_id=lambda: f"call-{next(numbers)}",
+        **fields,
     )
 
 

@@ -17,16 +17,19 @@ import msgspec
 import trio
 
 from actors.client import CatalogueView
-from actors.errors import MCPServerError, UnknownToolError, code_of
-from actors.messages import LogItem, Offered, Progress, ToolCall, ToolDescriptor, ToolItem, ToolResult
+from actors.errors import CannotAskError, MCPServerError, UnknownToolError, UrlRequiredError, code_of
+from actors.messages import STREAM, LogItem, Offered, Progress, ToolCall, ToolDescriptor, ToolItem, ToolResult
 from actors.param_headers import ParamRule, param_rules
 from gateway.mcp.calls import STREAM_AFTER_S, LiveCall
-from gateway.mcp.eras import E
+from gateway.mcp.capabilities import missing
+from gateway.mcp.dialogues import Dialogues, asked_instead, can_of, closing
+from gateway.mcp.eras import D, E
 from gateway.mcp.exchange import Core, Exchange
 from gateway.mcp.jsonrpc import INVALID_PARAMS, McpError, is_id, params_as
 from gateway.mcp.paging import Pages
+from gateway.mcp.rounds import Rounds
 from gateway.mcp.shaping import LOG_LEVELS
-from gateway.types import Answer, Stream
+from gateway.types import Answer, Respondent, Stream
 
 TOOLS_TTL_MS: Final = 10_000
 """Milliseconds that a client may keep a page of `tools/list` without asking."""
@@ -38,7 +41,7 @@ NOTHING_ASKED: Final = ""
 """No log level."""
 
 
-D = TypeVar("D", bound=Offered)
+O = TypeVar("O", bound=Offered)  # noqa: E741
 
 
 class ListParams(msgspec.Struct):
@@ -50,30 +53,59 @@ class ListParams(msgspec.Struct):
 list_params = msgspec.json.Decoder(ListParams)
 
 
-class CallMethods(Generic[D]):
+class CallMethods(Generic[O]):
     """Runs what is offered, whatever its kind, in one of the two ways. Those below say how results and errors look."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, dialogues: Dialogues) -> None:
         self._core = core
+        self._dialogues = dialogues
         self._quick: dict[str, int] = {}
 
-    def _shaped(self, x: Exchange, offered: D | None, result: ToolResult) -> bytes:
+    def _shaped(self, x: Exchange, offered: O | None, result: ToolResult) -> bytes:
         """The JSON of a result."""
         raise NotImplementedError
 
-    def _failed(self, x: Exchange, offered: D | None, error: MCPServerError, took_s: float) -> bytes:
+    def _failed(self, x: Exchange, offered: O | None, error: MCPServerError, took_s: float) -> bytes:
         """The JSON of a call that failed, or an `McpError` raised."""
         raise NotImplementedError
 
-    async def _serve(self, x: Exchange, tool: D, call: ToolCall, token: object) -> bytes | Answer | Stream:
+    async def _serve(self, x: Exchange, tool: O, call: ToolCall, token: object) -> bytes | Answer | Stream:
         """Choose the way. `token`: what progress is reported to; None = nobody."""
+        if tool.asks or tool.requires:
+            return await self._asking(x, tool, call, token)
         if call.progress or call.log_level:
             return await self._live(x, tool, call, token)
-        if tool.timeout_s <= STREAM_AFTER_S or not x.may_stream or self._quick.get(tool.name, 0) >= QUICK_CALLS:
+        if self._is_quick(x, tool):
             return await self._direct(x, tool, call)
         return await self._live(x, tool, call, None)
 
-    async def _direct(self, x: Exchange, tool: D, call: ToolCall) -> bytes | Answer:
+    def _is_quick(self, x: Exchange, tool: O) -> bool:
+        """Whether a call needs no task of its own for the time that it takes."""
+        return tool.timeout_s <= STREAM_AFTER_S or not x.may_stream or self._quick.get(tool.name, 0) >= QUICK_CALLS
+
+    async def _asking(self, x: Exchange, tool: O, call: ToolCall, token: object) -> bytes | Answer | Stream:
+        """Run a call of a tool that may ask the client."""
+        can = can_of(x)
+        lacking = missing(tool.requires, can)
+        if x.revision == E:
+            if lacking is not None:
+                raise lacking
+            call = msgspec.structs.replace(call, can=can)
+            rounds = self._dialogues.rounds.open(x, call.name, call.arguments)
+            if call.progress or call.log_level or not self._is_quick(x, tool):
+                return await self._live(x, tool, call, token, rounds)
+            return await rounds.run(partial(self._run, x, call, tool, respondent=rounds))
+        if lacking is not None:
+            return self._failed(x, tool, CannotAskError(lacking.message), 0.0)
+        if x.revision == D:
+            can += (STREAM,)
+        if can and x.may_stream:
+            return await self._live(x, tool, msgspec.structs.replace(call, can=can), token)
+        if call.progress or call.log_level or not self._is_quick(x, tool):
+            return await self._live(x, tool, call, token)
+        return await self._direct(x, tool, call)
+
+    async def _direct(self, x: Exchange, tool: O, call: ToolCall) -> bytes | Answer:
         """Run a call in the task of its request."""
         if x.session is None:
             return await self._run(x, call, tool)
@@ -91,22 +123,25 @@ class CallMethods(Generic[D]):
                 del calls[id_]
         return core.cancelled(x.id_json)
 
-    async def _live(self, x: Exchange, tool: D, call: ToolCall, token: object) -> Answer | Stream:
+    async def _live(
+        self, x: Exchange, tool: O, call: ToolCall, token: object, rounds: Rounds | None = None
+    ) -> Answer | Stream:
         """Run a call in a task of its own."""
         core, session, id_ = self._core, x.session, x.frame.id
         if core.nursery is None:
             raise RuntimeError("Protocol.running() must be entered before calls are handled")
-        live = LiveCall(cancel_on_close=session is None)
+        live, asked = self._dialogues.open_live(x, call.can)
         on_item = self._forwarder(live, x.revision, token, call.log_level)
 
         async def work() -> Answer:
-            said = await core.respond(x, partial(self._run, call=call, tool=tool, on_item=on_item))
+            run = partial(self._run, x, call, tool, on_item, rounds or asked)
+            said = await core.respond(x, lambda _: rounds.run(run) if rounds is not None else run())
             assert isinstance(said, Answer)  # `_run` returns bytes
             return said
 
         async def task() -> None:
             try:
-                await live.run(work)
+                await live.run(work if asked is None else partial(closing, asked, work))
             finally:
                 if session is not None and session.calls.get(id_) is live.scope:
                     del session.calls[id_]
@@ -141,20 +176,25 @@ class CallMethods(Generic[D]):
         self,
         x: Exchange,
         call: ToolCall,
-        tool: D | None,
+        tool: O | None,
         on_item: Callable[[ToolItem], None] | None = None,
+        respondent: Respondent | None = None,
     ) -> bytes:
         """Call the backend; the JSON of the result, also of a call that failed."""
         timeout_s = tool.timeout_s if tool is not None else self._core.settings.runtimes.general.timeout
         started = trio.current_time()
         quick = False
         try:
-            result = await self._core.backend.call(call, timeout_s=timeout_s, on_item=on_item)
+            result = await self._core.backend.call(call, timeout_s=timeout_s, on_item=on_item, respondent=respondent)
             quick = trio.current_time() - started < QUICK_S
             return self._shaped(x, tool, result)
         except MCPServerError as error:
             took = trio.current_time() - started
             quick = took < QUICK_S
+            if isinstance(error, (CannotAskError, UrlRequiredError)):
+                instead = asked_instead(x.revision, call.can, error, respondent)
+                if instead is not None:
+                    return instead
             return self._failed(x, tool, error, took)
         finally:
             if tool is not None:
@@ -164,8 +204,8 @@ class CallMethods(Generic[D]):
 class ToolMethods(CallMethods[ToolDescriptor]):
     """The handlers, with what they remember of the catalogue."""
 
-    def __init__(self, core: Core, page_size: int) -> None:
-        super().__init__(core)
+    def __init__(self, core: Core, page_size: int, dialogues: Dialogues) -> None:
+        super().__init__(core, dialogues)
         self._pages = Pages(core.secret, page_size)
         self._catalogue: CatalogueView | None = None
         self._version = -1

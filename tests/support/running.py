@@ -73,9 +73,9 @@ class Greenroom:
     def wait_ready(self, name: str, after: int, timeout_s: float = 30) -> dict:
         """Until another incarnation of this actor is ready."""
         return wait_until(
-            lambda: (actor := self.actors()[name])["state"] == "ready" and actor["incarnation"] > after and actor,
+            lambda: (actor := self.actors()[name])["state"] == "ready" and actor["incarnation"] != after and actor,
             timeout_s,
-            f"{name} ready after incarnation {after}",
+            f"{name} ready in another life than {after}",
         )
 
     def pids(self) -> set[int]:

@@ -14,7 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 from actors.errors import BreakerOpenError, InvalidArgumentsError, QuarantinedError, ToolExecutionError
 from actors.flight import FlightRecorder, read_flight
 from actors.keys import DIGEST_KEY, load_or_create_key
-from actors.messages import Breaker, Marks, QuarantinedCall, ToolCall
+from actors.messages import Answers, Breaker, Marks, QuarantinedCall, ToolCall
 from actors.settings import ToolsSettings
 from actors.toolkit import ToolContext, tool
 from actors.tools.execution import Environment
@@ -61,7 +61,19 @@ def stuck(ctx: ToolContext) -> str:
     return "done"
 
 
-TOOLS = loaded(add, other, hold, stuck)
+class Yes(msgspec.Struct):
+    """An answer."""
+
+    yes: bool
+
+
+@tool()
+async def ask_first(ctx: ToolContext, a: int) -> str:
+    """Ask."""
+    return (await ctx.elicit("Sure?", Yes)).action
+
+
+TOOLS = loaded(add, other, hold, stuck, ask_first)
 
 
 class Process:
@@ -255,3 +267,28 @@ def test_the_key_is_private_and_the_same_for_all(tmp_path):
     assert load_or_create_key(tmp_path, DIGEST_KEY) == key
     assert (tmp_path / DIGEST_KEY).stat().st_mode & 0o777 == 0o600
     assert [path.name for path in tmp_path.iterdir()] == [DIGEST_KEY]
+
+
+async def test_a_question_is_no_answer_but_what_follows_it_is(process):
+    asked, decline = trio.Event(), Answers(answers={"q1": b'{"action": "decline"}'})
+    call = ToolCall(name="ask_first", arguments=b'{"a": 1}', call_id="call-1", can=("elicitation",))
+
+    async def never(_method, _questions):
+        asked.set()
+        await trio.sleep_forever()
+
+    async def at_once(_method, _questions):
+        return msgspec.Raw(msgspec.msgpack.encode(decline))
+
+    process.guard.take(
+        Marks(breakers=[Breaker(tool="ask_first", deaths=3, half_open=True)], watched_tools=["ask_first"])
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(TOOLS["ask_first"].run, call, process.environment, None, never)
+        await asked.wait()
+        assert process.on_record() == ["ask_first"]
+        nursery.cancel_scope.cancel()
+    assert (process.on_record(), process.told) == ([], [])
+    # The trial of the half-open breaker goes on with the round that brings the answer.
+    await TOOLS["ask_first"].run(call, process.environment, None, at_once)
+    assert [one.tool for one in process.told] == ["ask_first"]

@@ -79,6 +79,14 @@ class Recorder:
         answer = await call.ask("name?", Text("who"))
         return Text("hello " + decode(answer, type=Text).text)
 
+    async def question_then_hang(self, call):
+        self.ended = trio.Event()
+        await call.ask("name?", Text("who"))
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.ended.set()
+
     def on_event(self, body):
         self.events.append(decode(body, type=Text))
         self.started.set()
@@ -193,6 +201,24 @@ async def test_a_stream_of_items_comes_before_the_answer():
         items = []
         assert await call(channel, "count", on_item=lambda raw: items.append(decode(raw, type=Text).text)) == "done"
         assert items == ["0", "1", "2"]
+
+
+async def test_a_calls_time_stands_still_while_its_question_is_open():
+    async def slow(method, body):
+        await trio.sleep(0.2)
+        return Text("name")
+
+    async def never(method, body):
+        await trio.sleep(0.01)
+        raise BusyError("later")
+
+    async with pair() as (channel, recorder):
+        assert await call(channel, "question", on_ask=slow, timeout_s=0.1) == "hello name"
+        with pytest.raises(BusyError):
+            await call(channel, "question", on_ask=never, timeout_s=0.1)
+        with pytest.raises(DeadlineExceededError):
+            await call(channel, "question_then_hang", on_ask=slow, timeout_s=0.1)
+        await recorder.ended.wait()
 
 
 async def test_the_callee_can_ask_its_caller_inside_the_call():

@@ -497,6 +497,8 @@ async def test_statistics_count_what_is_open() -> None:
                 "shielded_calls": 1,
                 "listeners": 0,
                 "subscriptions": 0,
+                "questions": 0,
+                "kept_streams": 0,
             }
             gate.go.set()
 

@@ -15,6 +15,7 @@ from typing import Any
 import jsonschema
 import msgspec
 import pytest
+from asking_tools import PoolBackend
 
 from actors.errors import BusyError
 from actors.messages import (
@@ -39,6 +40,7 @@ from gateway.mcp.testing import (
     messages,
     modern,
     open_session,
+    post,
     prompt,
     protocol,
     resource,
@@ -303,3 +305,112 @@ async def test_a_listen_speaks_its_schema() -> None:
     check(MODERN, "SubscriptionsAcknowledgedNotification", acknowledged)
     check(MODERN, "ToolListChangedNotification", changed)
     check(MODERN, "SubscriptionsListenResultResponse", end)
+
+
+CAN = {"elicitation": {"form": {}, "url": {}}, "sampling": {}, "roots": {}}
+SAMPLED = {"role": "assistant", "content": {"type": "text", "text": "x"}, "model": "m"}
+
+
+def answer_to(question: Any) -> dict[str, Any]:
+    """An answer that fits any question of `asking_tools`."""
+    if question["method"] == "sampling/createMessage":
+        return SAMPLED
+    if question["method"] == "roots/list":
+        return {"roots": [{"uri": "file:///a"}]}
+    content = {"name": "x", "size": "s", "toppings": ["nuts"]}
+    return {"action": "accept", "content": content}
+
+
+ASKING = ["ask_name", "ask_everything", "ask_order", "ask_toppings", "visit", "visit_first"]
+REQUESTS = {
+    "elicitation/create": "ElicitRequest",
+    "sampling/createMessage": "CreateMessageRequest",
+    "roots/list": "ListRootsRequest",
+    "notifications/elicitation/complete": "ElicitationCompleteNotification",
+}
+
+
+@pytest.mark.parametrize("version", LEGACY)
+async def test_questions_in_a_session_speak_its_schema(version: str, tmp_path: Path) -> None:
+    endpoint = protocol(PoolBackend(tmp_path))
+    seen = set()
+    async with endpoint.running():
+        params = {"protocolVersion": version, "capabilities": CAN, "clientInfo": CLIENT}
+        token = dict((await endpoint.handle(legacy("initialize", params))).headers)["mcp-session-id"]
+        session = {"mcp-session-id": token}
+        for name in [*ASKING, "needs_sampling"]:
+            answer = await endpoint.handle(legacy("tools/call", {"name": name}, session))
+            if not isinstance(answer, Stream):
+                # A question that this revision has no words for.
+                last = said(answer)
+                assert "error" not in last or last["error"]["code"] == -32042
+                continue
+            async for frames in answer.events:
+                for message in messages(frames):
+                    if "method" not in message:
+                        continue
+                    seen.add(message["method"])
+                    kind = REQUESTS[message["method"]]
+                    if version != "2025-11-25" and "id" in message:
+                        check(version, "JSONRPCRequest", message)
+                        message_ = {key: value for key, value in message.items() if key not in {"id", "jsonrpc"}}
+                    else:
+                        message_ = message
+                    check(version, kind, message_)
+                    if "id" in message:
+                        body = {"jsonrpc": "2.0", "id": message["id"], "result": answer_to(message)}
+                        assert (await endpoint.handle(post(body, session))).status == 202
+        if version == "2025-11-25":
+            last = said(await endpoint.handle(legacy("tools/call", {"name": "visit_first"}, session)))
+            check(version, "URLElicitationRequiredError", last)
+    expected = {"sampling/createMessage"}
+    if version >= "2025-06-18":
+        expected |= {"elicitation/create", "roots/list"}
+    assert expected <= seen
+
+
+@pytest.mark.parametrize("name", [*ASKING, "needs_sampling", "ask_in_a_thread", "ask_twice"])
+async def test_rounds_of_questions_speak_the_modern_schema(name: str, tmp_path: Path) -> None:
+    endpoint = protocol(PoolBackend(tmp_path))
+    meta = {"io.modelcontextprotocol/clientCapabilities": CAN}
+    async with endpoint.running():
+        params: dict[str, object] = {"name": name}
+        for _ in range(3):
+            answer = await endpoint.handle(modern("tools/call", params, meta=meta))
+            message = (await drain(answer))[-1] if isinstance(answer, Stream) else said(answer)
+            check(MODERN, "CallToolResultResponse", message)
+            result = message["result"]
+            if result["resultType"] != "input_required":
+                check(MODERN, "CallToolResult", result)
+                break
+            check(MODERN, "InputRequiredResult", result)
+            for question in result["inputRequests"].values():
+                check(MODERN, REQUESTS[question["method"]], question)
+            responses = {key: answer_to(question) for key, question in result["inputRequests"].items()}
+            params = {"name": name, "inputResponses": responses, "requestState": result["requestState"]}
+        refused = said(await endpoint.handle(modern("tools/call", {"name": "needs_sampling"})))
+        check(MODERN, "MissingRequiredClientCapabilityError", refused)
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "kind"),
+    [
+        ("resources/read", {"uri": "greeting://me"}, "ReadResourceResult"),
+        ("prompts/get", {"name": "ask_name"}, "GetPromptResult"),
+    ],
+)
+async def test_rounds_of_resources_and_prompts_speak_the_modern_schema(
+    method: str, params: dict[str, object], kind: str, tmp_path: Path
+) -> None:
+    endpoint = protocol(PoolBackend(tmp_path))
+    meta = {"io.modelcontextprotocol/clientCapabilities": CAN}
+    async with endpoint.running():
+        asked = said(await endpoint.handle(modern(method, params, meta=meta)))
+        check(MODERN, f"{kind}Response", asked)
+        result = asked["result"]
+        check(MODERN, "InputRequiredResult", result)
+        responses = {key: answer_to(question) for key, question in result["inputRequests"].items()}
+        more = {"inputResponses": responses, "requestState": result["requestState"]}
+        done = said(await endpoint.handle(modern(method, params | more, meta=meta)))
+        check(MODERN, f"{kind}Response", done)
+        check(MODERN, kind, done["result"])

@@ -45,7 +45,7 @@ class Backend:
     def get(self, name):
         return ECHO if name == "echo" else None
 
-    async def call(self, call, *, timeout_s, on_item=None):
+    async def call(self, call, *, timeout_s, on_item=None, respondent=None):
         if isinstance(self.outcome, BaseException):
             raise self.outcome
         if self.outcome is None:
@@ -138,6 +138,19 @@ def test_a_runtime_is_active_while_one_of_its_actors_is_ready():
     metrics.tree_status = lambda: (False, entries, 1)
     assert line(metrics, 'mcp_runtime_active{runtime="general"}') == "0.0"
     assert line(metrics, 'mcp_runtime_active{runtime="p2p"}') == "1.0"
+
+
+async def test_a_call_that_ends_with_a_question_is_no_failure():
+    class Asked:
+        wants_input = True
+
+    metrics = Metrics()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await MeteredBackend(Backend(None), metrics).call(CALL, timeout_s=1, respondent=Asked())
+    found = metrics.text().decode()
+    assert 'mcp_tool_execution_total{runtime="general",status="input_required",tool="echo"} 1.0' in found
+    assert 'status="failed",tool="echo"} 0.0' in found
 
 
 def test_what_is_refused_because_it_ends_processes_is_counted():

@@ -23,12 +23,14 @@ from actors.errors import (
     UnknownToolError,
 )
 from actors.messages import (
+    ASK,
     Catalogue,
     CompletionAsk,
     Directory,
     DirectoryEntry,
     PromptDescriptor,
     PromptGet,
+    Questions,
     ResourceDescriptor,
     ResourceRead,
     State,
@@ -47,6 +49,7 @@ def tool(name, **more):
 TOOLS = [
     tool("safe", retry_safe=True),
     tool("unsafe"),
+    tool("asking", asks=True),
     tool("bad"),
     tool("counted", max_concurrent=1),
     tool("broken", broken="SyntaxError in line 3"),
@@ -72,6 +75,8 @@ class FakeProcess:
         self.path = str(folder / f"{name}.{incarnation}")
         self.calls = []
         self.hold = False
+        self.asks = "once"
+        self.answered = trio.Event()
         self.released = trio.Event()
         self.channels = []
 
@@ -99,6 +104,11 @@ class FakeProcess:
         self.calls.append(request.name)
         if self.hold:
             await self.released.wait()
+        if request.name.startswith("asking"):
+            await call.ask(ASK, Questions(questions=[]))
+            if self.asks == "then holds":
+                self.answered.set()
+                await trio.sleep_forever()
         if request.name == "bad":
             raise ToolExecutionError("bad", "general", "it broke")
         return ToolResult(value=self.name.encode(), shape="text", runtime="general", duration_ms=1.0)
@@ -363,6 +373,75 @@ async def test_a_socket_that_answers_for_another_life_is_not_used(world, autojum
         with pytest.raises(RuntimeUnavailableError):
             await w.call("safe", timeout_s=1)
         assert old.calls == []
+
+
+async def test_a_call_that_was_asking_when_its_process_died_is_run_again_whatever_it_does(world):
+    async with world() as w:
+        processes = [await w.process("tools.general#0", n) for n in (1, 2)]
+        w.directory(processes[0].entry())
+        asked, answer, results = trio.Event(), trio.Event(), []
+
+        async def on_ask(method, body):
+            asked.set()
+            await answer.wait()
+
+        async def ask():
+            call = ToolCall(name="asking", arguments=b"{}", call_id="1")
+            results.append(await w.client.call(call, timeout_s=5, on_ask=on_ask))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await asked.wait()
+            asked = trio.Event()
+            await processes[0].die()
+            w.directory(processes[1].entry())
+            await asked.wait()
+            answer.set()
+        assert len(results) == 1
+        assert processes[1].calls == ["asking"]
+
+
+async def test_a_call_whose_question_was_answered_is_not_run_again(world):
+    async with world() as w:
+        process = await w.process("tools.general#0")
+        w.directory(process.entry())
+        errors = []
+
+        async def on_ask(method, body):
+            return None
+
+        async def ask():
+            call = ToolCall(name="asking", arguments=b"{}", call_id="1")
+            with pytest.raises(OutcomeUnknownError) as caught:
+                await w.client.call(call, timeout_s=5, on_ask=on_ask)
+            errors.append(caught.value)
+
+        process.asks = "then holds"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await process.answered.wait()
+            await process.die()
+        assert len(errors) == 1
+
+
+async def test_a_process_that_dies_with_each_question_is_given_up(world):
+    async with world() as w:
+        asked = []
+        process = await w.process("tools.general#0", 1)
+        w.directory(process.entry())
+
+        async def on_ask(method, body):
+            nonlocal process
+            asked.append(process.incarnation)
+            dying, process = process, await w.process("tools.general#0", process.incarnation + 1)
+            await dying.die()
+            w.directory(process.entry())
+            await trio.sleep_forever()
+
+        call = ToolCall(name="asking", arguments=b"{}", call_id="1")
+        with pytest.raises(OutcomeUnknownError):
+            await w.client.call(call, timeout_s=5, on_ask=on_ask)
+        assert asked == [1, 2, 3, 4]
 
 
 # --- resources and prompts -------------------------------------------------------------------------------------------

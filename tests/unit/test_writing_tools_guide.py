@@ -15,6 +15,7 @@ from tool_calls import Caller
 
 from actors import toolkit
 from actors.errors import ForbiddenError, InvalidArgumentsError, UnavailableError
+from actors.questions import Asks
 from actors.settings import PoolSettings, Settings, ToolsSettings
 from actors.tools import execution, host
 from actors.tools.loader import load
@@ -86,8 +87,9 @@ def test_every_option_is_in_the_table_and_nothing_else():
 
 
 def test_everything_of_the_context_that_is_for_tools_is_in_the_guide():
-    for_the_pool = {"cancel", "end", "flush", "cancelled", "settings", "deadline"}
-    context = {name for name in vars(toolkit.ToolContext) if not name.startswith("_")} - for_the_pool
+    for_the_pool = {"cancel", "end", "flush", "cancelled", "settings", "deadline", "asker"}
+    names = {*vars(toolkit.ToolContext), *vars(Asks)}
+    context = {name for name in names if not name.startswith("_")} - for_the_pool
     assert {name for name in context if f"`ctx.{name}" not in GUIDE} == set()
 
 
