@@ -31,6 +31,8 @@ from supervisor.warden import Warden
 
 _HEARTBEAT_CHECK_S = 0.25
 _STACKS_S = 0.3
+_DETAILS_S = 0.05
+"""What no route depends on is told within this time."""
 _LIMIT_AGAIN_S = 30.0
 """A life that reached a limit and could not be replaced is reported again after so long."""
 _ENDLESS_S = 3600.0
@@ -355,8 +357,21 @@ class Runtime:
         )
 
     async def _push_directories(self) -> None:
-        """Push after each turn in which something changed, once."""
+        """Push what routes depend on in the turn in which it changed, all else a little later: each push wakes every
+        actor, and most of them come when one has died and the others have better things to do."""
+        pushed: list[object] = []
         while True:
             await self._directory_dirty.wait()
+            with trio.move_on_after(_DETAILS_S):
+                while self._routes() == pushed:
+                    self._directory_dirty = trio.Event()
+                    await self._directory_dirty.wait()
             self._directory_dirty = trio.Event()
+            pushed = self._routes()
             self._control.push_directory()
+
+    def _routes(self) -> list[object]:
+        """Who does whose work, and how it is."""
+        return [
+            (child.name, child.incarnation, child.state) for child in self.core.children() if not is_spare(child.name)
+        ]

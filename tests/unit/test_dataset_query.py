@@ -137,7 +137,9 @@ async def test_a_cancelled_query_is_interrupted_and_leaves_no_thread(call, peopl
     with trio.move_on_after(0.05) as scope:
         await call.result("dataset_query", arguments)
     assert scope.cancelled_caught
-    assert abandoned_threads() == 0
+    with trio.fail_after(20):  # a busy machine takes longer to interrupt it than its caller waits
+        while abandoned_threads():
+            await trio.sleep(0.01)
     assert call.environment.limiter.borrowed_tokens == 0
     assert not list((tmp_path / "data/datasets").glob(".work*"))
 
