@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.testing
 
 from actors.settings import ServerSettings
 from gateway.app import create_app
@@ -148,6 +149,24 @@ async def test_pipelined_requests_are_answered_in_order(server: Harness, way):
         await client.send(b"".join(post(b"x" * n) for n in range(20)))
         bodies = [(await client.response()).body for _ in range(20)]
     assert bodies == [b'{"method":"POST","length":%d,"repeated":[]}' % n for n in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("start", "header", "status"),
+    [
+        (LINE, b"Origin: http://evil.example\r\n", 403),
+        (b"POST /no HTTP/1.1\r\n", b"", 404),
+        (b"POST /healthz HTTP/1.1\r\n", b"", 405),
+    ],
+    ids=["a foreign Origin", "no such path", "no such method there"],
+)
+async def test_what_is_refused_without_its_body_does_not_cost_the_connection(server: Harness, start, header, status):
+    async with server.connect() as client:
+        await client.send(start + HOST + header + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n")
+        await trio.testing.wait_all_tasks_blocked(0.005)
+        await client.send(b"1\r\n}\r\n0\r\n\r\n" + post(b"{}"))
+        assert (await client.response()).status == status
+        assert (await client.response()).status == 200
 
 
 async def test_a_request_in_single_bytes_is_understood(server: Harness, way):
