@@ -47,7 +47,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 async def fuzz(greenroom, *, seed: int, requests: int, connections: int, say=lambda _: None) -> Report:
     """A whole run against a running tree."""
-    driver = Driver(greenroom.url, tree.secrets(greenroom))
+    driver = Driver(greenroom.url, tree.secrets(greenroom), say)
     look = partial(trio.to_thread.run_sync, tree.look, greenroom)
     before = await look()
     began = time.monotonic()

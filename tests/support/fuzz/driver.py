@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Sends scripts over several connections at once, reads every answer, and says what broke a rule and how to see it again.
+"""Sends scripts over several connections at once, reads every answer, and keeps what broke a rule.
 
 Between the scripts a right request on a fresh connection must be answered right, by both ways into the gateway.
 """
@@ -28,8 +28,12 @@ ANSWER_S = 20.0
 """Time for the answer to a sound request."""
 QUIET_S = 0.05
 """What is not sound, or streams, is left when nothing came for so long."""
+SMALLER_S = 30.0
+"""Time to make what broke a rule smaller."""
 RENEW = 200
 """Scripts between two renewals of the sessions: some of what is sent ends them."""
+PROGRESS = 2000
+"""Scripts between two words about how far it is."""
 PROBE = 10
 """Scripts between two right requests."""
 _PROBE_BODY = json.dumps(
@@ -73,13 +77,15 @@ class Violation(msgspec.Struct, frozen=True):
 class Driver:
     """One run against one address."""
 
-    def __init__(self, url: str, secrets: list[bytes]) -> None:
+    def __init__(self, url: str, secrets: list[bytes], say: Callable[[str], None] = lambda _: None) -> None:
+        """`say` is told of each violation at once, and of the progress."""
         address = urlsplit(url)
         assert address.hostname is not None
         assert address.port is not None
         self._url = url
         self._address = (address.hostname, address.port)
         self._secrets = secrets
+        self._say = say
         self._live: dict[bytes, bytes] = {}
         self.sent = 0
         """Requests, the right ones in between not counted."""
@@ -93,7 +99,11 @@ class Driver:
         """Open a session of each legacy revision, and get a cursor."""
         with httpx.Client(base_url=self._url, timeout=ANSWER_S) as http:
             for version in VERSIONS[:4]:
-                params = {"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "fuzz", "version": "1"}}
+                params = {
+                    "protocolVersion": version,
+                    "capabilities": {},
+                    "clientInfo": {"name": "fuzz", "version": "1"},
+                }
                 body = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}
                 answer = http.post("/mcp", json=body, headers={"accept": "application/json"})
                 token = answer.headers["mcp-session-id"]
@@ -120,6 +130,8 @@ class Driver:
                 script = wanted(number)
                 if number % RENEW == 0:
                     await trio.to_thread.run_sync(self.renew)
+                if number % PROGRESS == PROGRESS - 1:
+                    self._say(f"fuzz: {self.sent} requests")
                 await self.play(script)
                 if script.number % PROBE == 0:
                     await self.probe(script)
@@ -152,7 +164,7 @@ class Driver:
         try:
             stream = await self._connect()
             async with stream:
-                for at, step in enumerate(script.steps):  # noqa: B007
+                for at, step in enumerate(script.steps):
                     last = at == len(script.steps) - 1
                     early = last and script.end == "reset_early"
                     goes_on = await self._step(stream, reader, step, wrong, early=early)
@@ -166,6 +178,7 @@ class Driver:
         except (OSError, trio.BrokenResourceError):
             pass  # refused and reset: the probes tell whether anybody is there
         for what in wrong:
+            self._say(f"fuzz: connection {script.number}: {what}")
             self.violations.append(Violation(what, Script(script.number, script.steps[: at + 1], script.end)))
         return wrong
 
@@ -173,7 +186,9 @@ class Driver:
         with trio.fail_after(ANSWER_S):
             return await trio.open_tcp_stream(*self._address)
 
-    async def _step(self, stream: trio.SocketStream, reader: Reader, step: Step, wrong: list[str], *, early: bool) -> bool:
+    async def _step(
+        self, stream: trio.SocketStream, reader: Reader, step: Step, wrong: list[str], *, early: bool
+    ) -> bool:
         """Send a step and judge what comes; whether the connection goes on."""
         self.sent += step.requests
 
@@ -263,9 +278,12 @@ async def _receive(stream: trio.SocketStream) -> bytes | None:
 
 
 async def smallest(driver: Driver, script: Script) -> Script:
-    """What still breaks a rule when steps, then header lines, are left out. Plays it again and again: not for load."""
+    """What still breaks a rule when steps, then header lines, are left out: by playing it again and again."""
+    end = trio.current_time() + SMALLER_S
 
     async def breaks(candidate: Script) -> bool:
+        if trio.current_time() > end:
+            return False
         await trio.to_thread.run_sync(driver.renew)
         return bool(await driver.play(candidate))
 

@@ -18,6 +18,11 @@ SESSION = "<session %s>"
 """Stands for a live session's id in a head; `driver` puts it in."""
 HOST = "127.0.0.1"
 Lines = list[tuple[str, str]]
+TARGETS = [
+    "/tools", "/tools?limit=2", "/tools?limit=-1", "/tools?limit=9e9", "/tools?offset=%00&x=" + "y" * 900, "/mcp/",
+    "/tools/%2e%2e", "/tools/" + "z" * 3000, "/tools/%ff%fe", "/openapi.json", "/healthz", "/readyz", "/metrics", "/no",
+    "/", "//", "/tools/echo", "/mcp?x=1", "/%", "/a\\b", "/tools/echo/", "/.git/config",
+]  # fmt: skip
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -88,7 +93,10 @@ def abused(rng: Random, lines: Lines) -> Lines:
         case 1:
             lines.append((name.upper(), rng.choice([value, value + "x", ""])))
         case 2:
-            lines[at] = (name, rng.choice(["", value + "x", value.upper(), " " + value + "\t", "a, b", "*", "\x7f", "é"]))
+            lines[at] = (
+                name,
+                rng.choice(["", value + "x", value.upper(), " " + value + "\t", "a, b", "*", "\x7f", "é"]),
+            )
         case 3:
             lines.append(("X-Long", "y" * rng.choice([1000, 8000, 17000, 40000])))
         case 4:
@@ -101,12 +109,27 @@ def abused(rng: Random, lines: Lines) -> Lines:
         case 7:
             lines[0] = ("Host", rng.choice(["evil.example", "localhost:99999999", "[::1", "", "127.0.0.1@evil", "a b"]))
         case 8:
-            lines.append(("Origin", rng.choice(["http://evil.example", "null", "http://localhost", "http://[", "x" * 300])))
+            lines.append(
+                ("Origin", rng.choice(["http://evil.example", "null", "http://localhost", "http://[", "x" * 300]))
+            )
         case 9:
-            kinds = ["*/*", "text/html", "application/json", "text/event-stream", "application/json;q=0", ",;,", "a/b;" * 400]
+            kinds = [
+                "*/*",
+                "text/html",
+                "application/json",
+                "text/event-stream",
+                "application/json;q=0",
+                ",;,",
+                "a/b;" * 400,
+            ]
             lines.append(("Accept", rng.choice(kinds)))
         case 10:
-            kinds = ["text/plain", "application/json; charset=latin-1", "multipart/form-data; boundary=x", "application/JSON"]
+            kinds = [
+                "text/plain",
+                "application/json; charset=latin-1",
+                "multipart/form-data; boundary=x",
+                "application/JSON",
+            ]
             lines[1] = ("Content-Type", rng.choice(kinds))
         case 11:
             lines.append(("MCP-Protocol-Version", rng.choice([*VERSIONS, "v999.0.0", "", "2026-07-28, 2026-07-28"])))
@@ -158,12 +181,10 @@ def rest(rng: Random) -> Step:
         text = encoded(rng, body)
         if rng.random() < 0.2:
             text = damaged(rng, text)
-        return framed(rng, "POST /tools/execute HTTP/1.1", [*lines, ("Content-Type", "application/json")], text, to="rest")
-    target = rng.choice(
-        ["/tools", "/tools?limit=2", "/tools?limit=-1", "/tools?limit=9e9", "/tools?offset=%00&x=" + "y" * 900]
-        + ["/tools/echo", "/tools/%2e%2e", "/tools/" + "z" * 3000, "/tools/%ff%fe", "/openapi.json", "/healthz", "/readyz"]
-        + ["/metrics", "/no", "/", "//", "/mcp/", "/mcp?x=1", "/%", "/a\\b", "/tools/echo/", "/.git/config"]
-    )
+        return framed(
+            rng, "POST /tools/execute HTTP/1.1", [*lines, ("Content-Type", "application/json")], text, to="rest"
+        )
+    target = rng.choice(TARGETS)
     if rng.random() < 0.3:
         lines = abused(rng, [*lines, ("Accept", "*/*")])
     return Step(head(f"GET {target} HTTP/1.1", lines), to="any" if "/mcp" in target else "rest")
@@ -189,18 +210,27 @@ def unsound(rng: Random) -> Step:
     size = len(body)
     match rng.randrange(14):
         case 0:
-            start = rng.choice(["POST  /mcp HTTP/1.1", "POST /mcp", "POST /mcp HTTP/9.9", "post /mcp HTTP/1.1", "\tPOST /mcp HTTP/1.1"])
+            start = rng.choice(
+                ["POST  /mcp HTTP/1.1", "POST /mcp", "POST /mcp HTTP/9.9", "post /mcp HTTP/1.1", "\tPOST /mcp HTTP/1.1"]
+            )
             data = head(start, [*lines, ("Content-Length", str(size))]) + body
         case 1:
-            wrong = rng.choice(["-1", "+5", "0x10", "1e3", "9" * 30, "", str(size + 9), str(max(0, size - 9)), f"{size}, {size}"])
+            wrong = rng.choice(
+                ["-1", "+5", "0x10", "1e3", "9" * 30, "", str(size + 9), str(max(0, size - 9)), f"{size}, {size}"]
+            )
             data = head("POST /mcp HTTP/1.1", [*lines, ("Content-Length", wrong)]) + body
         case 2:
-            both = [("Content-Length", str(size)), ("Transfer-Encoding", rng.choice(["chunked", "gzip", "x", "chunked, chunked"]))]
+            both = [
+                ("Content-Length", str(size)),
+                ("Transfer-Encoding", rng.choice(["chunked", "gzip", "x", "chunked, chunked"])),
+            ]
             data = head("POST /mcp HTTP/1.1", [*lines, *both]) + body
         case 3:
             whole = chunked(rng, body)
             at = rng.randrange(len(whole))
-            data = head("POST /mcp HTTP/1.1", [*lines, ("Transfer-Encoding", "chunked")]) + whole[:at] + b"zz" + whole[at:]
+            data = (
+                head("POST /mcp HTTP/1.1", [*lines, ("Transfer-Encoding", "chunked")]) + whole[:at] + b"zz" + whole[at:]
+            )
         case 4:
             data = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]) * rng.choice([1, 50])
         case 5:
@@ -213,18 +243,29 @@ def unsound(rng: Random) -> Step:
         case 8:
             data = head("POST /mcp HTTP/1.1", [*lines, ("Content-Length", str(size))]).replace(b"\r\n", b"\n") + body
         case 9:
-            target = rng.choice(["http://127.0.0.1/mcp", "*", "/mcp#x", "/\x00", "/é", "mcp", "/mcp" + "?" * 20000, "evil:80"])
+            target = rng.choice(
+                ["http://127.0.0.1/mcp", "*", "/mcp#x", "/\x00", "/é", "mcp", "/mcp" + "?" * 20000, "evil:80"]
+            )
             verb = rng.choice(["POST", "GET", "CONNECT", "TRACE", "BREW", "PRI", "M-SEARCH"])
             data = head(f"{verb} {target} HTTP/1.1", [*lines, ("Content-Length", str(size))]) + body
         case 10:
             upgrade = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13")]
-            data = head("GET /mcp HTTP/1.1", [("Host", HOST), *upgrade, ("Sec-WebSocket-Key", "AAAA")]) + b"\x81\x05hello" * 3
+            data = (
+                head("GET /mcp HTTP/1.1", [("Host", HOST), *upgrade, ("Sec-WebSocket-Key", "AAAA")])
+                + b"\x81\x05hello" * 3
+            )
         case 11:
-            h2c = [("Upgrade", "h2c"), ("Connection", "Upgrade, HTTP2-Settings"), ("HTTP2-Settings", rng.choice(["", "%%", "AAMAAABk"]))]
+            h2c = [
+                ("Upgrade", "h2c"),
+                ("Connection", "Upgrade, HTTP2-Settings"),
+                ("HTTP2-Settings", rng.choice(["", "%%", "AAMAAABk"])),
+            ]
             data = head("POST /mcp HTTP/1.1", [*lines, *h2c, ("Content-Length", str(size))]) + body
         case 12:
             expect = ("Expect", rng.choice(["100-continue", "200-ok", "100-Continue, x"]))
-            data = head("POST /mcp HTTP/1.1", [*lines, expect, ("Content-Length", str(rng.choice([size, 10**9])))]) + body
+            data = (
+                head("POST /mcp HTTP/1.1", [*lines, expect, ("Content-Length", str(rng.choice([size, 10**9])))]) + body
+            )
         case _:
             data = head(rng.choice(["POST /mcp HTTP/1.0", "GET /healthz HTTP/1.0", "HEAD /tools HTTP/1.0"]), lines)
     return Step(data, sound=False, to="any", bodiless=data.startswith(b"HEAD"))

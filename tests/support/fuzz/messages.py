@@ -164,7 +164,11 @@ def damaged(rng: Random, text: bytes) -> bytes:
         case 1:
             return text[:at] + bytes([rng.randrange(256)]) + text[at + 1 :]
         case 2:
-            return text[:at] + rng.choice([b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xf8\x88\x80\x80\x80", b"\x00"]) + text[at:]
+            return (
+                text[:at]
+                + rng.choice([b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xf8\x88\x80\x80\x80", b"\x00"])
+                + text[at:]
+            )
         case 3:
             return b"\xef\xbb\xbf" + text
         case 4:
@@ -176,7 +180,9 @@ def damaged(rng: Random, text: bytes) -> bytes:
         case 7:
             return text.replace(b'"2.0"', rng.choice([b"NaN", b"1e999", b"-Infinity", b"2.0", b"0x2", b"9" * 5000]), 1)
         case 8:
-            return text.replace(b'"id":', b'"id": ' + rng.choice([b"9" * 400, b"1e2", b"-0", b"1.0", b"[1]"]) + b', "id":')
+            return text.replace(
+                b'"id":', b'"id": ' + rng.choice([b"9" * 400, b"1e2", b"-0", b"1.0", b"[1]"]) + b', "id":'
+            )
         case 9:
             return text.replace(b'"params"', b'"params": {}, "params"', 1)
         case 10:

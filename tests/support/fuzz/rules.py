@@ -27,7 +27,14 @@ RPC_CODES = {-32700, -32600, -32601, -32602, -32603, -32002, -32020, -32021, -32
 OUR_CODES = re.compile(r"[A-Z][A-Z_]{2,40}")
 FAULTY = "internal error; the server's log has the details"
 """How the gateway words a fault of its own."""
-TRACES = (b"Traceback (most recent", b'File "/', b".py\", line", b"site-packages", b"object at 0x", b"the-place-of-the-fault")
+TRACES = (
+    b"Traceback (most recent",
+    b'File "/',
+    b'.py", line',
+    b"site-packages",
+    b"object at 0x",
+    b"the-place-of-the-fault",
+)
 
 
 def judge(answer: Answer, step: Step, secrets: Iterable[bytes]) -> Iterator[str]:
