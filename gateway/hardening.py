@@ -97,6 +97,8 @@ class StrictConnection(h11.Connection):
         self._body_bytes = 0
         self.problem = ""
         """Why the connection is refused."""
+        self.to_head = False
+        """The request is a HEAD: a refusal may have no body."""
 
     def next_event(self) -> Any:  # noqa: ANN401 - as h11 has it
         """The next event. Raises `h11.RemoteProtocolError` with the status to answer."""
@@ -105,6 +107,7 @@ class StrictConnection(h11.Connection):
                 wire.check_head(data, self._settings.max_header_bytes)
             event = super().next_event()
             if isinstance(event, h11.Request):
+                self.to_head = event.method == b"HEAD"
                 headers = {name.decode("ascii"): value.decode("ascii") for name, value in event.headers}
                 wire.check_length(headers, self._settings.max_body_bytes)
                 self._body_bytes = 0
@@ -113,6 +116,7 @@ class StrictConnection(h11.Connection):
                 wire.check_length({"content-length": str(self._body_bytes)}, self._settings.max_body_bytes)
         except wire.HeadError as error:
             self.problem = str(error)
+            self.to_head = self.to_head or error.to_head
             raise h11.RemoteProtocolError(str(error), error_status_hint=error.status) from None
         except h11.RemoteProtocolError as error:
             self.problem = f"malformed request: {error}"
@@ -164,6 +168,10 @@ class HardenedH11(H11Protocol):
         self.refused = True
         problem = self.connection.problem if isinstance(self.connection, StrictConnection) else ""
         answer = wire.refusal(status_code, problem or "the request was not understood")
+        if isinstance(self.connection, StrictConnection) and self.connection.to_head:
+            # h11 may not know that it is one; nothing comes after this on the connection.
+            await self.send(RawData(data=wire.encode_answer(answer, close=True, to_head=True)))
+            return
         headers = [(name.encode(), value.encode()) for name, value in answer.headers]
         headers += [(b"content-length", b"%d" % len(answer.body)), (b"connection", b"close")]
         headers += self.config.response_headers("h11")

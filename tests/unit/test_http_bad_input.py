@@ -152,6 +152,26 @@ async def test_pipelined_requests_are_answered_in_order(server: Harness, way):
 
 
 @pytest.mark.parametrize(
+    ("start", "status"),
+    [
+        (b"HEAD /tools HTTP/1.1\r\n" + HOST + b"X: " + b"a" * 40_000 + b"\r\n\r\n", 431),
+        (b"HEAD /tools HTTP/1.1\r\n" + HOST + b"nonsense\r\n\r\n", 400),
+        (b"HEAD /tools HTTP/1.1\r\n" + HOST + b"Content-Length: 9999999\r\n\r\n", 413),
+        (b"HEAD /tools HTTP/9.1\r\n" + HOST + b"\r\n", 505),
+    ],
+    ids=["too large", "malformed", "a body too large", "another version"],
+)
+async def test_a_refused_head_request_has_no_body(server: Harness, way, start, status):
+    async with server.connect() as client:
+        await take_way(client, way)
+        await client.send(start)
+        head = await client.read_until(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 %d " % status)
+        assert b"connection: close" in head
+        assert await client.at_end()
+
+
+@pytest.mark.parametrize(
     ("start", "header", "status"),
     [
         (LINE, b"Origin: http://evil.example\r\n", 403),
