@@ -104,10 +104,10 @@ class StrictConnection(h11.Connection):
         """The next event. Raises `h11.RemoteProtocolError` with the status to answer."""
         try:
             if self.their_state is h11.IDLE and (data := self.trailing_data[0]):
+                self.to_head = wire.is_head(data)
                 wire.check_head(data, self._settings.max_header_bytes)
             event = super().next_event()
             if isinstance(event, h11.Request):
-                self.to_head = event.method == b"HEAD"
                 headers = {name.decode("ascii"): value.decode("ascii") for name, value in event.headers}
                 wire.check_length(headers, self._settings.max_body_bytes)
                 self._body_bytes = 0
@@ -116,7 +116,6 @@ class StrictConnection(h11.Connection):
                 wire.check_length({"content-length": str(self._body_bytes)}, self._settings.max_body_bytes)
         except wire.HeadError as error:
             self.problem = str(error)
-            self.to_head = self.to_head or error.to_head
             raise h11.RemoteProtocolError(str(error), error_status_hint=error.status) from None
         except h11.RemoteProtocolError as error:
             self.problem = f"malformed request: {error}"

@@ -7,6 +7,8 @@ the same connection.
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import trio
 import trio.testing
@@ -158,8 +160,9 @@ async def test_pipelined_requests_are_answered_in_order(server: Harness, way):
         (b"HEAD /tools HTTP/1.1\r\n" + HOST + b"nonsense\r\n\r\n", 400),
         (b"HEAD /tools HTTP/1.1\r\n" + HOST + b"Content-Length: 9999999\r\n\r\n", 413),
         (b"HEAD /tools HTTP/9.1\r\n" + HOST + b"\r\n", 505),
+        (b"HEAD /tools HTTP/1.1\r\n\r\n", 400),
     ],
-    ids=["too large", "malformed", "a body too large", "another version"],
+    ids=["too large", "malformed", "a body too large", "another version", "no Host"],
 )
 async def test_a_refused_head_request_has_no_body(server: Harness, way, start, status):
     async with server.connect() as client:
@@ -169,6 +172,15 @@ async def test_a_refused_head_request_has_no_body(server: Harness, way, start, s
         assert head.startswith(b"HTTP/1.1 %d " % status)
         assert b"connection: close" in head
         assert await client.at_end()
+
+
+async def test_what_is_refused_after_a_head_request_has_its_body(server: Harness):
+    async with server.connect() as client:
+        await client.send(b"HEAD /healthz HTTP/1.1\r\n" + HOST + b"\r\n")
+        assert (await client.read_until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        await client.send(LINE + HOST + b"nonsense\r\n\r\n")
+        refused = await client.response()
+        assert (refused.status, json.loads(refused.body)["error"]["code"]) == (400, "BAD_REQUEST")
 
 
 @pytest.mark.parametrize(
