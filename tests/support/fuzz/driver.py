@@ -111,7 +111,9 @@ class Driver:
             body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
             answer = http.post("/mcp", json=body, headers={"accept": "application/json", "mcp-session-id": token})
             cursor = answer.json()["result"]["nextCursor"].encode()
-            self._live[CURSOR.encode()] = cursor if len(cursor) == len(CURSOR) else CURSOR.encode()
+            if len(cursor) != len(CURSOR):  # it stands in bodies whose length is written already
+                raise ValueError(f"cursors have {len(cursor)} characters now: give messages.CURSOR as many")
+            self._live[CURSOR.encode()] = cursor
 
     def filled(self, data: bytes) -> bytes:
         """With live sessions and cursors in their places."""
@@ -248,8 +250,9 @@ class Driver:
             if over:
                 return False
             if not data:
-                if left and step.sound and data == b"":
-                    raise UnparsableError("the connection ended before the answer to a sound request")
+                if left and step.sound:
+                    how = "ended" if data == b"" else "was reset"
+                    raise UnparsableError(f"the connection {how} before the answer to a sound request")
                 return False
         if reader.buffer or reader.open is not None:
             raise UnparsableError(f"more than was asked for: {bytes(reader.buffer[:80])!r}")

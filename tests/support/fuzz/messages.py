@@ -29,7 +29,7 @@ RESOURCES = ["fuzz://plain", "fuzz://item/7", "fuzz://fails", "fuzz://none", "fi
 PROMPTS = ["fuzz_prompt", "fuzz_none"]
 FORGED = ["", "x", "AAAA", "....", "A" * 700, "=?base64?SGVsbG8=?=", "%00", "eyJhbGciOiJub25lIn0.e30."]
 """Session ids, cursors, states and event ids that nobody gave out."""
-CURSOR = "<cursor>" + "." * 24
+CURSOR = "<cursor>" + "." * 20
 """Stands for a cursor that was given out; `driver` puts it in, of the same length."""
 
 ODD = [

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-from running import Greenroom, started
+from running import Greenroom, started, wait_until
 
 from fuzz.rules import Actor, Snapshot
 
@@ -31,8 +31,10 @@ SETTINGS = {
 
 @contextmanager
 def tree(home: Path) -> Iterator[Greenroom]:
-    """A tree of the run's own."""
+    """A tree of the run's own, with all its spares ready."""
     with started(home / "data", "--tools", str(TOOLS), env=SETTINGS) as greenroom:
+        rests = {"ready", "spare", "off"}
+        wait_until(lambda: {actor["state"] for actor in greenroom.actors().values()} <= rests, 30, "all spares")
         yield greenroom
 
 
@@ -55,7 +57,10 @@ def look(greenroom: Greenroom) -> Snapshot:
     actors = {}
     for name, actor in greenroom.actors().items():
         pid = actor["pid"]
-        rss, files = (_rss_kib(pid), _files(pid)) if pid else (0, 0)
+        try:
+            rss, files = (_rss_kib(pid), _files(pid)) if pid else (0, 0)
+        except FileNotFoundError:  # it died since: `rules.same_lives` sees that nobody, or somebody else, is there
+            pid, rss, files = None, 0, 0
         actors[name] = Actor(pid, actor["incarnation"], actor["state"], actor["restarts"], rss, files)
     incidents = greenroom.data_dir / "incidents.jsonl"
     count = len(incidents.read_bytes().splitlines()) if incidents.exists() else 0
