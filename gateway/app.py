@@ -7,6 +7,7 @@ state and starts nothing in Quart's nursery.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import logging
 from collections.abc import AsyncIterator, Callable
@@ -66,7 +67,10 @@ def create_app(
         return None if refusal is None else respond(refusal)
 
     @app.after_request
-    async def count(response: Response) -> Response:
+    async def finish(response: Response) -> Response:
+        # hypercorn ends a connection, without having said so, whose request was answered before its body was read.
+        with contextlib.suppress(HTTPException):
+            await request.get_data(cache=False, as_text=False, parse_form_data=False)
         metrics.count_request("handed", response.status_code)
         return response
 
