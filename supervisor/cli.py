@@ -35,6 +35,7 @@ from supervisor.cli_common import (
     yes_option,
 )
 from supervisor.cli_quarantine import quarantine
+from supervisor.cli_stdio import stdio
 
 if TYPE_CHECKING:
     from supervisor.up import Outcome
@@ -60,6 +61,7 @@ for verb in (cli_operate.restart, cli_operate.drain, cli_operate.resume, cli_ope
     greenroom.add_command(verb)
 greenroom.add_command(quarantine)
 greenroom.add_command(chaos)
+greenroom.add_command(stdio)
 
 
 @greenroom.command()
@@ -68,6 +70,7 @@ greenroom.add_command(chaos)
 @data_dir_option
 @config_option
 @click.option("--tools", "tools", multiple=True, help="A module, file or folder with tools of your own; repeatable.")
+@click.option("--until-eof", is_flag=True, help="Stop when standard input ends: with the program that started this.")
 @json_option
 def up(
     host: str | None,
@@ -75,6 +78,7 @@ def up(
     data_dir: Path | None,
     config_file: Path | None,
     tools: tuple[str, ...],
+    until_eof: bool,
     as_json: bool,
 ) -> None:
     """Start the system and stay in the foreground.
@@ -93,6 +97,7 @@ def up(
         started_at=_STARTED_AT,
         show=lambda status, text: click.echo(msgspec.json.encode(status).decode() if as_json else text),
         notices=loaded.notices,
+        until_eof=until_eof,
     )
     if end.exit_code:
         _tell_failed_up(end, as_json=as_json)
