@@ -13,14 +13,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from enum import Enum
 from pathlib import Path
 
 import msgspec
 import trio
 
-from actors.errors import MCPServerError, RuntimeUnavailableError
+from actors.errors import RuntimeUnavailableError
 from actors.messages import ToolDescriptor, TreeStatus
 from supervisor import client
 from supervisor.rundir import NotRunningError, StartError
@@ -75,11 +75,11 @@ class StdioTree:
         return self._url
 
     async def tool(self, name: str) -> ToolDescriptor | None:
-        """What the tree says of a tool; None when it can't be asked."""
-        with trio.move_on_after(_TOOL_WITHIN_S), suppress(MCPServerError, OSError):
+        """What the tree says of a tool; None when there is none. Raises `MCPServerError` when it can't be asked."""
+        with trio.move_on_after(_TOOL_WITHIN_S):
             listed = await client.catalogue(self.data_dir)
             return next((tool for tool in listed.tools if tool.name == name), None)
-        return None
+        raise RuntimeUnavailableError(f"the router did not list the tools within {_TOOL_WITHIN_S:g} s")
 
     async def _running(self) -> str:
         try:

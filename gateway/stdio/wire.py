@@ -39,7 +39,7 @@ class Tree(Protocol):
         ...
 
     async def tool(self, name: str) -> ToolDescriptor | None:
-        """What is known of a tool; None when it can't be told. Bounded, raises nothing."""
+        """What is known of a tool; None when there is none. Bounded. Raises `MCPServerError` while it can't be told."""
         ...
 
 
@@ -85,10 +85,12 @@ class Wire:
             self._url = ""
             raise NotSentError("the gateway can't be reached") from problem
         except httpx.TransportError as problem:
+            self._url = ""
             raise LostError(str(problem) or type(problem).__name__) from problem
         try:
             yield response
         except (httpx.TransportError, httpx.StreamError) as problem:
+            self._url = ""
             raise LostError(str(problem) or type(problem).__name__) from problem
         finally:
             with trio.CancelScope(shield=True):  # closes a socket, or gives it back
@@ -104,8 +106,16 @@ class Wire:
             return self._url
 
     async def tool(self, name: str) -> ToolDescriptor | None:
-        """What is known of a tool."""
-        return await self._tree.tool(name)
+        """What is known of a tool; None when there is none, or the tree does not come back in time."""
+        patience = self.patience()
+        while True:
+            try:
+                await self._find()
+                return await self._tree.tool(name)
+            except (NotSentError, MCPServerError) as problem:
+                _log.debug("nothing is known of %s: %s", name, problem)
+                if not await patience.again():
+                    return None
 
     def patience(self) -> Patience:
         """For one request."""
