@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The official Python client against one server. Usage: `python_client.py URL ERA MODE`.
 
+URL may also be `stdio:COMMAND` (words by blanks), which is started, or `sse:URL` for the transport of 2024-11-05.
+
 ERA is `modern` (probe with server/discover, as the client does by default) or `legacy` (the handshake).
 MODE `tour` prints one JSON object with all that was seen. MODE `cancel` starts a long `sleep` and prints one JSON line;
 at the first line on standard input it cancels the call and prints what that gave, at the second it leaves.
@@ -15,7 +17,8 @@ from functools import partial
 from typing import Any
 
 import anyio
-from mcp import Client, MCPError
+from mcp import Client, MCPError, StdioServerParameters, stdio_client
+from mcp.client.sse import sse_client
 
 MODES = {"modern": "auto", "legacy": "legacy"}
 
@@ -75,10 +78,19 @@ async def cancel(client: Client) -> None:
     await anyio.to_thread.run_sync(sys.stdin.readline)
 
 
+def server_of(url: str) -> Any:
+    """What the client connects to: a URL, or a transport."""
+    kind, _, rest = url.partition(":")
+    if kind == "stdio":
+        command, *arguments = rest.split()
+        return stdio_client(StdioServerParameters(command=command, args=arguments))
+    return sse_client(rest) if kind == "sse" else url
+
+
 async def main(url: str, era: str, mode: str) -> None:
     """Connect and do what was asked for."""
     with anyio.fail_after(60):
-        async with Client(url, mode=MODES[era], read_timeout_seconds=40) as client:
+        async with Client(server_of(url), mode=MODES[era], read_timeout_seconds=40) as client:
             if mode == "tour":
                 print(json.dumps(await tour(client)), flush=True)
             else:
