@@ -32,6 +32,9 @@ _FOREIGN_GRACE_S = 10.0
 _TOOL_WITHIN_S = 2.0
 _START_AGAIN_S = 2.0
 """Pause after a start that failed."""
+_OTHER_WITHIN_S = 5.0
+_OTHER_AGAIN_S = 0.1
+_NOT_STARTED = "the system could not be started; the lines above, on standard error, say why"
 _LONGEST_SCREEN = 16 * 1024 * 1024
 
 
@@ -71,7 +74,12 @@ class StdioTree:
                     gone_s = trio.current_time() - self._foreign_at
                     if self._choice is Choice.ATTACH or gone_s < _FOREIGN_GRACE_S:
                         raise
-            await self._start()
+            try:
+                await self._start()
+            except StartError:
+                if self._choice is Choice.OWN:
+                    raise
+                return await self._started_by_another()
         return self._url
 
     async def tool(self, name: str) -> ToolDescriptor | None:
@@ -89,10 +97,20 @@ class StdioTree:
         self._foreign_at = trio.current_time()
         return url
 
+    async def _started_by_another(self) -> str:
+        """Programs start several bridges together, and one of them is the first. Raises `StartError`."""
+        with trio.move_on_after(_OTHER_WITHIN_S):
+            while True:
+                try:
+                    return await self._running()
+                except (NotRunningError, RuntimeUnavailableError):
+                    await trio.sleep(_OTHER_AGAIN_S)
+        raise StartError(_NOT_STARTED)
+
     async def _start(self) -> None:
         await self.stop()
         if trio.current_time() - self._failed_at < _START_AGAIN_S:
-            raise StartError("the system could not be started a moment ago; standard error says why")
+            raise StartError(_NOT_STARTED)
         command = [sys.executable, "-P", "-m", "supervisor.cli", "up", "--until-eof", "--json"]
         command += ["--host", "127.0.0.1", "--port", "0", "--data-dir", str(self.data_dir), *self._arguments]
         # A session of its own: a Ctrl-C at the terminal is for the bridge, which ends its tree in order.
@@ -107,7 +125,7 @@ class StdioTree:
         except msgspec.MsgspecError:
             await self.stop()
             self._failed_at = trio.current_time()
-            raise StartError("the system could not be started; the lines above, on standard error, say why") from None
+            raise StartError(_NOT_STARTED) from None
 
     @staticmethod
     async def _screen(process: trio.Process) -> bytes:

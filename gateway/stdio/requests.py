@@ -43,6 +43,8 @@ _ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
 _LISTENED: Final = {"toolsListChanged": "tools", "promptsListChanged": "prompts", "resourcesListChanged": "resources"}
 _RESUMES: Final = 20
 """Tries to go on reading a stream that the server closed before its answer, each after at least `AGAIN_S`."""
+_REST_S: Final = 1.0
+"""Time for a stream to end after its answer."""
 
 _log = logging.getLogger("greenroom.stdio")
 
@@ -219,12 +221,14 @@ class Request:
     # --- what comes back ---------------------------------------------------------------------------------------------
 
     async def _read(self, response: httpx.Response, reader: EventReader) -> None:
-        async for chunk in response.aiter_raw():
-            for event in reader.feed(chunk):
-                if event.data:
-                    await self._take(event.data)
-            if not self._open:
-                return
+        # Read to its end, as leaving the iteration early would leave its generators open; but not for ever.
+        with trio.CancelScope() as rest:
+            async for chunk in response.aiter_raw():
+                for event in reader.feed(chunk):
+                    if event.data:
+                        await self._take(event.data)
+                if not self._open:
+                    rest.deadline = min(rest.deadline, trio.current_time() + _REST_S)
 
     async def _take(self, data: bytes) -> None:
         """One message of the stream."""
