@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The official Python client against one server. Usage: `python_client.py URL ERA MODE`.
 
+URL may also be `stdio:COMMAND` (words by blanks), which is started, or `sse:URL` for the transport of 2024-11-05.
 ERA is `modern` (probe with server/discover, as the client does by default) or `legacy` (the handshake); MODE is one of
 `steps.py`. Runs in the environment of `requirements.txt`, started by `tests/peers/conftest.py`.
 """
@@ -15,7 +16,8 @@ from typing import Any
 
 import mcp_types as types
 import steps
-from mcp import Client
+from mcp import Client, StdioServerParameters, stdio_client
+from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 
@@ -72,13 +74,22 @@ async def on_sample(_context: Any, _params: types.CreateMessageRequestParams) ->
     return types.CreateMessageResult(role="assistant", content=text, model="peer-model")
 
 
+def transport_to(url: str, http: Any) -> Any:
+    """What carries the client's messages."""
+    kind, _, rest = url.partition(":")
+    if kind == "stdio":
+        command, *arguments = rest.split()
+        return stdio_client(StdioServerParameters(command=command, args=arguments))
+    return sse_client(rest) if kind == "sse" else streamable_http_client(url, http_client=http)
+
+
 @asynccontextmanager
 async def connected(url: str, era: str) -> AsyncIterator[OfficialPeer]:
     """A client with a connection of its own."""
     async with create_mcp_http_client() as http:
         http.event_hooks["request"].append(steps.note_handshake)
         async with Client(
-            streamable_http_client(url, http_client=http),
+            transport_to(url, http),
             mode=ERAS[era],
             read_timeout_seconds=steps.TIMEOUT_S,
             elicitation_callback=on_elicit,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 // The official TypeScript clients against one server. Usage: node typescript_client.mjs URL FLAVOUR MODE
 //
+// URL may also be `stdio:COMMAND` (words by blanks), which is started.
 // FLAVOUR: `sdk` (package sdk, version 1: the handshake), `legacy` (package client, the handshake), `auto` (package client,
 // probes with server/discover) or `modern` (package client, nothing but 2026-07-28).
 // MODE is `visit` or `outlive`; both behave as in steps.py.
@@ -8,6 +9,8 @@
 import { createInterface } from "node:readline";
 
 const [url, flavour, mode] = process.argv.slice(2);
+const [command, ...args] = url.startsWith("stdio:") ? url.slice(6).split(" ") : [];
+const stdio = command && { command, args };
 const info = { name: "peer-test", version: "1" };
 const NEGOTIATION = { legacy: "legacy", auto: "auto", modern: { pin: "2026-07-28" } };
 const CAPABILITIES = { elicitation: {}, sampling: {} };
@@ -34,15 +37,19 @@ async function connect() {
     const client = new Client(info, { capabilities: CAPABILITIES });
     client.setRequestHandler(ElicitRequestSchema, onElicit);
     client.setRequestHandler(CreateMessageRequestSchema, onSample);
-    const transport = new StreamableHTTPClientTransport(new URL(url), { fetch: countingFetch });
+    const { StdioClientTransport } = await import("@modelcontextprotocol/sdk/client/stdio.js");
+    const transport = stdio ? new StdioClientTransport(stdio) : new StreamableHTTPClientTransport(new URL(url), { fetch: countingFetch });
+    let version;
+    transport.setProtocolVersion = ((tell) => (found) => (version = found, tell?.call(transport, found)))(transport.setProtocolVersion);
     await client.connect(transport);
-    return { client, call: (params, options) => client.callTool(params, undefined, options), version: () => transport.protocolVersion };
+    return { client, call: (params, options) => client.callTool(params, undefined, options), version: () => version };
   }
   const { Client, StreamableHTTPClientTransport } = await import("@modelcontextprotocol/client");
   const client = new Client(info, { capabilities: CAPABILITIES, versionNegotiation: { mode: NEGOTIATION[flavour] } });
   client.setRequestHandler("elicitation/create", onElicit);
   client.setRequestHandler("sampling/createMessage", onSample);
-  await client.connect(new StreamableHTTPClientTransport(new URL(url), { fetch: countingFetch }));
+  const started = async () => new (await import("@modelcontextprotocol/client/stdio")).StdioClientTransport(stdio);
+  await client.connect(stdio ? await started() : new StreamableHTTPClientTransport(new URL(url), { fetch: countingFetch }));
   return { client, call: (params, options) => client.callTool(params, options), version: () => client.getNegotiatedProtocolVersion() };
 }
 
