@@ -144,7 +144,7 @@ async def test_changed_tools_are_told_on_the_stream(served):
         await client.initialize()
         while not served.protocol.statistics().listeners:
             await trio.sleep(0.01)
-        served.protocol.tools_changed()
+        served.protocol.list_changed("tools")
         assert (await client.message())["method"] == "notifications/tools/list_changed"
 
 

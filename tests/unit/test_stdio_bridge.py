@@ -123,7 +123,7 @@ async def test_a_session_hears_of_changed_tools():
         await client.send(INITIALIZED)
         while not mcp.statistics().listeners:
             await trio.sleep(0.01)
-        mcp.tools_changed()
+        mcp.list_changed("tools")
         assert await client.message() == {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
 
 
