@@ -62,6 +62,21 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """A kept-alive connection without a request for so long is closed."""
     strict: bool = False
     """Refuse the known quirks of real clients instead of tolerating them."""
+    legacy_sse: bool = False
+    """Serve the old HTTP+SSE transport of 2024-11-05 as well, under `/sse`; needs `gateways: 1`."""
+    legacy_sse_streams: Count = 64
+    """Clients of the old transport at once; more are refused."""
+
+
+class StdioSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The bridge to programs that start their server: `greenroom stdio`. It reads them when it starts."""
+
+    max_requests: Count = 512
+    """Open requests of one client; more are refused as busy."""
+    patience_s: Seconds = 30.0
+    """How long a request waits for a gateway when there is none."""
+    end_s: Seconds = 10.0
+    """Time for open requests when the client has closed its side."""
 
 
 class McpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -343,6 +358,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The whole configuration."""
 
     server: ServerSettings = ServerSettings()
+    stdio: StdioSettings = StdioSettings()
     mcp: McpSettings = McpSettings()
     questions: QuestionsSettings = QuestionsSettings()
     streams: StreamsSettings = StreamsSettings()

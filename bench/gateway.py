@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""`tools/call echo` over HTTP: Greenroom, the official Python SDK and FastMCP, side by side in one run.
+"""MCP over HTTP: Greenroom, the official Python SDK and FastMCP, side by side in one run.
+
+Cases: `calls` (`tools/call echo`), `stream` (a call with progress, answered as an event stream), `list` (`tools/list`
+with 400 tools) and `idle` (1,000 open streams for changes; `kit/idle.py`).
 
 Each round visits every server in turn: start it, time its first answer, check one real answer, load it with wrk at
 each number of connections, read CPU and memory of its whole process tree, end it. Medians over the rounds are reported,
 for two arrangements: everything on the same two cores, and the server's tree on one core with wrk on the other.
 
-Usage: `./dev bench gateway [--quick] [--only greenroom,mcp,fastmcp] [--rounds N] [--seconds N] [--connections 1,16]`.
+Usage: `./dev bench gateway [--quick] [--only greenroom,mcp,fastmcp] [--cases calls,stream,list,idle] [--rounds N]
+[--seconds N] [--connections 1,16] [--streams N]`.
 Writes `bench/results/gateway-TIME.json` and `.txt`; how to read them is in `bench/README.md`. Exit code 1 when any
 answer in the whole run was wrong.
 """
@@ -19,19 +23,19 @@ import os
 import platform
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import peers
-from kit import echo
+from kit import echo, idle
 from kit.processes import Program, adopt_orphans, cores
+from kit.results import Row, Visit, medians, ratios, report
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
@@ -39,7 +43,14 @@ START_LIMIT_S = 60.0
 SIZE_TOLERANCE = 0.02
 """The mean answer under load may differ by this share from the checked one (answers cut off at the end of a run)."""
 
-Command = Callable[[int], list[str]]
+CASES = {"calls": echo.ECHO, "stream": echo.STREAM, "list": echo.LIST}
+CASE_CONNECTIONS = [16]
+"""Of all cases but `calls`."""
+GREENROOM_TOOLS = ROOT / "bench" / "servers" / "greenroom_tools"
+PEER_OPTIONS = {"calls": [], "stream": ["--streams"], "list": ["--tools", str(echo.TOOLS)], "idle": ["--streaming"]}
+
+Command = Callable[[int, str], list[str]]
+"""Port and case -> how the server is started."""
 
 
 class Arrangement(msgspec.Struct, frozen=True):
@@ -50,52 +61,50 @@ class Arrangement(msgspec.Struct, frozen=True):
     generator: list[int]
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One load run."""
-
-    arrangement: str
-    round: int
-    server: str
-    connections: int
-    calls_per_s: float
-    p50_ms: float
-    p99_ms: float
-    cpu_us_per_call: float
-    """CPU of the server's whole tree, user and system."""
-    errors: int
-    """Bad statuses, broken connections and time-outs that wrk counted."""
-    size_wrong: bool
-    """The mean answer was not of the size of the checked one."""
-
-
-class Visit(msgspec.Struct, frozen=True, kw_only=True):
-    """One start of one server."""
-
-    arrangement: str
-    round: int
-    server: str
-    first_answer_s: float
-    """From the start of the program to its first right answer."""
-    pss_mib: float
-    """Memory of the whole tree after all load runs."""
-    processes: int
-
-
 def commands(wanted: Sequence[str], scratch: Path) -> dict[str, Command]:
-    """How each server is started on a port. Makes the peers' environment when one of them is wanted."""
+    """How each server is started. Makes the peers' environment when one of them is wanted."""
     found: dict[str, Command] = {}
     if "greenroom" in wanted:
         program = ROOT / ".venv" / "bin" / "greenroom"
         if not program.exists():
             raise SystemExit("bench: .venv/bin/greenroom is missing; ./dev setup makes it")
-        data = str(scratch / "greenroom-data")
-        found["greenroom"] = lambda port: [str(program), "up", "--port", str(port), "--data-dir", data]
+        base = [str(program), "up", "--data-dir", str(scratch / "greenroom-data")]
+        folders = {"stream": [GREENROOM_TOOLS], "list": [listed_tools(scratch)], "idle": [changed_tools(scratch, 0)]}
+
+        def greenroom(port: int, case: str) -> list[str]:
+            tools = [part for folder in folders.get(case, []) for part in ("--tools", str(folder))]
+            return [*base, "--port", str(port), *tools]
+
+        found["greenroom"] = greenroom
     if {"mcp", "fastmcp"} & set(wanted):
         python = str(peers.ensure())
-        mcp, fastmcp = (str(peers.SERVERS / f"{name}_json.py") for name in ("mcp", "fastmcp"))
-        found["mcp"] = lambda port: [python, mcp, str(port)]
-        found["fastmcp"] = lambda port: [python, fastmcp, str(port)]
+        for name in ("mcp", "fastmcp"):
+            script = str(peers.SERVERS / f"{name}_json.py")
+            found[name] = lambda port, case, script=script: [python, script, str(port), *PEER_OPTIONS[case]]
     return {name: found[name] for name in wanted}
+
+
+def listed_tools(scratch: Path) -> Path:
+    """A folder with the tools of the case `list`: the same as in the peers' scripts."""
+    folder = scratch / "listed"
+    folder.mkdir(exist_ok=True)
+    text = "from actors.toolkit import tool\n"
+    for number in range(echo.TOOLS):
+        text += (
+            f"\n\n@tool()\nasync def listed_{number}(text: str, count: int = 1, loud: bool = False) -> str:\n"
+            f'    """Return the text so many times; tool {number}."""\n    return text * count\n'
+        )
+    (folder / "listed.py").write_text(text)
+    return folder
+
+
+def changed_tools(scratch: Path, number: int) -> Path:
+    """A folder with one tool, of another name each time."""
+    folder = scratch / "changed"
+    folder.mkdir(exist_ok=True)
+    text = f'from actors.toolkit import tool\n\n\n@tool()\nasync def changed_{number}() -> str:\n    """A tool."""\n'
+    (folder / "changed.py").write_text(f'{text}    return ""\n')
+    return folder
 
 
 def arrangements() -> list[Arrangement]:
@@ -115,12 +124,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for_answer(name: str, program: Program, port: int) -> tuple[float, int]:
+def wait_for_answer(name: str, program: Program, port: int, request: echo.Request = echo.ECHO) -> tuple[float, int]:
     """Seconds from the start to the first right answer, and that answer's size. SystemExit when none comes in time."""
     last: Exception | None = None
     while time.monotonic() < program.started + START_LIMIT_S and not program.ended:
         try:
-            size = echo.ask(port)
+            size = echo.ask(port, request)
         except (OSError, echo.WrongAnswerError) as error:
             last = error
             time.sleep(0.01)
@@ -140,37 +149,46 @@ class Bench:
         self.scratch = scratch
         self.rows: list[Row] = []
         self.visits: list[Visit] = []
+        self.idle: list[idle.Idle] = []
+        self._changes = 0
 
     def run(self) -> None:
         """All rounds of all arrangements."""
         plan = arrangements()
         for name in self.servers:  # a first start that does not count: it writes caches and makes data directories
-            with self._start(name, plan[0]) as (program, port):
+            with self._start(name, plan[0], "calls") as (program, port):
                 wait_for_answer(name, program, port)
         for arrangement in plan:
-            for number in range(1, self.options.rounds + 1):
-                for name in self.servers:
-                    self._visit(arrangement, number, name)
+            for case in self.options.cases:
+                for number in range(1, self.options.rounds + 1):
+                    for name in self.servers:
+                        if case == "idle":
+                            self._visit_idle(arrangement, number, name)
+                        else:
+                            self._visit(arrangement, number, name, case)
 
-    def _start(self, name: str, arrangement: Arrangement) -> Started:
+    def _start(self, name: str, arrangement: Arrangement, case: str) -> Started:
         port = free_port()
         program = Program(
-            self.servers[name](port), on=arrangement.server, log=self.scratch / f"{name}.log", cwd=self.scratch
+            self.servers[name](port, case), on=arrangement.server, log=self.scratch / f"{name}.log", cwd=self.scratch
         )
         return Started(program, port)
 
-    def _visit(self, arrangement: Arrangement, number: int, name: str) -> None:
-        with self._start(name, arrangement) as (program, port):
-            first_answer_s, size = wait_for_answer(name, program, port)
-            echo.load(port, connections=16, seconds=1, on=arrangement.generator)  # warm up
-            for connections in self.options.connections:
-                size = echo.ask(port)
-                row = self._load(arrangement, number, name, program, port, connections, size)
+    def _visit(self, arrangement: Arrangement, number: int, name: str, case: str) -> None:
+        request = CASES[case]
+        with self._start(name, arrangement, case) as (program, port):
+            first_answer_s, size = wait_for_answer(name, program, port, request)
+            echo.load(port, request, connections=16, seconds=1, on=arrangement.generator)  # warm up
+            for connections in self.options.connections if case == "calls" else CASE_CONNECTIONS:
+                size = echo.ask(port, request)
+                row = self._load(arrangement, number, name, case, program, port, connections, size)
                 self.rows.append(row)
                 _say(
-                    f"{arrangement.name:>6} round {number} {name:>9} c={connections:<3} {row.calls_per_s:>8.0f} calls/s"
+                    f"{arrangement.name:>6} {case:>6} round {number} {name:>9} c={connections:<3} "
+                    f"{row.calls_per_s:>8.0f} calls/s"
                 )
             visit = Visit(
+                case=case,
                 arrangement=arrangement.name,
                 round=number,
                 server=name,
@@ -180,14 +198,51 @@ class Bench:
             )
             self.visits.append(visit)
 
+    def _visit_idle(self, arrangement: Arrangement, number: int, name: str) -> None:
+        data_dir = str(self.scratch / "greenroom-data")
+
+        def change() -> list[str]:
+            self._changes += 1
+            changed_tools(self.scratch, self._changes)
+            return [str(ROOT / ".venv" / "bin" / "greenroom"), "reload", "--data-dir", data_dir]
+
+        with self._start(name, arrangement, "idle") as (program, port):
+            # With sessions the peers answer as streams, so the answer is not checked by its size here.
+            wait_for_answer(name, program, port, idle.ANY_ECHO)
+            seen = idle.visit(
+                program,
+                port,
+                arrangement=arrangement.name,
+                number=number,
+                server=name,
+                streams=self.options.streams,
+                seconds=self.options.seconds,
+                on=arrangement.generator,
+                change=change if name == "greenroom" else None,
+            )
+            self.idle.append(seen)
+            _say(f"{arrangement.name:>6}   idle round {number} {name:>9} {seen.kib_per_stream:>6.1f} KiB each")
+
     def _load(
-        self, arrangement: Arrangement, number: int, name: str, program: Program, port: int, connections: int, size: int
+        self,
+        arrangement: Arrangement,
+        number: int,
+        name: str,
+        case: str,
+        program: Program,
+        port: int,
+        connections: int,
+        size: int,
     ) -> Row:
         before = program.cpu_s()
-        seen = echo.load(port, connections=connections, seconds=self.options.seconds, on=arrangement.generator)
+        seen = echo.load(
+            port, CASES[case], connections=connections, seconds=self.options.seconds, on=arrangement.generator
+        )
         cpu_s = program.cpu_s() - before
         calls = max(1, seen.requests)
         return Row(
+            case=case,
+            bytes=size,
             arrangement=arrangement.name,
             round=number,
             server=name,
@@ -213,74 +268,6 @@ class Started:
 
     def __exit__(self, *_: object) -> None:
         self.program.end()
-
-
-def medians(bench: Bench) -> list[dict[str, Any]]:
-    """One entry for each arrangement, number of connections and server."""
-    found: list[dict[str, Any]] = []
-    for key in dict.fromkeys((row.arrangement, row.connections, row.server) for row in bench.rows):
-        rows = [row for row in bench.rows if (row.arrangement, row.connections, row.server) == key]
-        entry: dict[str, Any] = {"arrangement": key[0], "connections": key[1], "server": key[2]}
-        for field in ("calls_per_s", "p50_ms", "p99_ms", "cpu_us_per_call"):
-            entry[field] = statistics.median(getattr(row, field) for row in rows)
-        entry["slowest"], entry["fastest"] = min(r.calls_per_s for r in rows), max(r.calls_per_s for r in rows)
-        entry["errors"] = sum(row.errors for row in rows)
-        entry["size_wrong"] = sum(row.size_wrong for row in rows)
-        found.append(entry)
-    return found
-
-
-def ratios(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Greenroom against each peer: above 1 is better for Greenroom in every column."""
-    at = {(entry["arrangement"], entry["connections"], entry["server"]): entry for entry in table}
-    found = []
-    for (arrangement, connections, server), peer in at.items():
-        ours = at.get((arrangement, connections, "greenroom"))
-        if ours is None or server == "greenroom":
-            continue
-        entry = {"arrangement": arrangement, "connections": connections, "against": server}
-        entry["calls"] = round(ours["calls_per_s"] / max(peer["calls_per_s"], 1e-9), 2)
-        for field in ("p50_ms", "p99_ms", "cpu_us_per_call"):
-            entry[field.split("_")[0]] = round(peer[field] / max(ours[field], 1e-9), 2)
-        found.append(entry)
-    return found
-
-
-def report(bench: Bench) -> Iterator[str]:
-    """The run as text, line by line."""
-    names = {"shared": "server and wrk share two cores", "split": "server's tree on one core, wrk on the other"}
-    table = medians(bench)
-    for arrangement in dict.fromkeys(entry["arrangement"] for entry in table):
-        yield f"\n{arrangement}: {names[arrangement]} (medians of {bench.options.rounds} rounds)"
-        yield (
-            f"{'server':>10} {'conns':>5} {'calls/s':>9} {'range':>15} {'p50 ms':>8} {'p99 ms':>8} {'CPU us/call':>11} "
-            f"{'bad':>5}"
-        )
-        for e in (entry for entry in table if entry["arrangement"] == arrangement):
-            spread = f"{e['slowest']:.0f}-{e['fastest']:.0f}"
-            bad = f"{e['errors']}{'!' if e['size_wrong'] else ''}"
-            yield (
-                f"{e['server']:>10} {e['connections']:>5} {e['calls_per_s']:>9.0f} {spread:>15} {e['p50_ms']:>8.2f} "
-                f"{e['p99_ms']:>8.2f} {e['cpu_us_per_call']:>11.0f} {bad:>5}"
-            )
-        yield f"{'server':>10} {'first answer s':>15} {'PSS MiB':>8} {'processes':>9}"
-        for name in bench.servers:
-            visits = [v for v in bench.visits if (v.arrangement, v.server) == (arrangement, name)]
-            answer, pss, count = (
-                statistics.median(getattr(v, f) for v in visits) for f in ("first_answer_s", "pss_mib", "processes")
-            )
-            yield f"{name:>10} {answer:>15.2f} {pss:>8.0f} {count:>9.0f}"
-    compared = ratios(table)
-    if compared:
-        yield "\nGreenroom against the peers (above 1: Greenroom is better)"
-        yield f"{'':>10} {'peer':>8} {'conns':>5} {'calls/s':>8} {'p50':>6} {'p99':>6} {'CPU':>6}"
-        for r in compared:
-            yield (
-                f"{r['arrangement']:>10} {r['against']:>8} {r['connections']:>5} {r['calls']:>7.2f}x {r['p50']:>5.2f}x "
-                f"{r['p99']:>5.2f}x {r['cpu']:>5.2f}x"
-            )
-    if any(entry["errors"] or entry["size_wrong"] for entry in table):
-        yield "\nSome answers were wrong (column bad; !: not of the size of the checked one): such rows do not count."
 
 
 def environment(servers: dict[str, Command]) -> dict[str, Any]:
@@ -311,15 +298,19 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=5, help="of load, for each number of connections")
     parser.add_argument("--connections", type=lambda text: [int(part) for part in text.split(",")], default=[1, 16, 64])
+    parser.add_argument("--cases", type=lambda text: text.split(","), default=[*CASES, "idle"])
+    parser.add_argument("--streams", type=int, default=1000, help="open streams of the case idle")
     parser.add_argument("--only", type=lambda text: text.split(","), default=["greenroom", "mcp", "fastmcp"])
     parser.add_argument("--quick", action="store_true", help="one round of one second: does it work at all?")
     options = parser.parse_args(arguments)
     if options.quick:
         options.rounds, options.seconds = 1, 1
+    if unknown := set(options.cases) - {*CASES, "idle"}:
+        parser.error(f"--cases knows calls, stream, list and idle, not {', '.join(sorted(unknown))}")
     if unknown := set(options.only) - {"greenroom", "mcp", "fastmcp"}:
         parser.error(f"--only knows greenroom, mcp and fastmcp, not {', '.join(sorted(unknown))}")
-    if min(options.rounds, options.seconds, *options.connections) < 1:
-        parser.error("--rounds, --seconds and --connections must be at least 1")
+    if min(options.rounds, options.seconds, options.streams, *options.connections) < 1:
+        parser.error("--rounds, --seconds, --streams and --connections must be at least 1")
     return options
 
 
@@ -337,14 +328,15 @@ def main() -> int:
         bench = Bench(options, commands(options.only, Path(scratch)), Path(scratch))
         about = environment(bench.servers)
         bench.run()
-    text = "\n".join(report(bench))
+    text = "\n".join([*report(bench.rows, bench.visits, options.rounds), *idle.report(bench.idle)])
     print(text)
     RESULTS.mkdir(exist_ok=True)
     base = RESULTS / f"gateway-{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}"
-    asked = {name: getattr(options, name) for name in ("rounds", "seconds", "connections")}
-    table = medians(bench)
+    asked = {name: getattr(options, name) for name in ("rounds", "seconds", "connections", "cases", "streams")}
+    table = medians(bench.rows)
     whole = {"environment": about, "options": asked, "medians": table, "ratios": ratios(table)}
     whole |= {"rows": msgspec.to_builtins(bench.rows), "visits": msgspec.to_builtins(bench.visits)}
+    whole |= {"idle": idle.medians(bench.idle), "idle_visits": msgspec.to_builtins(bench.idle)}
     base.with_suffix(".json").write_text(json.dumps(whole, indent=1) + "\n")
     base.with_suffix(".txt").write_text(json.dumps(about) + "\n" + text + "\n")
     print(f"\nwritten: {os.path.relpath(base)}.json and .txt")

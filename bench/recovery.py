@@ -85,9 +85,7 @@ class Client:
 
     def __init__(self, port: int) -> None:
         self.port = port
-        self._head = f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
-        self._head += "".join(f"{name}: {value}\r\n" for name, value in echo.HEADERS.items())
-        self._request = f"{self._head}Content-Length: {len(echo.BODY)}\r\n\r\n{echo.BODY}".encode()
+        self._request = echo.ECHO.to(port)
         self.connection: socket.socket | None = None
 
     def ask(self) -> bool:
@@ -97,7 +95,7 @@ class Client:
                 self.connection = socket.create_connection(("127.0.0.1", self.port), LIMIT_S)
                 self.connection.settimeout(LIMIT_S)
             self.connection.sendall(self._request)
-            _, _, body = echo._read_answer(self.connection).partition(b"\r\n\r\n")  # noqa: SLF001
+            _, _, body = echo.read_answer(self.connection)
             result = json.loads(body).get("result") or {}
             return [part.get("text") for part in result.get("content", [])] == [echo.TEXT]
         except (OSError, echo.WrongAnswerError, ValueError):

@@ -7,6 +7,7 @@ state and starts nothing in Quart's nursery.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import logging
 from collections.abc import AsyncIterator, Callable
@@ -21,6 +22,7 @@ from actors.messages import State
 from actors.peers import is_spare
 from actors.settings import ServerSettings
 from gateway import rest, wire
+from gateway.legacy_sse import MESSAGES_PATH, STREAM_PATH, LegacySse
 from gateway.metrics import Metrics
 from gateway.types import Answer, Backend, Protocol, Request, Stream, TreeStatus
 
@@ -44,8 +46,10 @@ def create_app(
     tree_status: TreeStatus,
     *,
     authorize: Authorize | None = None,
+    legacy_sse: LegacySse | None = None,
 ) -> QuartTrio:
-    """Build the application. `backend` is called by REST only; MCP has its own way to the tools."""
+    """Build the application. `backend` is called by REST only; MCP has its own way to the tools. `legacy_sse`: serve
+    the old transport as well."""
     metrics.tree_status = tree_status
     app = QuartTrio("gateway.app", static_folder=None)
     # The limits are kept by `gateway.hardening`, before Quart sees a byte; this one is a second line.
@@ -66,7 +70,10 @@ def create_app(
         return None if refusal is None else respond(refusal)
 
     @app.after_request
-    async def count(response: Response) -> Response:
+    async def finish(response: Response) -> Response:
+        # hypercorn ends a connection, without having said so, whose request was answered before its body was read.
+        with contextlib.suppress(HTTPException):
+            await request.get_data(cache=False, as_text=False, parse_form_data=False)
         metrics.count_request("handed", response.status_code)
         return response
 
@@ -91,9 +98,23 @@ def create_app(
         answer = await protocol.handle(msgspec.structs.replace(g.incoming, body=bytes(body)))
         return respond(answer)
 
+    if legacy_sse is not None:
+        _add_legacy_sse(app, legacy_sse)
     _add_health(app, metrics, tree_status)
     rest.add_routes(app, backend)
     return app
+
+
+def _add_legacy_sse(app: QuartTrio, legacy_sse: LegacySse) -> None:
+    @app.get(STREAM_PATH, endpoint="legacy_sse")
+    async def stream() -> Response:
+        return respond(legacy_sse.open(msgspec.structs.replace(g.incoming, principal=g.principal)))
+
+    @app.post(MESSAGES_PATH, endpoint="legacy_messages")
+    async def messages() -> Response:
+        body = await request.get_data(cache=False, as_text=False, parse_form_data=False)
+        incoming = msgspec.structs.replace(g.incoming, body=bytes(body), principal=g.principal)
+        return respond(legacy_sse.post(incoming, request.query_string.decode("latin1")))
 
 
 def _add_health(app: QuartTrio, metrics: Metrics, tree_status: TreeStatus) -> None:

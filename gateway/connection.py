@@ -167,7 +167,8 @@ class Connection:
     def _plain_head(self, data: bytes, size: int) -> wire.Head | None:
         """The head if its request is plain. Raises `HeadError`."""
         if size > self._lane.settings.max_header_bytes:
-            raise wire.HeadError(431, f"the request's head is larger than {self._lane.settings.max_header_bytes} bytes")
+            reason = f"the request's head is larger than {self._lane.settings.max_header_bytes} bytes"
+            raise wire.HeadError(431, reason, to_head=wire.is_head(data))
         if not data.startswith(_PLAIN):
             return None
         # Most clients send the same head again and again.
@@ -269,7 +270,8 @@ class Connection:
         """Answer a request that is not worth a call, and end the connection so that the client reads the answer."""
         self._lane.metrics.count_request("fast", error.status)
         with contextlib.suppress(_GoneError, OSError), trio.move_on_after(LINGER_S):
-            await self._send(wire.encode_answer(wire.refusal(error.status, str(error)), close=True))
+            refusal = wire.refusal(error.status, str(error))
+            await self._send(wire.encode_answer(refusal, close=True, to_head=error.to_head))
             self._sock.shutdown(socket.SHUT_WR)
             while not self.expired and await self._receive():
                 pass

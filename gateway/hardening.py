@@ -97,11 +97,14 @@ class StrictConnection(h11.Connection):
         self._body_bytes = 0
         self.problem = ""
         """Why the connection is refused."""
+        self.to_head = False
+        """The request is a HEAD: a refusal may have no body."""
 
     def next_event(self) -> Any:  # noqa: ANN401 - as h11 has it
         """The next event. Raises `h11.RemoteProtocolError` with the status to answer."""
         try:
             if self.their_state is h11.IDLE and (data := self.trailing_data[0]):
+                self.to_head = wire.is_head(data)
                 wire.check_head(data, self._settings.max_header_bytes)
             event = super().next_event()
             if isinstance(event, h11.Request):
@@ -164,6 +167,10 @@ class HardenedH11(H11Protocol):
         self.refused = True
         problem = self.connection.problem if isinstance(self.connection, StrictConnection) else ""
         answer = wire.refusal(status_code, problem or "the request was not understood")
+        if isinstance(self.connection, StrictConnection) and self.connection.to_head:
+            # h11 may not know that it is one; nothing comes after this on the connection.
+            await self.send(RawData(data=wire.encode_answer(answer, close=True, to_head=True)))
+            return
         headers = [(name.encode(), value.encode()) for name, value in answer.headers]
         headers += [(b"content-length", b"%d" % len(answer.body)), (b"connection", b"close")]
         headers += self.config.response_headers("h11")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from actors.messages import Boot, Catalogue, Changed, DirectoryEntry, State
 from actors.peers import is_spare
 from gateway.backend import ToolBackend
 from gateway.fast_lane import FastLane, serve
+from gateway.legacy_sse import LegacySse
 from gateway.mcp import Protocol
 from gateway.metrics import MeteredBackend, Metrics
 from gateway.siblings import Siblings
@@ -98,9 +100,12 @@ async def main(boot: Boot) -> None:
         def make_app():  # type: ignore[no-untyped-def]  # noqa: ANN202
             from gateway.app import create_app
 
-            return create_app(protocol, backend, settings.server, metrics, lambda: _tree_status(actor))
+            return create_app(
+                protocol, backend, settings.server, metrics, lambda: _tree_status(actor), legacy_sse=legacy_sse
+            )
 
-        async with protocol.running():
+        legacy_sse = LegacySse(protocol, settings.server) if settings.server.legacy_sse else None
+        async with protocol.running(), legacy_sse.running() if legacy_sse is not None else nullcontext():
 
             async def serve_http(task_status: trio.TaskStatus[FastLane]) -> None:
                 listener = None if boot.spare else boot.listen_fds[actor.name]

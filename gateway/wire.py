@@ -28,9 +28,11 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 class HeadError(Exception):
     """A request that is refused before anybody looks at what it asks; the connection ends. `status` is HTTP's."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, *, to_head: bool = False) -> None:
         super().__init__(message)
         self.status = status
+        self.to_head = to_head
+        """The method is HEAD: the refusal may have no body."""
 
 
 class Head:
@@ -71,6 +73,19 @@ def parse_head(head: bytes) -> Head:
 
 def check_head(data: bytes, limit: int) -> bool:
     """Whether `data` begins with a complete, acceptable head; False = more bytes are needed. Raises `HeadError`."""
+    try:
+        return _check_head(data, limit)
+    except HeadError as error:
+        error.to_head = is_head(data)
+        raise
+
+
+def is_head(data: bytes) -> bool:
+    """Whether a request that begins so is a HEAD."""
+    return data.startswith(b"HEAD ")
+
+
+def _check_head(data: bytes, limit: int) -> bool:
     if data and data[0] < 0x21:
         raise HeadError(400, "this is not an HTTP request")
     end = _HEAD_END.search(data)
@@ -131,8 +146,8 @@ def date_line() -> bytes:
     return _date[1]
 
 
-def encode_answer(answer: Answer, *, close: bool = False) -> bytes:
-    """A whole response. Raises ValueError when a header can't be sent."""
+def encode_answer(answer: Answer, *, close: bool = False, to_head: bool = False) -> bytes:
+    """A whole response, `to_head` without its body. Raises ValueError when a header can't be sent."""
     length = b"" if answer.status in {204, 304} else b"content-length: %d\r\n" % len(answer.body)
     return b"".join(
         (
@@ -140,7 +155,7 @@ def encode_answer(answer: Answer, *, close: bool = False) -> bytes:
             date_line(),
             length,
             b"connection: close\r\n\r\n" if close else b"\r\n",
-            answer.body,
+            b"" if to_head else answer.body,
         )
     )
 

@@ -36,6 +36,7 @@ from supervisor.cli_common import (
 )
 from supervisor.cli_offers import prompts, resources
 from supervisor.cli_quarantine import quarantine
+from supervisor.cli_stdio import stdio
 
 if TYPE_CHECKING:
     from supervisor.up import Outcome
@@ -63,6 +64,7 @@ greenroom.add_command(quarantine)
 greenroom.add_command(chaos)
 greenroom.add_command(resources)
 greenroom.add_command(prompts)
+greenroom.add_command(stdio)
 
 
 @greenroom.command()
@@ -71,6 +73,7 @@ greenroom.add_command(prompts)
 @data_dir_option
 @config_option
 @click.option("--tools", "tools", multiple=True, help="A module, file or folder with tools of your own; repeatable.")
+@click.option("--until-eof", is_flag=True, help="Stop when standard input ends: with the program that started this.")
 @json_option
 def up(
     host: str | None,
@@ -78,6 +81,7 @@ def up(
     data_dir: Path | None,
     config_file: Path | None,
     tools: tuple[str, ...],
+    until_eof: bool,
     as_json: bool,
 ) -> None:
     """Start the system and stay in the foreground.
@@ -96,6 +100,7 @@ def up(
         started_at=_STARTED_AT,
         show=lambda status, text: click.echo(msgspec.json.encode(status).decode() if as_json else text),
         notices=loaded.notices,
+        until_eof=until_eof,
     )
     if end.exit_code:
         _tell_failed_up(end, as_json=as_json)

@@ -307,6 +307,11 @@ def _check_sense(draft: _Draft, settings: Settings) -> None:
             f"{_where(draft, 'supervisor.hung_after_s', 'supervisor.heartbeat_s')}: supervisor.hung_after_s = "
             f"{sup.hung_after_s:g} must be at least twice supervisor.heartbeat_s = {sup.heartbeat_s:g}"
         )
+    if settings.server.legacy_sse and settings.server.gateways > 1:
+        draft.faults.append(
+            f"{_where(draft, 'server.legacy_sse', 'server.gateways')}: server.legacy_sse needs server.gateways = 1: "
+            "its streams belong to one process, and its messages could reach another"
+        )
     frame = settings.channel.max_frame_bytes
     for key, size in (
         ("server.max_body_bytes", settings.server.max_body_bytes),

@@ -64,9 +64,11 @@ def run_up(
     show: Callable[[TreeStatus, str], None],
     load: Callable[[], Settings],
     notices: Sequence[str] = (),
+    until_eof: bool = False,
 ) -> Outcome:
     """Run the tree until it ends. `started_at` is a `time.monotonic()` reading; `show` prints the first screen (text)
-    or the status; `load` reads the configuration again; `notices` go to the log.
+    or the status; `load` reads the configuration again; `notices` go to the log. `until_eof`: stop when standard input,
+    a pipe, ends: whoever started this is gone.
 
     Raises `StartError` when it can't start at all.
     """
@@ -83,7 +85,7 @@ def run_up(
         for sock in listeners:
             stack.enter_context(sock)
         root = _Root(settings, tree, data_dir, runtime_dir, listeners, started_at, show, load, notices, fork_server)
-        end = trio.run(root.run)
+        end = trio.run(root.run, until_eof)
         failure = root.incidents.start_failure() if end.exit_code else None
         return Outcome(exit_code=end.exit_code, reason=end.reason, failure=failure)
 
@@ -129,7 +131,7 @@ class _Root:
         self._runtime: Runtime | None = None
         self._operations: Operations | None = None
 
-    async def run(self) -> TreeEnd:
+    async def run(self, until_eof: bool) -> TreeEnd:
         async with trio.open_nursery() as outer:
             await outer.start(self._relay.run)
             outer.start_soon(self._log.run)
@@ -151,7 +153,7 @@ class _Root:
                     on_exit=self._log.ended,
                 )
                 self._operations = Operations(runtime, self._settings, self._load, on_reload=self._take_over)
-                end = await self._run_tree(runtime)
+                end = await self._run_tree(runtime, until_eof)
             outer.cancel_scope.cancel()
         return end
 
@@ -182,9 +184,11 @@ class _Root:
                 back_ms=incident.back_ms,
             )
 
-    async def _run_tree(self, runtime: Runtime) -> TreeEnd:
+    async def _run_tree(self, runtime: Runtime, until_eof: bool) -> TreeEnd:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._follow_signals, nursery)
+            if until_eof:
+                nursery.start_soon(self._stop_at_eof, runtime)
             await nursery.start(AdminServer(self._runtime_dir, self._admin_methods()).run)
             write_run_info(self._data_dir, self._run_info())
             nursery.start_soon(self._show_when_up, runtime)
@@ -210,6 +214,11 @@ class _Root:
                     nursery.start_soon(self._reload_by_signal)
                 else:
                     self._runtime.stop(signal.Signals(number).name)
+
+    async def _stop_at_eof(self, runtime: Runtime) -> None:
+        while await trio.to_thread.run_sync(os.read, 0, 4096, abandon_on_cancel=True):
+            pass
+        runtime.stop("its standard input ended")
 
     async def _reload_by_signal(self) -> None:
         assert self._operations is not None

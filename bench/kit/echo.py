@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The request that is measured, `tools/call echo` of 2026-07-28: sent once to check the answer, or as load by wrk."""
+"""The requests that are measured, all of 2026-07-28: sent once to check the answer, or as load by wrk.
+
+`ECHO` is a plain call, `STREAM` one that reports progress and is answered as a stream, `LIST` a list of `TOOLS` tools.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import json
 import shutil
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,35 +18,77 @@ import msgspec
 
 TEXT = "".join(chr(ord("a") + i % 26) for i in range(100))
 """The 100-byte argument."""
-BODY = json.dumps(
-    {
-        "jsonrpc": "2.0",
-        "id": 1,
-        "method": "tools/call",
-        "params": {
-            "name": "echo",
-            "arguments": {"text": TEXT},
-            "_meta": {
-                "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-                "io.modelcontextprotocol/clientCapabilities": {},
-                "io.modelcontextprotocol/clientInfo": {"name": "bench", "version": "1"},
-            },
-        },
-    },
-    separators=(",", ":"),
-)
-HEADERS = {
-    "Content-Type": "application/json",
-    "Accept": "application/json, text/event-stream",
-    "MCP-Protocol-Version": "2026-07-28",
-    "Mcp-Method": "tools/call",
-    "Mcp-Name": "echo",
-}
-_LUA = Path(__file__).with_name("echo.lua")
+PROGRESS = 3
+"""Notifications before the answer of `STREAM`."""
+TOOLS = 400
+"""Tools in the answer of `LIST`."""
 
 
 class WrongAnswerError(Exception):
-    """The server answered something else than the echoed text; for the benchmark, which then stops."""
+    """The server answered something else than was asked for; for the benchmark, which then stops."""
+
+
+class Request(msgspec.Struct, frozen=True):
+    """One request, and what makes its answer right."""
+
+    body: str
+    headers: dict[str, str]
+    right: Callable[[str, bytes], bool]
+    """Of the head in lower case and the body, without its chunks' framing."""
+
+    def to(self, port: int) -> bytes:
+        """As bytes."""
+        head = f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
+        return f"{head}Content-Length: {len(self.body)}\r\n\r\n{self.body}".encode()
+
+
+def _request(method: str, params: dict[str, Any], right: Callable[[str, bytes], bool]) -> Request:
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+        "io.modelcontextprotocol/clientInfo": {"name": "bench", "version": "1"},
+    }
+    params = params | {"_meta": meta | params.get("_meta", {})}
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}, separators=(",", ":"))
+    headers = {
+        "Content-Type": "application/json",
+        "Accept": "application/json, text/event-stream",
+        "MCP-Protocol-Version": "2026-07-28",
+        "Mcp-Method": method,
+    }
+    if "name" in params:
+        headers["Mcp-Name"] = params["name"]
+    return Request(body, headers, right)
+
+
+def _texts(message: dict[str, Any]) -> list[str]:
+    result = message.get("result", {})
+    return [] if result.get("isError") else [part.get("text") for part in result.get("content", [])]
+
+
+def _echoed(_head: str, body: bytes) -> bool:
+    return _texts(json.loads(body)) == [TEXT]
+
+
+def _streamed(head: str, body: bytes) -> bool:
+    lines = [line for line in body.decode().splitlines() if line.startswith("data:")]
+    *notices, last = [json.loads(line[5:]) for line in lines]
+    told = [notice["params"]["progress"] for notice in notices if notice["method"] == "notifications/progress"]
+    return "text/event-stream" in head and told == [1, 2, 3] and _texts(last) == [TEXT]
+
+
+def _listed(_head: str, body: bytes) -> bool:
+    tools = json.loads(body)["result"]["tools"]
+    return len([tool for tool in tools if tool["name"].startswith("listed_") and tool["inputSchema"]]) == TOOLS
+
+
+ECHO = _request("tools/call", {"name": "echo", "arguments": {"text": TEXT}}, _echoed)
+STREAM = _request(
+    "tools/call", {"name": "stepwise", "arguments": {"text": TEXT}, "_meta": {"progressToken": 1}}, _streamed
+)
+LIST = _request("tools/list", {}, _listed)
+_LUA = Path(__file__).with_name("echo.lua")
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,41 +116,51 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return self.bad_status + self.connect_errors + self.read_errors + self.write_errors + self.timeouts
 
 
-def ask(port: int, timeout_s: float = 5.0) -> int:
-    """Make one real call and return its answer's size in bytes, head included.
+def ask(port: int, request: Request = ECHO, timeout_s: float = 5.0) -> int:
+    """Make one real request and return its answer's size in bytes, head and framing included.
 
-    Raises OSError when nobody answers, `WrongAnswerError` when it is not a 200 with a result that is the text.
+    Raises OSError when nobody answers, `WrongAnswerError` when it is not a 200 with the right answer.
     """
-    head = f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
-    head += "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
     with socket.create_connection(("127.0.0.1", port), timeout_s) as connection:
         connection.settimeout(timeout_s)
-        connection.sendall(f"{head}Content-Length: {len(BODY)}\r\n\r\n{BODY}".encode())
-        answer = _read_answer(connection)
-    answer_head, _, body = answer.partition(b"\r\n\r\n")
-    if answer_head.split(b" ", 2)[1] != b"200":
-        raise WrongAnswerError(answer[:500].decode(errors="replace"))
-    result: Any = json.loads(body).get("result")
-    texts = [part.get("text") for part in result["content"]] if isinstance(result, dict) else []
-    if result is None or result.get("isError") or texts != [TEXT]:
-        raise WrongAnswerError(body[:500].decode(errors="replace"))
-    return len(answer)
+        connection.sendall(request.to(port))
+        size, head, body = read_answer(connection)
+    try:
+        if head.split(" ", 2)[1] == "200" and request.right(head.lower(), body):
+            return size
+    except (ValueError, LookupError, AttributeError, TypeError):
+        pass
+    raise WrongAnswerError(f"{head[:300]}\n{body[:500].decode(errors='replace')}")
 
 
-def _read_answer(connection: socket.socket) -> bytes:
+def read_answer(connection: socket.socket) -> tuple[int, str, bytes]:
+    """One answer: its size, its head, its body. Raises `WrongAnswerError` when its end can't be told."""
     received = b""
     while True:
         head, found, body = received.partition(b"\r\n\r\n")
-        if found:
-            lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
-            if not lengths:
-                raise WrongAnswerError(f"no Content-Length: {head[:500].decode(errors='replace')}")
-            if len(body) >= int(lengths[0].split(b":")[1]):
-                return received
+        whole = _body(head.lower(), body) if found else None
+        if whole is not None:
+            return len(received), head.decode(), whole
         piece = connection.recv(65536)
         if not piece:
             raise ConnectionError("the server closed the connection inside its answer")
         received += piece
+
+
+def _body(head: bytes, data: bytes) -> bytes | None:
+    """The body when it is whole."""
+    lengths = [line for line in head.split(b"\r\n") if line.startswith(b"content-length:")]
+    if lengths:
+        return data if len(data) >= int(lengths[0].split(b":")[1]) else None
+    if b"transfer-encoding: chunked" not in head:
+        raise WrongAnswerError(f"neither Content-Length nor chunks: {head[:500].decode(errors='replace')}")
+    if not data.endswith(b"\r\n0\r\n\r\n"):
+        return None
+    found = b""
+    while data:
+        size, _, data = data.partition(b"\r\n")
+        found, data = found + data[: int(size, 16)], data[int(size, 16) + 2 :]
+    return found
 
 
 def find_wrk() -> str:
@@ -116,11 +171,11 @@ def find_wrk() -> str:
     return path
 
 
-def load(port: int, *, connections: int, seconds: int, on: Sequence[int]) -> Load:
+def load(port: int, request: Request = ECHO, *, connections: int, seconds: int, on: Sequence[int]) -> Load:
     """Load `port` with one thread of wrk on the given cores. Raises RuntimeError when wrk itself fails."""
     command = ["taskset", "-c", ",".join(map(str, on)), find_wrk(), "-t1", f"-c{connections}", f"-d{seconds}s"]
-    command += ["--timeout", "10s", "--latency", "-s", str(_LUA), f"http://127.0.0.1:{port}/mcp", "--", BODY]
-    command += [f"{name}: {value}" for name, value in HEADERS.items()]
+    command += ["--timeout", "10s", "--latency", "-s", str(_LUA), f"http://127.0.0.1:{port}/mcp", "--", request.body]
+    command += [f"{name}: {value}" for name, value in request.headers.items()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30, check=False)
     lines = done.stdout.strip().splitlines()
     if done.returncode != 0 or not lines or not lines[-1].startswith("{"):

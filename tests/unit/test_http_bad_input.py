@@ -7,8 +7,11 @@ the same connection.
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import trio
+import trio.testing
 
 from actors.settings import ServerSettings
 from gateway.app import create_app
@@ -148,6 +151,54 @@ async def test_pipelined_requests_are_answered_in_order(server: Harness, way):
         await client.send(b"".join(post(b"x" * n) for n in range(20)))
         bodies = [(await client.response()).body for _ in range(20)]
     assert bodies == [b'{"method":"POST","length":%d,"repeated":[]}' % n for n in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("start", "status"),
+    [
+        (b"HEAD /tools HTTP/1.1\r\n" + HOST + b"X: " + b"a" * 40_000 + b"\r\n\r\n", 431),
+        (b"HEAD /tools HTTP/1.1\r\n" + HOST + b"nonsense\r\n\r\n", 400),
+        (b"HEAD /tools HTTP/1.1\r\n" + HOST + b"Content-Length: 9999999\r\n\r\n", 413),
+        (b"HEAD /tools HTTP/9.1\r\n" + HOST + b"\r\n", 505),
+        (b"HEAD /tools HTTP/1.1\r\n\r\n", 400),
+    ],
+    ids=["too large", "malformed", "a body too large", "another version", "no Host"],
+)
+async def test_a_refused_head_request_has_no_body(server: Harness, way, start, status):
+    async with server.connect() as client:
+        await take_way(client, way)
+        await client.send(start)
+        head = await client.read_until(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 %d " % status)
+        assert b"connection: close" in head
+        assert await client.at_end()
+
+
+async def test_what_is_refused_after_a_head_request_has_its_body(server: Harness):
+    async with server.connect() as client:
+        await client.send(b"HEAD /healthz HTTP/1.1\r\n" + HOST + b"\r\n")
+        assert (await client.read_until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        await client.send(LINE + HOST + b"nonsense\r\n\r\n")
+        refused = await client.response()
+        assert (refused.status, json.loads(refused.body)["error"]["code"]) == (400, "BAD_REQUEST")
+
+
+@pytest.mark.parametrize(
+    ("start", "header", "status"),
+    [
+        (LINE, b"Origin: http://evil.example\r\n", 403),
+        (b"POST /no HTTP/1.1\r\n", b"", 404),
+        (b"POST /healthz HTTP/1.1\r\n", b"", 405),
+    ],
+    ids=["a foreign Origin", "no such path", "no such method there"],
+)
+async def test_what_is_refused_without_its_body_does_not_cost_the_connection(server: Harness, start, header, status):
+    async with server.connect() as client:
+        await client.send(start + HOST + header + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n")
+        await trio.testing.wait_all_tasks_blocked(0.005)
+        await client.send(b"1\r\n}\r\n0\r\n\r\n" + post(b"{}"))
+        assert (await client.response()).status == status
+        assert (await client.response()).status == 200
 
 
 async def test_a_request_in_single_bytes_is_understood(server: Harness, way):

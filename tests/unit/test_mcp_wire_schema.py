@@ -1,21 +1,17 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""All that goes out fits the official JSON Schema of its revision.
-
-The schemas are not ours to ship. They are looked for in the folder that GREENROOM_MCP_SCHEMAS names, else in
-`shared/reference/mcp-schema` beside the repository; without them these tests are skipped.
-"""
+"""All that goes out fits the official JSON Schema of its revision; `wire_schema` says where the schemas are."""
 
 from __future__ import annotations
 
-import os
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import msgspec
 import pytest
+import wire_schema
 from asking_tools import PoolBackend
+from wire_schema import LEGACY, MODERN, check
 
 from actors.errors import BusyError
 from actors.messages import (
@@ -49,15 +45,10 @@ from gateway.mcp.testing import (
 )
 from gateway.types import Request, Stream
 
-_BESIDE = Path(__file__).resolve().parents[2].parent / "shared" / "reference" / "mcp-schema"
-FOLDER = Path(os.environ.get("GREENROOM_MCP_SCHEMAS", str(_BESIDE)))
-
 pytestmark = pytest.mark.skipif(
-    not (FOLDER / "2026-07-28.json").is_file(), reason="no MCP schemas; set GREENROOM_MCP_SCHEMAS to their folder"
+    not wire_schema.AVAILABLE, reason="no MCP schemas; set GREENROOM_MCP_SCHEMAS to their folder"
 )
 
-LEGACY = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]
-MODERN = "2026-07-28"
 VALUES: dict[str, ToolResult] = {
     "text": result("plain ü\n"),
     "object": result({"a": 1}, "object"),
@@ -106,19 +97,6 @@ OFFERS: list[tuple[str, dict[str, Any], str]] = [
         "CompleteResult",
     ),
 ]
-
-
-@lru_cache(maxsize=64)
-def validator(version: str, name: str) -> Any:
-    schema = msgspec.json.decode((FOLDER / f"{version}.json").read_bytes())
-    section = "$defs" if "$defs" in schema else "definitions"
-    kind = jsonschema.validators.validator_for(schema)
-    # Draft 7 ignores what stands beside a `$ref`, so the root must hold nothing but the definitions.
-    return kind({"$ref": f"#/{section}/{name}", section: schema[section]})
-
-
-def check(version: str, name: str, message: object) -> None:
-    validator(version, name).validate(message)
 
 
 async def tool(call: ToolCall, on_item: OnItem) -> ToolResult:

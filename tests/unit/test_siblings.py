@@ -54,7 +54,7 @@ async def test_one_that_hangs_and_one_that_is_dead_hold_nobody_up(autojump_clock
     async def bad(entry):
         if entry.name == "gateway#1":
             await trio.sleep_forever()
-        raise ActorDiedError(entry.name, entry.incarnation, sent=True)
+        raise ActorDiedError(entry.name, entry.incarnation, sent=False)
 
     _, ours = siblings(bad)
     started = trio.current_time()

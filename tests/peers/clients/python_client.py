@@ -1,89 +1,102 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The official Python client against one server. Usage: `python_client.py URL ERA MODE`.
 
-ERA is `modern` (probe with server/discover, as the client does by default) or `legacy` (the handshake).
-MODE `tour` prints one JSON object with all that was seen. MODE `cancel` starts a long `sleep` and prints one JSON line;
-at the first line on standard input it cancels the call and prints what that gave, at the second it leaves.
-Runs in the environment of `requirements.txt`, started by `tests/peers/conftest.py`.
+URL may also be `stdio:COMMAND` (words by blanks), which is started, or `sse:URL` for the transport of 2024-11-05.
+ERA is `modern` (probe with server/discover, as the client does by default) or `legacy` (the handshake); MODE is one of
+`steps.py`. Runs in the environment of `requirements.txt`, started by `tests/peers/conftest.py`.
 """
 
 from __future__ import annotations
 
-import json
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-import anyio
-from mcp import Client, MCPError
+import mcp_types as types
+import steps
+from mcp import Client, StdioServerParameters, stdio_client
+from mcp.client.sse import sse_client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared._httpx_utils import create_mcp_http_client
 
-MODES = {"modern": "auto", "legacy": "legacy"}
-
-
-async def outcome(client: Client, tool: str, arguments: dict[str, Any], **options: Any) -> dict[str, Any]:
-    """A call's result, or its protocol error's code, as plain values."""
-    try:
-        result = await client.call_tool(tool, arguments, **options)
-    except MCPError as error:
-        return {"error_code": error.code, "message": error.message}
-    texts = [part.text for part in result.content if part.type == "text"]
-    return {"is_error": bool(result.is_error), "text": "".join(texts)}
+ERAS = {"modern": "auto", "legacy": "legacy"}
 
 
-async def tour(client: Client) -> dict[str, Any]:
-    """List, call, watch progress, and make two mistakes."""
-    progress: list[list[Any]] = []
+class OfficialPeer:
+    """`mcp.Client` as a `steps.Peer`."""
 
-    async def on_progress(done: float, total: float | None, message: str | None) -> None:
-        progress.append([done, total, message])
+    def __init__(self, client: Client) -> None:
+        self._client = client
 
-    listed = await client.list_tools()
-    return {
-        "protocol_version": client.protocol_version,
-        "server_name": client.server_info.name if client.server_info else None,
-        "tools": [tool.name for tool in listed.tools],
-        "echo": await outcome(client, "echo", {"text": "grüß dich"}),
-        "sleep": await outcome(client, "sleep", {"seconds": 0.3}, progress_callback=on_progress),
-        "progress": progress,
-        "wrong_argument": await outcome(client, "echo", {"txet": 1}),
-        "unknown_tool": await outcome(client, "no_such_tool", {}),
-    }
+    def about(self) -> tuple[str, str | None]:
+        info = self._client.server_info
+        return self._client.protocol_version, info.name if info else None
 
+    async def tools(self) -> list[str]:
+        return [tool.name for tool in (await self._client.list_tools(cache_mode="refresh")).tools]
 
-async def cancel(client: Client) -> None:
-    """Start, and on command cancel, one long call; stay connected until told to leave."""
-    seen: dict[str, Any] = {"finished": None}
+    async def call(
+        self, tool: str, arguments: dict[str, Any], on_progress: steps.OnProgress | None = None
+    ) -> steps.Outcome:
+        result = await self._client.call_tool(tool, arguments, progress_callback=on_progress)
+        texts = [part.text for part in result.content if part.type == "text"]
+        return {"is_error": bool(result.is_error), "text": "".join(texts)}
 
-    async def long_call(scope: anyio.CancelScope) -> None:
-        with scope:
-            seen["finished"] = await outcome(client, "sleep", {"seconds": 30}, progress_callback=ignore)
+    async def resources(self) -> list[str]:
+        return [str(one.uri) for one in (await self._client.list_resources(cache_mode="refresh")).resources]
 
-    async def ignore(_done: float, _total: float | None, _message: str | None) -> None:
-        """Progress is asked for so that the answer is a stream."""
+    async def templates(self) -> list[str]:
+        listed = await self._client.list_resource_templates(cache_mode="refresh")
+        return [one.uri_template for one in listed.resource_templates]
 
-    scope = anyio.CancelScope()
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(long_call, scope)
-        print(json.dumps({"started": True}), flush=True)
-        await anyio.to_thread.run_sync(sys.stdin.readline)
-        scope.cancel()
-    # A further call shows that cancelling one call leaves the connection usable.
-    print(
-        json.dumps({"cancelled": scope.cancelled_caught, **seen, "echo": await outcome(client, "echo", {"text": "a"})}),
-        flush=True,
-    )
-    await anyio.to_thread.run_sync(sys.stdin.readline)
+    async def read(self, uri: str) -> str:
+        result = await self._client.read_resource(uri, cache_mode="refresh")
+        return "".join(part.text for part in result.contents)
+
+    async def prompts(self) -> list[str]:
+        return [one.name for one in (await self._client.list_prompts(cache_mode="refresh")).prompts]
+
+    async def prompt(self, name: str, arguments: dict[str, str]) -> str:
+        result = await self._client.get_prompt(name, arguments)
+        return "".join(message.content.text for message in result.messages)
 
 
-async def main(url: str, era: str, mode: str) -> None:
-    """Connect and do what was asked for."""
-    with anyio.fail_after(60):
-        async with Client(url, mode=MODES[era], read_timeout_seconds=40) as client:
-            if mode == "tour":
-                print(json.dumps(await tour(client)), flush=True)
-            else:
-                await cancel(client)
+async def on_elicit(_context: Any, _params: types.ElicitRequestParams) -> types.ElicitResult:
+    """The user's answer."""
+    return types.ElicitResult(action="accept", content={"name": "Ada"})
+
+
+async def on_sample(_context: Any, _params: types.CreateMessageRequestParams) -> types.CreateMessageResult:
+    """The model's answer."""
+    text = types.TextContent(type="text", text="something")
+    return types.CreateMessageResult(role="assistant", content=text, model="peer-model")
+
+
+def transport_to(url: str, http: Any) -> Any:
+    """What carries the client's messages."""
+    kind, _, rest = url.partition(":")
+    if kind == "stdio":
+        command, *arguments = rest.split()
+        return stdio_client(StdioServerParameters(command=command, args=arguments))
+    return sse_client(rest) if kind == "sse" else streamable_http_client(url, http_client=http)
+
+
+@asynccontextmanager
+async def connected(url: str, era: str) -> AsyncIterator[OfficialPeer]:
+    """A client with a connection of its own."""
+    async with create_mcp_http_client() as http:
+        http.event_hooks["request"].append(steps.note_handshake)
+        async with Client(
+            transport_to(url, http),
+            mode=ERAS[era],
+            read_timeout_seconds=steps.TIMEOUT_S,
+            elicitation_callback=on_elicit,
+            sampling_callback=on_sample,
+        ) as client:
+            yield OfficialPeer(client)
 
 
 if __name__ == "__main__":
-    anyio.run(partial(main, *sys.argv[1:4]))
+    steps.run(partial(connected, *sys.argv[1:3]), sys.argv[3])
