@@ -127,6 +127,8 @@ def started(data_dir: Path, *arguments: str, env: dict[str, str] | None = None):
             process.wait(START_TIMEOUT_S)
             raise AssertionError(f"greenroom up ended with {process.returncode}: {Path(log.name).read_text()[-4000:]}")
         screen = json.loads(line)
+        if "error" in screen:
+            raise AssertionError(f"greenroom up failed: {screen['error']}\n{Path(log.name).read_text()[-4000:]}")
         pids = {actor["pid"] for actor in screen["actors"] if actor["pid"]}
         yield Greenroom(process, data_dir, screen)
     finally:
