@@ -19,6 +19,7 @@ import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 import msgspec
 import trio
@@ -39,6 +40,7 @@ _TAIL_BYTES = 8192
 _DRAIN_AFTER_DEATH_S = 0.5
 _POLITE_S = 1.0
 _END_S = 2.0
+_LOWEST_PORT = 10_000
 
 
 Tell = Callable[[str, str], None]
@@ -337,7 +339,15 @@ async def open_tractor_spawner(
 
 
 def _free_port() -> int:
-    """A loopback port that nobody listens on; tractor can't be told to take any."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A loopback port that nobody listens on; tractor can't be told to take any. Not one of those that the system gives
+    to outgoing connections: until tractor has bound it, any of them could take it."""
+    try:
+        outgoing = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError):
+        outgoing = 0
+    tries = [_LOWEST_PORT + secrets.randbelow(outgoing - _LOWEST_PORT) for _ in range(20) if outgoing > _LOWEST_PORT]
+    for port in [*tries, 0]:
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return int(sock.getsockname()[1])
+    raise OSError("no loopback port is free")
