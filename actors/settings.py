@@ -83,6 +83,20 @@ class McpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Subscriptions of all clients together, per gateway."""
 
 
+class SessionsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Sessions of the revisions before 2026-07-28."""
+
+    max_age_s: Seconds = 30 * 24 * 3600.0
+    """Time after which a session's id is stale. Long, because many clients never start again on their own."""
+    max_remembered: Count = 4096
+    """Sessions whose state (log level, subscriptions) is kept per gateway; the one that was idle for longest goes first,
+    never one in use. The sessions themselves go on."""
+    max_ended: Count = 16_384
+    """Ended ids that are remembered per gateway; the oldest is forgotten first, and is then valid again."""
+    max_streams: Count = 8
+    """GET streams of one session; a further one ends the oldest."""
+
+
 class QuestionsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What tools may ask a client while they run (elicitation, sampling, roots)."""
 
@@ -344,6 +358,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     server: ServerSettings = ServerSettings()
     mcp: McpSettings = McpSettings()
+    sessions: SessionsSettings = SessionsSettings()
     questions: QuestionsSettings = QuestionsSettings()
     streams: StreamsSettings = StreamsSettings()
     runtimes: RuntimesSettings = RuntimesSettings()

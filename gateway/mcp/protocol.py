@@ -110,7 +110,7 @@ class Protocol:
         self._strict = server.strict
         self._max_body = server.max_body_bytes
         self._listeners = Listeners(self._core)
-        self._sessions = Sessions(session_secret, now, self._listeners.forget)
+        self._sessions = Sessions(session_secret, now, settings.sessions, self._listeners.forget)
         self._siblings = siblings
         self._requests = Requests(settings.questions, gateway, siblings)
         self._streams = StreamStore(settings.streams, gateway)
