@@ -7,7 +7,7 @@ JSON in `Boot.settings`. Bounds are part of the types, so a wrong value is refus
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -24,6 +24,10 @@ Limit = Annotated[int, Meta(ge=1, le=2**62)]
 """A resource limit of the operating system, in its own unit."""
 PoolName = Annotated[str, Meta(pattern="^[a-z][a-z0-9_-]*$", max_length=24)]
 """Part of a process's name and of its socket's path."""
+Quirk = Literal[
+    "legacy-version-header", "other-version-header", "no-version-header", "accept", "no-content-type", "stale-session"
+]
+"""A deviation of real clients that can be tolerated; `gateway.mcp.quirks` says what each is."""
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -61,7 +65,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     idle_timeout_s: Seconds = 75.0
     """A kept-alive connection without a request for so long is closed."""
     strict: bool = False
-    """Refuse the known quirks of real clients instead of tolerating them."""
+    """Refuse the known quirks of real clients instead of tolerating them, whatever `quirks` says."""
+    quirks: list[Quirk] = msgspec.field(default_factory=lambda: list(get_args(Quirk)))
+    """Those that are tolerated."""
 
 
 class McpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
