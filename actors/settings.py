@@ -95,8 +95,8 @@ class SessionsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     max_age_s: Seconds = 30 * 24 * 3600.0
     """Time after which a session's id is stale. Long, because many clients never start again on their own."""
     max_remembered: Count = 4096
-    """Sessions whose state (log level, subscriptions) is kept per gateway; the one that was idle for longest goes first,
-    never one in use. The sessions themselves go on."""
+    """Sessions whose state (log level, subscriptions) is kept per gateway; the one that was idle for longest goes
+    first, never one in use. The sessions themselves go on."""
     max_ended: Count = 16_384
     """Ended ids that are remembered per gateway; the oldest is forgotten first, and is then valid again."""
     max_streams: Count = 8

@@ -48,7 +48,13 @@ class Way(Enum):
 
 
 def classify(
-    *, method: object, header: str | None, meta_version: object, session: int | None, session_given: bool, quirks: Quirks
+    *,
+    method: object,
+    header: str | None,
+    meta_version: object,
+    session: int | None,
+    session_given: bool,
+    quirks: Quirks,
 ) -> Way:
     """Choose the way of a POST; the first rule that fits wins.
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Deviations of real clients that are tolerated, each by a name of its own (`server.quirks`; none with `server.strict`).
+"""Deviations of real clients that are tolerated, each by a name of its own (`server.quirks`; with `server.strict`
+none).
 
-Two more habits of clients need no switch: routing headers on legacy requests mean nothing there, and a client that never
-sends `initialize` again after a restart is served, because a session's id carries the session.
+Two more habits of clients need no switch: routing headers on legacy requests mean nothing there, and a client that
+never sends `initialize` again after a restart is served, because a session's id carries the session.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from trio.testing import wait_all_tasks_blocked
 
 from actors.messages import SessionNote
 from actors.settings import QuestionsSettings, Settings, StreamsSettings
-from gateway.mcp.testing import HEADERS, legacy, messages, post, said
 from gateway.mcp.streams import EventId, StreamStore
+from gateway.mcp.testing import HEADERS, legacy, messages, post, said
 from gateway.mcp.testing import protocol as make_protocol
 from gateway.types import Request, Stream
 

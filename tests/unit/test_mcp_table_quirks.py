@@ -25,8 +25,18 @@ HELLO = {"protocolVersion": D, "capabilities": {}, "clientInfo": CLIENT}
 QUIRKS: list[tuple[Quirk, Callable[[Session], Request], int, int]] = [
     ("legacy-version-header", lambda _: modern("tools/list", headers={"mcp-protocol-version": D}), 400, -32020),
     ("legacy-version-header", lambda session: modern("tools/list", headers=session), 400, -32020),
-    ("other-version-header", lambda session: legacy("ping", headers=session | {"mcp-protocol-version": C}), 400, -32600),
-    ("no-version-header", lambda session: legacy("ping", headers=session | {"mcp-protocol-version": None}), 400, -32600),
+    (
+        "other-version-header",
+        lambda session: legacy("ping", headers=session | {"mcp-protocol-version": C}),
+        400,
+        -32600,
+    ),
+    (
+        "no-version-header",
+        lambda session: legacy("ping", headers=session | {"mcp-protocol-version": None}),
+        400,
+        -32600,
+    ),
     ("accept", lambda session: legacy("ping", headers=session | {"accept": "application/json"}), 406, 0),
     ("accept", lambda session: legacy("ping", headers=session | {"accept": "text/event-stream"}), 406, 0),
     ("accept", lambda session: legacy("ping", headers=session | {"accept": "*/*"}), 406, 0),
@@ -44,13 +54,17 @@ async def answer_to(make: Callable[[Session], Request], server: ServerSettings) 
 
 
 @ROWS
-async def test_a_quirk_is_tolerated_alone(name: Quirk, make: Callable[[Session], Request], status: int, code: int) -> None:
+async def test_a_quirk_is_tolerated_alone(
+    name: Quirk, make: Callable[[Session], Request], status: int, code: int
+) -> None:
     for server in (ServerSettings(), ServerSettings(quirks=[name])):
         assert (await answer_to(make, server)).status == 200
 
 
 @ROWS
-async def test_a_quirk_is_refused_alone(name: Quirk, make: Callable[[Session], Request], status: int, code: int) -> None:
+async def test_a_quirk_is_refused_alone(
+    name: Quirk, make: Callable[[Session], Request], status: int, code: int
+) -> None:
     for server in (ServerSettings(strict=True), ServerSettings(quirks=[other for other in ALL if other != name])):
         answer = await answer_to(make, server)
         assert answer.status == status

@@ -235,8 +235,8 @@ async def test_which_revision_has_a_method(method: str, served: frozenset[int]) 
     found = set()
     async with endpoint.running():
         for number, version in enumerate((A, B, C, D, E)):
-            call = request(version, await talk(endpoint, version), method, {"name": "x", "uri": "x:y", "notifications": {}})
-            answer = await endpoint.handle(call)
+            params: dict[str, object] = {"name": "x", "uri": "x:y", "notifications": {}}
+            answer = await endpoint.handle(request(version, await talk(endpoint, version), method, params))
             if isinstance(answer, Stream) or said(answer).get("error", {}).get("code") != -32601:
                 found.add(number)
     assert found == served
