@@ -7,7 +7,7 @@ JSON in `Boot.settings`. Bounds are part of the types, so a wrong value is refus
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -24,6 +24,10 @@ Limit = Annotated[int, Meta(ge=1, le=2**62)]
 """A resource limit of the operating system, in its own unit."""
 PoolName = Annotated[str, Meta(pattern="^[a-z][a-z0-9_-]*$", max_length=24)]
 """Part of a process's name and of its socket's path."""
+Quirk = Literal[
+    "legacy-version-header", "other-version-header", "no-version-header", "accept", "no-content-type", "stale-session"
+]
+"""A deviation of real clients that can be tolerated; `gateway.mcp.quirks` says what each is."""
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -61,7 +65,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     idle_timeout_s: Seconds = 75.0
     """A kept-alive connection without a request for so long is closed."""
     strict: bool = False
-    """Refuse the known quirks of real clients instead of tolerating them."""
+    """Refuse the known quirks of real clients instead of tolerating them, whatever `quirks` says."""
+    quirks: list[Quirk] = msgspec.field(default_factory=lambda: list(get_args(Quirk)))
+    """Those that are tolerated."""
     legacy_sse: bool = False
     """Serve the old HTTP+SSE transport of 2024-11-05 as well, under `/sse`; needs `gateways: 1`."""
     legacy_sse_streams: Count = 64
@@ -96,6 +102,20 @@ class McpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Resources that one session or listen may subscribe to."""
     max_subscriptions_in_all: Count = 20_000
     """Subscriptions of all clients together, per gateway."""
+
+
+class SessionsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Sessions of the revisions before 2026-07-28."""
+
+    max_age_s: Seconds = 30 * 24 * 3600.0
+    """Time after which a session's id is stale. Long, because many clients never start again on their own."""
+    max_remembered: Count = 4096
+    """Sessions whose state (log level, subscriptions) is kept per gateway; the one that was idle for longest goes
+    first, never one in use. The sessions themselves go on."""
+    max_ended: Count = 16_384
+    """Ended ids that are remembered per gateway; the oldest is forgotten first, and is then valid again."""
+    max_streams: Count = 8
+    """GET streams of one session; a further one ends the oldest."""
 
 
 class QuestionsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -360,6 +380,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     server: ServerSettings = ServerSettings()
     stdio: StdioSettings = StdioSettings()
     mcp: McpSettings = McpSettings()
+    sessions: SessionsSettings = SessionsSettings()
     questions: QuestionsSettings = QuestionsSettings()
     streams: StreamsSettings = StreamsSettings()
     runtimes: RuntimesSettings = RuntimesSettings()

@@ -22,13 +22,14 @@ A tool is a typed function, async or plain:
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, Protocol, TypeVar
 
 import msgspec
 import trio
@@ -179,6 +180,15 @@ def tool(
 # --- the context of a call -----------------------------------------------------------------------------------------
 
 
+class Timed(Protocol):
+    """What has a deadline, which may be moved."""
+
+    @property
+    def deadline(self) -> float:
+        """On Trio's clock."""
+        ...
+
+
 class ToolContext(Asks):
     """One call, as its tool sees it. All methods may be called from the loop and from the tool's threads; none wait,
     but for the questions of `Asks`, which are awaited (in plain tools: `.wait()`)."""
@@ -197,8 +207,10 @@ class ToolContext(Asks):
         logger: str,
         ask: Ask | None = None,
         can: Sequence[str] = (),
+        timed: Timed | None = None,
     ) -> None:
-        """Made inside the call's task, by `actors.tools.execution`."""
+        """Made inside the call's task, by `actors.tools.execution`. `timed`: what knows the call's deadline; without it
+        that is the deadline of the task's cancel scopes."""
         self.call_id = call_id
         """Never repeats."""
         self.principal = principal
@@ -208,9 +220,10 @@ class ToolContext(Asks):
         """Greenroom's data directory: a tool keeps its state in a folder of its own there."""
         self.files = files
         """Turns paths from callers into paths below the configured roots; use it for every path that a caller gives."""
-        left = trio.current_effective_deadline() - trio.current_time()
-        self.deadline = time.monotonic() + left
-        """When the call is cancelled, on the clock of `time.monotonic()`; infinite when it has no limit."""
+        self._timed = timed
+        self._scopes_end = trio.current_effective_deadline() if timed is None else math.inf
+        # Threads have no Trio clock to ask.
+        self._clock_offset = time.monotonic() - trio.current_time()
         self._report = report
         self._wants_progress = wants_progress and report is not None
         self._log_rank = LOG_RANK.get(log_level, len(LOG_RANK)) if report is not None else len(LOG_RANK)
@@ -234,6 +247,12 @@ class ToolContext(Asks):
             if self._asker is None:
                 self._asker = Asker(self._ask, self._can, self._loop)
             return self._asker
+
+    @property
+    def deadline(self) -> float:
+        """When the call is cancelled, on the clock of `time.monotonic()`; infinite when it has no limit, and while a
+        question to the client is open: the time that people take is not the tool's."""
+        return (self._timed.deadline if self._timed is not None else self._scopes_end) + self._clock_offset
 
     @property
     def remaining_s(self) -> float:

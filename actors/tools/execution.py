@@ -25,7 +25,7 @@ from actors.errors import MCPServerError, ToolExecutionError
 from actors.messages import Offered, ToolCall, ToolDescriptor, ToolItem, ToolResult
 from actors.schema import Contract, bare, call_adapter
 from actors.settings import ToolsSettings
-from actors.toolkit import ToolContext
+from actors.toolkit import Timed, ToolContext
 from actors.tools.arguments import explain
 from actors.tools.files import Files
 from actors.tools.guard import CallGuard, RunningCall
@@ -101,9 +101,11 @@ class Runnable:
         environment: Environment,
         report: Callable[[ToolItem], object] | None = None,
         ask: Ask | None = None,
+        timed: Timed | None = None,
     ) -> ToolResult:
         """Run the tool for `call`. `report` takes progress and log items; it is called from the loop and must not wait.
-        `ask` is the way to the caller for the tool's questions.
+        `ask` is the way to the caller for the tool's questions. `timed` tells the tool its deadline; whoever runs it
+        applies it.
 
         Raises `InvalidArgumentsError`, `QuarantinedError`, `BreakerOpenError`, `ToolExecutionError`,
         `ResultTooLargeError` and what the tool raises from `actors.errors`.
@@ -117,7 +119,7 @@ class Runnable:
         running = guard.begin(self.known_as, call, arguments) if guard is not None else None
         answered = False
         try:
-            value = await self._value(call, environment, report, ask, arguments, running)
+            value = await self._value(call, environment, report, ask, timed, arguments, running)
             encoded = self._encoded(value, call, environment.settings.max_result_bytes)
             answered = True
         except MCPServerError:
@@ -139,6 +141,7 @@ class Runnable:
         environment: Environment,
         report: Callable[[ToolItem], object] | None,
         ask: Ask | None,
+        timed: Timed | None,
         arguments: msgspec.Struct,
         running: RunningCall | None,
     ) -> Any:  # noqa: ANN401 - a tool's result
@@ -146,7 +149,7 @@ class Runnable:
         try:
             if not self._wants_context and self._is_async:
                 return await self._invoke(arguments, None)
-            return await self._run_with_context(call, environment, report, ask, arguments, running)
+            return await self._run_with_context(call, environment, report, ask, timed, arguments, running)
         except (MCPServerError, trio.Cancelled):
             raise
         except BaseException as error:  # SystemExit, GeneratorExit and the like are no `Exception`, and no end of ours
@@ -158,6 +161,7 @@ class Runnable:
         environment: Environment,
         report: Callable[[ToolItem], object] | None,
         ask: Ask | None,
+        timed: Timed | None,
         arguments: msgspec.Struct,
         running: RunningCall | None,
     ) -> Any:  # noqa: ANN401 - a tool's result
@@ -173,6 +177,7 @@ class Runnable:
             logger=self.descriptor.name,
             ask=ask,
             can=call.can,
+            timed=timed,
         )
         try:
             if self._is_async:

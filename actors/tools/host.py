@@ -125,7 +125,7 @@ class ToolHost:
             raise BusyError(f"{self._actor.name} runs {self._max_calls} calls, which is its limit; try again")
         report = call.item if request.progress or request.log_level else None
         try:
-            return await tool.run(request, self._environment, report, call.ask if request.can else None)
+            return await tool.run(request, self._environment, report, call.ask if request.can else None, call)
         except ToolExecutionError as error:
             # The caller gets the message only; whoever mends the tool needs the place.
             cause = error.__cause__ or error

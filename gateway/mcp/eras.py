@@ -11,6 +11,8 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import Final
 
+from gateway.mcp.quirks import LEGACY_VERSION_HEADER, NO_VERSION_HEADER, OTHER_VERSION_HEADER, STALE_SESSION, Quirks
+
 A, B, C, D, E = range(5)
 """2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25, 2026-07-28."""
 
@@ -38,7 +40,7 @@ class Way(Enum):
     MODERN_LENIENT = auto()
     """The modern pipeline by the body alone: the version header names a legacy revision, as some clients send it."""
     BAD_VERSION = auto()
-    """400: a live session, but a version that nobody knows."""
+    """400: a live session, but a version header that does not fit it."""
     UNKNOWN_SESSION = auto()
     """404: the client should start again with `initialize`."""
     NO_SESSION = auto()
@@ -46,22 +48,37 @@ class Way(Enum):
 
 
 def classify(
-    *, method: object, header: str | None, meta_version: object, session_live: bool, session_given: bool, strict: bool
+    *,
+    method: object,
+    header: str | None,
+    meta_version: object,
+    session: int | None,
+    session_given: bool,
+    quirks: Quirks,
 ) -> Way:
     """Choose the way of a POST; the first rule that fits wins.
 
     `header` is the value of MCP-Protocol-Version, `meta_version` that of the body's `_meta` (None when absent),
-    `session_live` says that Mcp-Session-Id names a session that is served here.
+    `session` is the revision of the session that Mcp-Session-Id names, None when none is served here.
     """
     if method == "initialize" and meta_version is None:
-        return Way.HANDSHAKE
-    if session_live and meta_version is None:
-        return Way.SESSION if header is None or header in KNOWN_VERSIONS else Way.BAD_VERSION
-    if header in LEGACY_VERSIONS and meta_version == MODERN_VERSION and not strict:
-        return Way.SESSION if session_live else Way.MODERN_LENIENT
+        stale = session_given and session is None
+        return Way.UNKNOWN_SESSION if stale and STALE_SESSION not in quirks else Way.HANDSHAKE
+    if session is not None and meta_version is None:
+        return Way.SESSION if _fits(header, session, quirks) else Way.BAD_VERSION
+    if header in LEGACY_VERSIONS and meta_version == MODERN_VERSION and LEGACY_VERSION_HEADER in quirks:
+        return Way.MODERN_LENIENT if session is None else Way.SESSION
     if meta_version is not None or (header is not None and header not in LEGACY_VERSIONS):
         return Way.MODERN
     return Way.UNKNOWN_SESSION if session_given else Way.NO_SESSION
+
+
+def _fits(header: str | None, session: int, quirks: Quirks) -> bool:
+    """Whether a version header may stand in a session of this revision. Before 2025-06-18 there was no such header, so
+    that nothing is demanded of it but to be a version."""
+    if header is None:
+        return session < C or NO_VERSION_HEADER in quirks
+    return header == VERSIONS[session] or (header in KNOWN_VERSIONS and (session < C or OTHER_VERSION_HEADER in quirks))
 
 
 def negotiate(wanted: str) -> int:

@@ -63,8 +63,11 @@ def check_name(header: str | None, value: object) -> None:
         raise mismatch("header Mcp-Name differs from the body")
 
 
-def check_params(rules: tuple[ParamRule, ...], headers: Mapping[str, str], arguments: bytes) -> None:
-    """Raise -32020 unless each annotated argument and its header say the same, or are both absent."""
+def check_params(
+    rules: tuple[ParamRule, ...], headers: Mapping[str, str], arguments: bytes, *, may_lack: bool = False
+) -> None:
+    """Raise -32020 unless each annotated argument and its header say the same, or are both absent. `may_lack`: headers
+    may be missing, but may not say something else."""
     try:
         values = msgspec.json.decode(arguments or b"{}")
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as problem:
@@ -72,7 +75,7 @@ def check_params(rules: tuple[ParamRule, ...], headers: Mapping[str, str], argum
     for rule in rules:
         value = _at(values, rule.path)
         header = headers.get(rule.header)
-        if value is None and header is None:
+        if header is None and (value is None or may_lack):
             continue
         if header is None:
             raise mismatch(f"header {rule.header} is missing for argument {'.'.join(rule.path)}")

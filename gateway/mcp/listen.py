@@ -19,7 +19,7 @@ from gateway.mcp.exchange import Core, Exchange
 from gateway.mcp.http import SSE_HEADERS, sse
 from gateway.mcp.jsonrpc import INVALID_PARAMS, INVALID_REQUEST, McpError, notification, params_as, result_body
 from gateway.mcp.offers_methods import not_found
-from gateway.mcp.sessions import MAX_STREAMS, Session
+from gateway.mcp.sessions import Session
 from gateway.types import Stream
 
 SUBSCRIPTION_ID: Final = "io.modelcontextprotocol/subscriptionId"
@@ -68,6 +68,7 @@ class Listeners:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._shaper = core.shapers[-1]
+        self._most_streams = core.settings.sessions.max_streams
         self._most = core.settings.mcp.max_subscriptions
         self._most_in_all = core.settings.mcp.max_subscriptions_in_all
         self._sessions: set[Session] = set()
@@ -124,7 +125,7 @@ class Listeners:
                 self._sessions.discard(session)
 
         outbox = Outbox(gone)
-        if len(session.streams) >= MAX_STREAMS:
+        if len(session.streams) >= self._most_streams:
             session.streams.pop(0).finish()
         session.streams.append(outbox)
         self._sessions.add(session)

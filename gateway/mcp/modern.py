@@ -29,7 +29,7 @@ from gateway.mcp.jsonrpc import (
     check_envelope,
     id_json,
 )
-from gateway.mcp.tools_methods import ToolMethods
+from gateway.mcp.tools_methods import ToolMethods, check_level
 from gateway.types import Answer, Request, Stream
 
 DISCOVER_TTL_MS: Final = 300_000
@@ -65,6 +65,9 @@ class Modern:
             handler = self.methods.get(frame.method)
             if handler is None:
                 raise McpError(METHOD_NOT_FOUND, f"Method not found: {frame.method[:200]}")
+            meta = params.meta
+            if meta is not None and meta.log_level is not UNSET and frame.method not in NAME_FIELDS:
+                check_level(meta.log_level)  # calls do it themselves, after the client's capabilities
         except McpError as error:
             return self._core.error(echo, error, E)
         frame.params = params
@@ -94,10 +97,10 @@ class Modern:
                 "Unsupported protocol version",
                 {"supported": MODERN_VERSIONS, "requested": meta.version},
             )
-        if method == "tools/call" and not by_body:
+        if method == "tools/call":
             rules = self._tools.param_rules(params.name)
             if rules:
-                check_params(rules, headers, bytes(params.arguments))
+                check_params(rules, headers, bytes(params.arguments), may_lack=by_body)
         return params
 
     async def _discover(self, _x: Exchange) -> bytes:

@@ -120,6 +120,7 @@ class ResourceMethods(CallMethods[ResourceDescriptor]):
         found = self._core.backend.catalogue.resource(uri)
         if found is None:
             raise not_found(uri, x.revision)
+        self._check_client(x, found)
         token, level = wanted(x)
         call = ResourceRead(
             name=uri,
@@ -154,6 +155,7 @@ class PromptMethods(CallMethods[PromptDescriptor]):
         found = self._core.backend.catalogue.prompt(name)
         if found is None:
             raise McpError(INVALID_PARAMS, f"Unknown prompt: {name[:200]}")
+        self._check_client(x, found)
         token, level = wanted(x)
         call = PromptGet(
             name=name,

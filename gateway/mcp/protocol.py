@@ -20,7 +20,7 @@ import trio
 from actors.messages import Changed, Kind, SessionNote
 from actors.settings import Settings
 from gateway.mcp.dialogues import Dialogues
-from gateway.mcp.eras import LEGACY_VERSIONS, Way, classify
+from gateway.mcp.eras import LEGACY_VERSIONS, MODERN_VERSION, Way, classify
 from gateway.mcp.exchange import Backend, Core, Handler
 from gateway.mcp.guard import Guard
 from gateway.mcp.http import JSON_HEADERS, NO_HEADERS, SSE_HEADERS, Accepts, accepts, is_json, sse
@@ -36,6 +36,7 @@ from gateway.mcp.offers_methods import (
     resource_list,
     template_list,
 )
+from gateway.mcp.quirks import ACCEPT, NO_CONTENT_TYPE, tolerated
 from gateway.mcp.requests import Requests, Siblings
 from gateway.mcp.rounds import RoundKeeper
 from gateway.mcp.sessions import Session, Sessions
@@ -107,10 +108,10 @@ class Protocol:
         self._guard = Guard(
             bound_host=server.host, allowed_hosts=server.allowed_hosts, allowed_origins=server.allowed_origins
         )
-        self._strict = server.strict
+        self._quirks = tolerated(server)
         self._max_body = server.max_body_bytes
         self._listeners = Listeners(self._core)
-        self._sessions = Sessions(session_secret, now, self._listeners.forget)
+        self._sessions = Sessions(session_secret, now, settings.sessions, self._listeners.forget)
         self._siblings = siblings
         self._requests = Requests(settings.questions, gateway, siblings)
         self._streams = StreamStore(settings.streams, gateway)
@@ -211,11 +212,11 @@ class Protocol:
     def _check_http(self, request: Request, takes: Accepts) -> Answer | None:
         content_type = request.headers.get("content-type")
         if content_type is None:
-            if self._strict:
+            if NO_CONTENT_TYPE not in self._quirks:
                 return _refused(400, "Content-Type must be application/json")
         elif not is_json(content_type):
             return _refused(400, "Content-Type must be application/json")
-        if not (takes.json or takes.sse) or (self._strict and not takes.both_named):
+        if not (takes.json or takes.sse) or (ACCEPT not in self._quirks and not takes.both_named):
             return _refused(406, "Accept must list application/json and text/event-stream")
         if len(request.body) > self._max_body:
             return _refused(413, f"the body may have at most {self._max_body} bytes")
@@ -241,9 +242,9 @@ class Protocol:
             method=method,
             header=header,
             meta_version=meta_version,
-            session_live=session is not None,
+            session=None if session is None else session.revision,
             session_given=token is not None,
-            strict=self._strict,
+            quirks=self._quirks,
         )
         if way is Way.MODERN or way is Way.MODERN_LENIENT:
             if isinstance(message, list):
@@ -269,15 +270,16 @@ class Protocol:
         known_verb = request.method in {"GET", "DELETE"}
         if not known_verb or (session is None and header not in LEGACY_VERSIONS and (header or token is None)):
             refusal = _refused(405, f"{request.method} is not served here")
-            allowed = "POST" if known_verb else "POST, GET, DELETE"
+            # What is allowed depends on the era that the request shows.
+            allowed = "POST" if known_verb or header == MODERN_VERSION else "POST, GET, DELETE"
             return Answer(405, [*JSON_HEADERS, ("allow", allowed)], refusal.body)
         way = classify(
             method=None,
             header=header,
             meta_version=None,
-            session_live=session is not None,
+            session=None if session is None else session.revision,
             session_given=token is not None,
-            strict=self._strict,
+            quirks=self._quirks,
         )
         if way is not Way.SESSION or session is None or token is None:
             return _not_served(way, b"")
@@ -322,7 +324,7 @@ def _refused(status: int, reason: str) -> Answer:
 def _not_served(way: Way, echo: bytes) -> Answer:
     """The answer to a request that belongs to no session that lives."""
     status, reason = {
-        Way.BAD_VERSION: (400, "unknown version in MCP-Protocol-Version"),
+        Way.BAD_VERSION: (400, "MCP-Protocol-Version must name the version of the session"),
         Way.UNKNOWN_SESSION: (404, "unknown or ended session; send initialize again"),
     }.get(way, (400, "no session: send initialize first, or _meta of revision 2026-07-28"))
     return Answer(status, JSON_HEADERS, error_body(echo, McpError(INVALID_REQUEST, reason)))

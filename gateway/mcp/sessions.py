@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from actors.messages import SessionNote
+from actors.settings import SessionsSettings
 from gateway.mcp.tokens import Signer
 
 if TYPE_CHECKING:
@@ -25,14 +26,6 @@ if TYPE_CHECKING:
 
     from gateway.mcp.calls import Outbox
 
-MAX_AGE_S: Final = 30 * 24 * 3600
-"""Seconds after which an id is stale. Long, because many clients never start again on their own."""
-MAX_REMEMBERED: Final = 4096
-"""Sessions whose state is kept per gateway; the one that was idle for longest goes first, never one in use."""
-MAX_REVOKED: Final = 16384
-"""Ended ids that are remembered per gateway; the oldest is forgotten first (its signature is then valid again)."""
-MAX_STREAMS: Final = 8
-"""GET streams of one session; a further one ends the oldest."""
 CLOCK_SLACK_S: Final = 300
 """An id may come from this far in the future: another gateway's clock."""
 
@@ -100,9 +93,14 @@ class Sessions:
     """Makes, checks and ends session ids."""
 
     def __init__(
-        self, secret: bytes, now: Callable[[], float], on_drop: Callable[[Session], None] = lambda _: None
+        self,
+        secret: bytes,
+        now: Callable[[], float],
+        settings: SessionsSettings,
+        on_drop: Callable[[Session], None] = lambda _: None,
     ) -> None:
         """`on_drop` hears of each session whose state is dropped here."""
+        self._settings = settings
         self._on_drop = on_drop
         self._signer = Signer(secret, _PURPOSE, _MAX_LENGTH)
         self._now = now
@@ -136,7 +134,7 @@ class Sessions:
         else:
             self._live.move_to_end(token)
         claims = session.claims
-        if not -CLOCK_SLACK_S <= self._now() - claims.issued_at <= MAX_AGE_S:
+        if not -CLOCK_SLACK_S <= self._now() - claims.issued_at <= self._settings.max_age_s:
             return None
         return session if claims.principal == _digest(principal.encode()) else None
 
@@ -162,7 +160,7 @@ class Sessions:
                 self._revoke(nonce)
         if note.log_level is not None:
             self._levels[nonce] = note.log_level
-            if len(self._levels) > MAX_REMEMBERED:
+            if len(self._levels) > self._settings.max_remembered:
                 self._levels.popitem(last=False)
             if found is not None:
                 found[1].log_level = note.log_level
@@ -181,11 +179,11 @@ class Sessions:
 
     def _revoke(self, nonce: bytes) -> None:
         self._revoked[nonce] = None
-        if len(self._revoked) > MAX_REVOKED:
+        if len(self._revoked) > self._settings.max_ended:
             self._revoked.popitem(last=False)
 
     def _forget_idle(self) -> None:
-        if len(self._live) <= MAX_REMEMBERED:
+        if len(self._live) <= self._settings.max_remembered:
             return
         for token, session in self._live.items():
             if not session.busy:

@@ -7,6 +7,7 @@ Only content blocks made by tools themselves are parsed, and only for revisions 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any, Final
 
 import msgspec
@@ -113,7 +114,7 @@ class Shaper:
     def progress(self, item: Progress, token: object) -> bytes:
         """`notifications/progress`."""
         params: dict[str, object] = {"progressToken": token, "progress": _number(item.progress)}
-        if item.total is not None:
+        if item.total is not None and isfinite(item.total):
             params["total"] = _number(item.total)
         if item.message and self.revision >= B:
             params["message"] = item.message

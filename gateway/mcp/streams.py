@@ -128,11 +128,12 @@ class Journal:
             self._store.keep(self)
             self._store.kept_bytes += self._bytes
         outbox = Outbox(lambda: self._gone(outbox))
-        if after < 0 and self._opening:
-            outbox.put(self._opening)
-        for number, frame in self._events:
-            if number > after:
-                outbox.put(frame)
+        # As one frame: an outbox holds a bounded number of them, which `streams.max_events` may pass.
+        said = b"".join(frame for number, frame in self._events if number > after)
+        if after < 0:
+            said = self._opening + said
+        if said:
+            outbox.put(said)
         if self.ended_at is not None or self._hung_up:
             self._hung_up = False
             outbox.finish()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from math import inf
 from typing import Final, Generic, TypeVar
 
 import msgspec
@@ -69,6 +70,15 @@ class CallMethods(Generic[O]):
         """The JSON of a call that failed, or an `McpError` raised."""
         raise NotImplementedError
 
+    @staticmethod
+    def _check_client(x: Exchange, offered: O) -> None:
+        """Raise -32021 when the client lacks what this needs. The specification wants that before all that may be wrong
+        with the params; in sessions it has no such error, and `_asking` says it in their way."""
+        if x.revision == E and offered.requires:
+            lacking = missing(offered.requires, can_of(x))
+            if lacking is not None:
+                raise lacking
+
     async def _serve(self, x: Exchange, tool: O, call: ToolCall, token: object) -> bytes | Answer | Stream:
         """Choose the way. `token`: what progress is reported to; None = nobody."""
         if tool.asks or tool.requires:
@@ -86,15 +96,13 @@ class CallMethods(Generic[O]):
     async def _asking(self, x: Exchange, tool: O, call: ToolCall, token: object) -> bytes | Answer | Stream:
         """Run a call of a tool that may ask the client."""
         can = can_of(x)
-        lacking = missing(tool.requires, can)
         if x.revision == E:
-            if lacking is not None:
-                raise lacking
             call = msgspec.structs.replace(call, can=can)
             rounds = self._dialogues.rounds.open(x, call.name, call.arguments)
             if call.progress or call.log_level or not self._is_quick(x, tool):
                 return await self._live(x, tool, call, token, rounds)
             return await rounds.run(partial(self._run, x, call, tool, respondent=rounds))
+        lacking = missing(tool.requires, can)
         if lacking is not None:
             return self._failed(x, tool, CannotAskError(lacking.message), 0.0)
         if x.revision == D:
@@ -158,13 +166,14 @@ class CallMethods(Generic[O]):
             return None
         shaper = self._core.shapers[revision]
         at_least = LOG_LEVELS.get(level, len(LOG_LEVELS))
-        last = float("-inf")
+        last = -inf
 
         def forward(item: ToolItem) -> None:
             nonlocal last
             if isinstance(item, Progress):
                 # The protocol wants progress to increase; a tool that repeats itself is not worth an error.
-                if token is not None and item.progress > last:
+                # Infinity and "not a number" have no JSON.
+                if token is not None and last < item.progress < inf:
                     last = item.progress
                     live.notify(shaper.progress(item, token))
             elif isinstance(item, LogItem) and LOG_LEVELS.get(item.level, -1) >= at_least:
@@ -245,6 +254,8 @@ class ToolMethods(CallMethods[ToolDescriptor]):
         if type(name) is not str or params is None:
             raise McpError(INVALID_PARAMS, "params.name must be the name of a tool")
         tool = self._current().get(name)
+        if tool is not None and tool.requires:
+            self._check_client(x, tool)
         token, level = wanted(x)
         call = ToolCall(
             name=name,

@@ -10,6 +10,7 @@ from asking_tools import TOOLS, Name
 from tool_calls import loaded
 from trio.testing import wait_all_tasks_blocked
 
+from actors import asking
 from actors.asking import MAX_KEY_CHARS
 from actors.errors import CannotAskError, ToolExecutionError
 from actors.messages import CLOSE_STREAM, Answers, ToolCall
@@ -64,6 +65,13 @@ async def keyed(ctx: ToolContext) -> str:
 
 
 @tool()
+async def never_stops(ctx: ToolContext) -> str:
+    """Ask and ask."""
+    while True:
+        await ctx.elicit("?", Name)
+
+
+@tool()
 async def one_gives_up(ctx: ToolContext) -> str:
     """The first of two tasks that ask is cancelled in the very turn."""
     heard = []
@@ -99,13 +107,21 @@ async def bad_form(ctx: ToolContext) -> str:
     return ""
 
 
-MORE = loaded(keyed, one_gives_up, bad_key, bad_form)
+MORE = loaded(keyed, never_stops, one_gives_up, bad_key, bad_form)
 
 
 async def test_each_question_has_a_key_of_its_own(run):
     caller = Caller()
     assert await run(MORE["keyed"], caller) == "done"
     assert [list(asked) for asked in caller.rounds] == [["again"], ["again-2"], ["q1"], ["q1-2"], ["q2"]]
+
+
+async def test_a_tool_that_asks_without_end_is_stopped(run, monkeypatch):
+    monkeypatch.setattr(asking, "MAX_QUESTIONS", 5)
+    caller = Caller()
+    with pytest.raises(ToolExecutionError, match="a call may ask 5 questions; this one is in a loop"):
+        await run(MORE["never_stops"], caller)
+    assert len(caller.rounds) == 5
 
 
 async def test_questions_of_one_turn_travel_together_and_keep_their_keys(run):

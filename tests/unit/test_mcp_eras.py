@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.mcp.eras import A, B, C, D, Way, classify, negotiate
+from actors.settings import ServerSettings
+from gateway.mcp.eras import VERSIONS, A, B, C, D, Way, classify, negotiate
+from gateway.mcp.quirks import tolerated
 
 E_ = "2026-07-28"
 D_ = "2025-11-25"
@@ -17,7 +19,10 @@ D_ = "2025-11-25"
         # a handshake, whatever else is there
         ("initialize", None, None, "", False, Way.HANDSHAKE),
         ("initialize", D_, None, "live", False, Way.HANDSHAKE),
-        ("initialize", E_, None, "unknown", True, Way.HANDSHAKE),
+        ("initialize", E_, None, "unknown", False, Way.HANDSHAKE),
+        ("initialize", E_, None, "unknown", True, Way.UNKNOWN_SESSION),
+        ("initialize", E_, None, "", True, Way.HANDSHAKE),
+        ("initialize", D_, None, "live", True, Way.HANDSHAKE),
         ("initialize", E_, E_, "", False, Way.MODERN),
         ("initialize", None, E_, "", False, Way.MODERN),
         # a live session
@@ -57,12 +62,31 @@ def test_a_request_has_one_way(
             method=method,
             header=header,
             meta_version=meta,
-            session_live=session == "live",
+            session=D if session == "live" else None,
             session_given=session != "",
-            strict=strict,
+            quirks=tolerated(ServerSettings(strict=strict)),
         )
         is way
     )
+
+
+@pytest.mark.parametrize("revision", [A, B, C, D])
+@pytest.mark.parametrize("header", [None, *VERSIONS, "v9", ""])
+@pytest.mark.parametrize("strict", [False, True])
+def test_in_a_session_the_version_header_has_to_fit(revision: int, header: str | None, strict: bool) -> None:
+    """Before C the header was not defined: nothing is demanded of it, but to be a version."""
+    fits = header is None or header in VERSIONS
+    if strict and revision >= C:
+        fits = header == VERSIONS[revision]
+    way = classify(
+        method="ping",
+        header=header,
+        meta_version=None,
+        session=revision,
+        session_given=True,
+        quirks=tolerated(ServerSettings(strict=strict)),
+    )
+    assert way is (Way.SESSION if fits else Way.BAD_VERSION)
 
 
 def test_negotiation_keeps_what_is_known_and_offers_the_newest_else() -> None:

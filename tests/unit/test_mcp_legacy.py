@@ -9,8 +9,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from actors.messages import LogItem, Progress, ToolCall, ToolResult
+from actors.settings import SessionsSettings, Settings
 from gateway.mcp.jsonrpc import MAX_BATCH
-from gateway.mcp.sessions import MAX_STREAMS
 from gateway.mcp.testing import (
     CLIENT,
     OnItem,
@@ -455,11 +455,11 @@ async def test_the_newest_stream_of_a_session_hears_of_changes(autojump_clock: t
 
 
 async def test_streams_per_session_are_bounded_and_end_with_it() -> None:
-    endpoint = protocol()
+    endpoint = protocol(settings=Settings(sessions=SessionsSettings(max_streams=2)))
     session = await open_session(endpoint, D)
-    streams = [await get(endpoint, session) for _ in range(MAX_STREAMS + 1)]
+    streams = [await get(endpoint, session) for _ in range(3)]
     assert await drain(streams[0]) == []
-    assert endpoint.statistics().listeners == MAX_STREAMS
+    assert endpoint.statistics().listeners == 2
     await endpoint.handle(Request("DELETE", legacy("x", headers=session).headers))
     for stream in streams[1:]:
         assert await drain(stream) == []

@@ -13,6 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from actors.messages import SessionNote
 from actors.settings import QuestionsSettings, Settings, StreamsSettings
+from gateway.mcp.streams import EventId, StreamStore
 from gateway.mcp.testing import HEADERS, legacy, messages, post, said
 from gateway.mcp.testing import protocol as make_protocol
 from gateway.types import Request, Stream
@@ -398,6 +399,21 @@ async def test_what_is_kept_is_bounded_in_time_and_bytes(tmp_path, autojump_cloc
         end = await client.read(await client.resume(client.event_ids[-1]))
         assert "error" in end
         assert endpoint.statistics().kept_streams == 0
+
+
+@pytest.mark.parametrize(("most", "left"), [(1, 1), (3, 3), (2000, 2000), (3000, 2001)])
+async def test_of_one_stream_a_bounded_number_of_events_is_kept_the_latest(most, left):
+    store = StreamStore(StreamsSettings(max_events=most), gateway=7)
+    journal = store.open(b"session", b"1", primed=True)
+    journal.attach()
+    for number in range(2000):
+        journal.put(b'{"n":%d}' % number)
+    journal.put(b'{"answer":true}')
+    again = store.resume(b"session", EventId(7, journal.stream, 0, b"1"))
+    kept = await anext(again.events)
+    assert kept.count(b"data: ") == left
+    assert kept.endswith(b'data: {"answer":true}\n\n')
+    assert store.kept_bytes == len(kept)
 
 
 async def test_a_call_that_takes_long_becomes_a_stream_that_can_be_resumed(tmp_path, autojump_clock):

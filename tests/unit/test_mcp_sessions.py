@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import pytest
 import trio
 
-from gateway.mcp import sessions as module
+from actors.settings import SessionsSettings
 from gateway.mcp.calls import Outbox
 from gateway.mcp.eras import C
-from gateway.mcp.sessions import MAX_AGE_S, Sessions
+from gateway.mcp.sessions import CLOCK_SLACK_S, Sessions
 
 SECRET = b"s" * 32
 
@@ -24,14 +25,18 @@ class Clock:
         return self.now
 
 
+def remembering(**limits: Any) -> Sessions:
+    return Sessions(SECRET, Clock(), SessionsSettings(**limits))
+
+
 def open_one(sessions: Sessions, **fields: object) -> str:
     return sessions.open(C, **({"client": {"name": "a"}, "capabilities": {}, "principal": ""} | fields))  # type: ignore[arg-type]
 
 
 def test_an_id_carries_what_was_negotiated_to_another_process() -> None:
     capabilities = {"roots": {}, "sampling": {"tools": {}}, "elicitation": {"url": {}}, "tasks": False, "x": {}}
-    token = open_one(Sessions(SECRET, Clock()), capabilities=capabilities, principal="ada")
-    session = Sessions(SECRET, Clock()).find(token, "ada")
+    token = open_one(remembering(), capabilities=capabilities, principal="ada")
+    session = remembering().find(token, "ada")
     assert session is not None
     assert session.revision == C
     assert session.declared("roots")
@@ -43,14 +48,14 @@ def test_an_id_carries_what_was_negotiated_to_another_process() -> None:
 
 
 def test_ids_are_printable_and_never_the_same() -> None:
-    sessions = Sessions(SECRET, Clock())
+    sessions = remembering()
     tokens = {open_one(sessions) for _ in range(100)}
     assert len(tokens) == 100
     assert all(0x21 <= ord(letter) <= 0x7E for token in tokens for letter in token)
 
 
 def test_every_changed_letter_is_noticed() -> None:
-    sessions = Sessions(SECRET, Clock())
+    sessions = remembering()
     token = open_one(sessions)
     for index, letter in enumerate(token):
         other = "A" if letter != "A" else "B"
@@ -62,12 +67,12 @@ def test_every_changed_letter_is_noticed() -> None:
     "change", [lambda t: t + "A", lambda t: t + "=", lambda t: t[:-1], lambda t: "", lambda t: "ü" * 9]
 )
 def test_junk_around_an_id_is_noticed(change: object) -> None:
-    sessions = Sessions(SECRET, Clock())
+    sessions = remembering()
     assert sessions.find(change(open_one(sessions)), "") is None  # type: ignore[operator]
 
 
 def test_other_spellings_of_the_same_bytes_are_refused() -> None:
-    sessions = Sessions(SECRET, Clock())
+    sessions = remembering()
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     for client in ("a", "ab", "abc"):
         token = open_one(sessions, principal=client)
@@ -81,29 +86,36 @@ def test_other_spellings_of_the_same_bytes_are_refused() -> None:
 
 
 def test_another_secret_makes_other_ids() -> None:
-    assert Sessions(b"t" * 32, Clock()).find(open_one(Sessions(SECRET, Clock())), "") is None
+    assert Sessions(b"t" * 32, Clock(), SessionsSettings()).find(open_one(remembering()), "") is None
 
 
 def test_an_id_grows_stale_also_while_it_is_in_use() -> None:
     clock = Clock()
-    sessions = Sessions(SECRET, clock)
+    sessions = Sessions(SECRET, clock, SessionsSettings())
     token = open_one(sessions)
-    clock.now += MAX_AGE_S - 1
+    clock.now += SessionsSettings().max_age_s - 1
     assert sessions.find(token, "") is not None
     clock.now += 2
     assert sessions.find(token, "") is None
 
 
+def test_the_age_of_ids_can_be_set() -> None:
+    clock = Clock()
+    sessions = Sessions(SECRET, clock, SessionsSettings(max_age_s=60))
+    token = open_one(sessions)
+    clock.now += 61
+    assert sessions.find(token, "") is None
+
+
 def test_an_id_from_the_future_is_refused() -> None:
     clock = Clock()
-    token = open_one(Sessions(SECRET, clock))
-    clock.now -= module.CLOCK_SLACK_S + 1
-    assert Sessions(SECRET, clock).find(token, "") is None
+    token = open_one(Sessions(SECRET, clock, SessionsSettings()))
+    clock.now -= CLOCK_SLACK_S + 1
+    assert Sessions(SECRET, clock, SessionsSettings()).find(token, "") is None
 
 
-def test_an_ended_id_stays_ended_while_it_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_REVOKED", 2)
-    sessions = Sessions(SECRET, Clock())
+def test_an_ended_id_stays_ended_while_it_is_remembered() -> None:
+    sessions = remembering(max_ended=2)
     tokens = [open_one(sessions) for _ in range(3)]
     for token in tokens:
         session = sessions.find(token, "")
@@ -111,11 +123,11 @@ def test_an_ended_id_stays_ended_while_it_is_remembered(monkeypatch: pytest.Monk
         sessions.end(token, session)
         assert sessions.find(token, "") is None
     assert sessions.revoked == 2
-    assert sessions.find(tokens[2], "") is None
+    assert sessions.find(tokens[0], "") is not None
 
 
 async def test_ending_cancels_calls_and_closes_streams() -> None:
-    sessions = Sessions(SECRET, Clock())
+    sessions = remembering()
     token = open_one(sessions)
     session = sessions.find(token, "")
     assert session is not None
@@ -128,9 +140,8 @@ async def test_ending_cancels_calls_and_closes_streams() -> None:
         await anext(stream)
 
 
-def test_idle_sessions_are_forgotten_first_and_busy_ones_never(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_REMEMBERED", 2)
-    sessions = Sessions(SECRET, Clock())
+def test_idle_sessions_are_forgotten_first_and_busy_ones_never() -> None:
+    sessions = remembering(max_remembered=2)
     busy, idle, other = (open_one(sessions) for _ in range(3))
     kept = sessions.find(busy, "")
     assert kept is not None

@@ -9,10 +9,22 @@ import msgspec
 import pytest
 import trio
 from tool_calls import loaded
+from trio.testing import wait_all_tasks_blocked
 
+from actors.channel import Channel
 from actors.errors import BreakerOpenError, BusyError, ToolExecutionError, UnknownToolError
 from actors.flight import flight_path
-from actors.messages import Breaker, Marks, Progress, ToolCall, ToolDescriptor
+from actors.messages import (
+    PROTOCOL_VERSION,
+    Answers,
+    Breaker,
+    Hello,
+    Marks,
+    Progress,
+    ToolCall,
+    ToolDescriptor,
+    ToolResult,
+)
 from actors.settings import Settings
 from actors.toolkit import ToolContext, tool
 from actors.tools import host
@@ -152,3 +164,69 @@ async def test_threads_that_end_within_their_grace_cost_nothing(tools, actor, mo
         await tools.replace_when_stuck()
     assert scope.cancelled_caught
     assert not actor.draining.is_set()
+
+
+# --- time ------------------------------------------------------------------------------------------------------------
+
+
+class Name(msgspec.Struct):
+    name: str
+
+
+@tool()
+async def time_left(ctx: ToolContext) -> float:
+    """Tell the time that is left."""
+    return ctx.remaining_s
+
+
+@tool()
+def time_left_in_a_thread(ctx: ToolContext) -> float:
+    """Tell the time that is left."""
+    return ctx.remaining_s
+
+
+@tool()
+async def time_left_around_a_question(ctx: ToolContext) -> list[float | None]:
+    """Tell the time that is left before, while and after the client is asked."""
+    found = [ctx.remaining_s]
+
+    async def ask() -> None:
+        await ctx.elicit("?", Name)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        await wait_all_tasks_blocked()
+        found.append(ctx.remaining_s)
+    return [left if left < float("inf") else None for left in (*found, ctx.remaining_s)]
+
+
+async def over_a_channel(actor, name: str, timeout_s: float, on_ask=None):
+    """The result of a call that comes over a real channel."""
+    host_ = ToolHost(actor, loaded(time_left, time_left_in_a_thread, time_left_around_a_question), [], 2)
+    near, far = trio.socket.socketpair()
+    caller = Channel(near, me=Hello(PROTOCOL_VERSION, "gateway#0", 1))
+    pool = Channel(far, me=Hello(PROTOCOL_VERSION, actor.name, 1), handler=host_.call)
+    call = ToolCall(name=name, arguments=b"{}", call_id="call-1", can=("elicitation",) if on_ask else ())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pool.run)
+        await nursery.start(caller.run)
+        reply = await caller.call(ToolCall.METHOD, call, timeout_s=timeout_s, on_ask=on_ask)
+        nursery.cancel_scope.cancel()
+    return msgspec.json.decode(msgspec.msgpack.decode(reply, type=ToolResult).value)
+
+
+@pytest.mark.parametrize("name", ["time_left", "time_left_in_a_thread"])
+async def test_a_tool_knows_the_time_that_its_caller_gave_it(actor, name):
+    assert 15 < await over_a_channel(actor, name, 20) <= 20
+
+
+async def test_a_tools_time_stands_still_while_it_asks(actor, autojump_clock):
+    async def think(_method, _questions):
+        await trio.sleep(100)
+        accepted = msgspec.json.encode({"action": "accept", "content": {"name": "Ada"}})
+        return Answers(answers={"q1": accepted})
+
+    before, meanwhile, after = await over_a_channel(actor, "time_left_around_a_question", 20, think)
+    assert meanwhile is None
+    # The context reads a clock that does not jump: for it the deadline has moved by the time that the question took.
+    assert 115 < after <= before + 100 <= 120
