@@ -60,6 +60,16 @@ _EDITS: dict[str, list[tuple[str, str]]] = {
             "                        self._stream_handler,\n",
             f"                        {_US}.contained(self._stream_handler),\n",
         ),
+        # A child may connect before anybody waits for it: forks are quick.
+        (
+            "        event = self._peer_connected.setdefault(uid, trio.Event())\n        await event.wait()\n",
+            "        if self._peers.get(uid):\n"
+            "            event = trio.Event()\n"
+            "            event.set()\n"
+            "        else:\n"
+            "            event = self._peer_connected.setdefault(uid, trio.Event())\n"
+            "        await event.wait()\n",
+        ),
         # Nobody looks an actor up by its name, and the registry would grow with every restart.
         (
             "                    async with get_arbiter(*self._arb_addr) as arb_portal:\n"

@@ -361,3 +361,17 @@ async def test_a_child_leads_a_session_of_its_own(monkeypatch):
             child = await spawn(FOR_EVER)
             assert os.getsid(child.pid) == os.getpgid(child.pid) == child.pid
             assert child.pid != os.getsid(0)
+
+
+async def test_a_child_that_connects_before_anybody_waits_for_it_is_not_lost(monkeypatch):
+    launch = spawn_tractor.TractorSpawner._open
+
+    async def slow_to_come_back(self, *arguments):
+        process = await launch(self, *arguments)
+        await trio.sleep(1)  # the child is up and connected long before
+        return process
+
+    monkeypatch.setattr(spawn_tractor.TractorSpawner, "_open", slow_to_come_back)
+    with trio.fail_after(10):
+        async with spawner(monkeypatch) as spawn:
+            await (await spawn(FOR_EVER)).said("up")
