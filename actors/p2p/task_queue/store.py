@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What a store of tasks does: the contract that every store keeps (`tests/task_store/` checks it).
+
+The embedded store decides in memory and keeps a log on disk (`log_store.py`); one that is shared by several nodes
+decides in its database. Callers cannot tell them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from actors.task_messages import Claim, Op, Outcome
+from actors.task_views import GetTask, QueueStats, ScanTasks, TaskEvent, TaskPage, TaskView
+
+
+class Recovery(msgspec.Struct, frozen=True, kw_only=True):
+    """What `open` found."""
+
+    tasks: int
+    """That have not ended."""
+    leased: int
+    epoch: int
+    """Grows with each opening; the upper part of fencing tokens."""
+    took_s: float
+    repairs: list[str] = []
+    """What was mended in the files, in words."""
+
+
+class TaskStore(Protocol):
+    """One task at a time calls `apply`; the other methods may be called at any time and show durable state only."""
+
+    async def open(self) -> Recovery:
+        """Take the file and rebuild the state. Raises `actors.errors.UnavailableError` that names the process which
+        has the file, or says what is wrong with it and what to do."""
+        ...
+
+    async def apply(self, ops: Sequence[Op]) -> list[Outcome]:
+        """Do these operations in one durable group: one outcome for each, in order; a refused one does not harm its
+        neighbours. Returns when all of it is on disk. Must not be cancelled. After any exception the store is of no use
+        any more: its process ends, and the next one reads what was stored."""
+        ...
+
+    def next_due(self) -> float | None:
+        """When (Unix seconds) `Expire` will have something to do; None = never, as things are."""
+        ...
+
+    async def wait_ready(self, claim: Claim) -> None:
+        """Return when this claim may be given a task. It may be too late again by then."""
+        ...
+
+    async def wait_change(self, task_id: str) -> None:
+        """Return when this task has changed since the call (progress alone is no change), or is not there."""
+        ...
+
+    async def get(self, ask: GetTask) -> TaskView | None:
+        """One task, wherever it is kept; None = unknown. Does not wait."""
+        ...
+
+    async def scan(self, ask: ScanTasks) -> TaskPage:
+        """Those that match."""
+        ...
+
+    async def history(self, task_id: str) -> list[TaskEvent]:
+        """What happened to a task, oldest first; of old events only the latest are kept."""
+        ...
+
+    async def stats(self) -> QueueStats:
+        """The whole queue in numbers."""
+        ...
+
+    def take_changed(self) -> list[str]:
+        """Ids of the tasks whose state or questions changed since this was called last, for `TaskChanged`."""
+        ...
+
+    async def close(self) -> None:
+        """Put everything away; the file can be opened by others afterwards."""
+        ...

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What the task queue tells without changing anything, and how it is asked. Rules and units as in
+`actors/task_messages.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from actors.task_messages import Status, Task, WorkerInfo
+
+
+class GetTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Method `tasks/get` -> `TaskView`. Unknown: `NOT_FOUND`."""
+
+    id: str
+    wait_s: float = 0.0
+    """Wait so long for its end, or (`until_asked`) for questions to its owner."""
+    until_asked: bool = False
+    position: bool = False
+
+
+class TaskView(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A task and its place."""
+
+    task: Task
+    position: int | None = None
+    estimated_start: float | None = None
+    why_waiting: str = ""
+    """Why it does not run: `blocked by 2 tasks`, `scheduled`, `paused`, `limit of its type reached`, ..."""
+
+
+class ScanTasks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Method `tasks/scan` -> `TaskPage`: newest first."""
+
+    status: Status | None = None
+    owner: str | None = None
+    worker: str = ""
+    types: list[str] = []
+    tags: list[str] = []
+    """All of them."""
+    id_prefix: str = ""
+    priority_min: float | None = None
+    oldest_first: bool = False
+    limit: int = 100
+    offset: int = 0
+
+
+class TaskPage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Some tasks, without payloads and results, and how many there are."""
+
+    tasks: list[Task]
+    total: int
+
+
+class Hour(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What happened in one hour."""
+
+    at: float
+    submitted: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+
+class QueueStats(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Method `tasks/stats` (null): the whole queue."""
+
+    counts: dict[str, int]
+    """Tasks by status, finished ones included while they are kept."""
+    by_type: dict[str, dict[str, int]]
+    """Type -> status -> tasks."""
+    by_state: dict[str, int]
+    """Tasks that have not ended, by state."""
+    paused: list[str]
+    """Types whose claims are stopped; '' = all."""
+    oldest_ready_s: float | None
+    """How long the ready task that waits for longest has waited."""
+    average_wait_s: float | None
+    average_run_s: float | None
+    throughput_per_s: float | None
+    """Tasks that ended per second, over the last five minutes."""
+    workers: list[WorkerInfo]
+    hours: list[Hour]
+    """The last 24."""
+    counters: dict[str, int]
+    """Since the queue was made: `submitted, completed, failed, cancelled, retried, expired, released, stale_fence,
+    replayed, refused`."""
+    store: dict[str, Any]
+    """Of the files: `path, bytes, wal_bytes, segments, groups, commits, commit_p50_ms, commit_p99_ms, history_bytes,
+    recovered_tasks, recovery_s, repairs`."""
+
+
+class TaskEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One change in a task's life, for people (`tasks/history`, `greenroom task show`)."""
+
+    at: float
+    what: str
+    """`submitted, claimed, progress, completed, failed, retry, released, expired, asked, answered, cancelled, ...`"""
+    worker: str = ""
+    token: int = 0
+    attempt: int = 0
+    note: str = ""
+
+
+class TaskChanged(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="task_changed"):
+    """Event of the queue to all that are connected: these tasks are not in the state that they were in."""
+
+    ids: list[str]
