@@ -58,7 +58,7 @@ _CATALOGUE_TIMEOUT_S = 5.0
 _DRAINING_SHOWS_WITHIN_S = 0.05
 _decode_result = msgspec.msgpack.Decoder(ToolResult).decode
 _decode_catalogue = msgspec.msgpack.Decoder(Catalogue).decode
-_COMING = (State.STARTING, State.RESTARTING, State.READY, State.DRAINING)
+COMING = (State.STARTING, State.RESTARTING, State.READY, State.DRAINING)
 """States of a process that is there or will be: calls for it are held."""
 
 
@@ -254,7 +254,7 @@ class ToolClient:
         tool = self.catalogue.get(name)
         if tool is None and name in P2P_TOOLS:
             base = P2P_TOOLS[name]
-            raise RuntimeUnavailableError(_why_off(base, self._peers.processes(base), name), tool=name)
+            raise RuntimeUnavailableError(why_off(base, self._peers.processes(base), name), tool=name)
         if tool is None:
             nearest = self.catalogue.nearest(name)
             hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
@@ -377,8 +377,8 @@ class ToolClient:
     async def _connect_one(self, base: str, tool: str) -> Channel | None:
         """Open a missing connection. None when all ready processes are full or none is ready yet."""
         entries = self._peers.processes(base)
-        if not any(entry.state in _COMING for entry in entries):
-            raise RuntimeUnavailableError(_why_off(base, entries, tool), tool=tool)
+        if not any(entry.state in COMING for entry in entries):
+            raise RuntimeUnavailableError(why_off(base, entries, tool), tool=tool)
         for entry in entries:
             if entry.state == State.READY and self._peers.connected(entry) is None:
                 try:
@@ -419,7 +419,8 @@ class ToolClient:
                 await self._peers.changed()
 
 
-def _why_off(base: str, entries: list[DirectoryEntry], tool: str) -> str:
+def why_off(base: str, entries: list[DirectoryEntry], tool: str) -> str:
+    """What an actor that is not there needs, in words for who wanted `tool`."""
     reasons = sorted({f"{entry.state}: {entry.reason}" if entry.reason else str(entry.state) for entry in entries})
     state = ", ".join(reasons) if reasons else "not part of this system"
     return f"{tool} needs {base}, which is {state}"

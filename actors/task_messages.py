@@ -259,7 +259,7 @@ class AnswerOwner(Op_, frozen=True, tag="answer_owner"):
 
 class Cancel(Op_, frozen=True, tag="cancel"):
     """Cancel a task -> `Ended`. A running one hears of it with its next beat; `force` ends its lease now. A
-    finished one is `INVALID_STATE`."""
+    finished one is `INVALID_STATE`, one that was cancelled before is `replayed`."""
 
     id: str
     reason: str = ""
@@ -278,6 +278,8 @@ class RetryTask(Op_, frozen=True, tag="retry"):
     """Do a failed or cancelled task again, as a new one -> `Submitted`."""
 
     id: str
+    new_id: str = ""
+    """Of the task that is made; empty = one is made up. A repeat with the same one is `replayed`."""
     max_attempts: int | None = None
     timeout_s: float | None = None
 
