@@ -366,10 +366,13 @@ class ToolClient:
         try:
             with trio.CancelScope(deadline=deadline):
                 while True:
+                    # What changes while a connection is tried must not be missed.
+                    seen = self._peers.changes
                     channel = self._ready_channel(base, None) or await self._connect_one(base, tool)
+                    channel = channel or self._ready_channel(base, None)
                     if channel is not None:
                         return channel
-                    await self._changed_or_freed()
+                    await self._changed_or_freed(seen)
         finally:
             self._held -= 1
         raise RuntimeUnavailableError(f"{base} had no process ready for {tool} before the call's deadline", tool=tool)
@@ -388,11 +391,11 @@ class ToolClient:
                 return self._ready_channel(base, None)
         return None
 
-    async def _changed_or_freed(self) -> None:
+    async def _changed_or_freed(self, since: int) -> None:
         async with trio.open_nursery() as nursery:
 
             async def changed() -> None:
-                await self._peers.changed()
+                await self._peers.changed(since)
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(changed)

@@ -19,6 +19,7 @@ from actors.errors import ActorDiedError
 from actors.messages import PROTOCOL_VERSION, Directory, DirectoryEntry, Hello
 
 _CONNECT_TIMEOUT_S = 5.0
+_RETRY_S = 0.05
 
 
 def base_name(name: str) -> str:
@@ -66,6 +67,13 @@ class Peers:
         self._connections: dict[int, _Connection] = {}
         """By incarnation: a spare that takes a place keeps it, and with it the connections that it has."""
         self._changed = trio.Event()
+        self._gone: set[int] = set()
+        """Incarnations that are listed and whose socket nobody listens on any more: they are dead, and the root does
+        not know yet."""
+        self._failed: set[int] = set()
+        """Incarnations that could not be connected to for another reason: they are tried again at a pace."""
+        self.changes = 0
+        """Grows with each change; for `changed`."""
 
     def update(self, directory: Directory) -> None:
         """Take over a new directory and wake all who wait for a change."""
@@ -78,16 +86,23 @@ class Peers:
         for incarnation in [known for known in self._connections if known not in there]:
             # Not closed: it ends with its process, whose last answers may be on their way.
             del self._connections[incarnation]
+        self._gone &= there
+        self._failed &= there
         self.wake()
 
     def wake(self) -> None:
         """Let all who wait in `changed` look again."""
+        self.changes += 1
         self._changed.set()
         self._changed = trio.Event()
 
-    async def changed(self) -> None:
-        """Wait for the next change of the directory or of a connection."""
-        await self._changed.wait()
+    async def changed(self, since: int | None = None) -> None:
+        """Wait for the next change of the directory or of a connection; with `since`, a former value of `changes`, for
+        the first one after that, which may have been already."""
+        if since is None or since == self.changes:
+            await self._changed.wait()
+        else:
+            await trio.lowlevel.checkpoint()
 
     def processes(self, base: str) -> list[DirectoryEntry]:
         """All processes of one spec, whatever their state, spares left out."""
@@ -104,6 +119,8 @@ class Peers:
 
         Raises `ActorDiedError` (with `sent` False) when it can't be had.
         """
+        if entry.incarnation in self._gone:
+            raise ActorDiedError(entry.name, entry.incarnation, sent=False)
         connection = self._connections.get(entry.incarnation)
         if connection is None:
             connection = self._connections[entry.incarnation] = _Connection()
@@ -116,24 +133,14 @@ class Peers:
     async def _open(self, entry: DirectoryEntry, connection: _Connection) -> None:
         """Open one connection and carry it until it ends."""
         key = entry.incarnation
-        reason = "no connection in time"
-        sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
         try:
-            with sock:
-                with trio.move_on_after(_CONNECT_TIMEOUT_S) as connecting:
-                    await sock.connect(entry.socket)
-                if not connecting.cancelled_caught:
-                    channel = Channel(
-                        sock,
-                        me=self._me,
-                        handler=self._handler,
-                        on_event=self._event_handler(entry),
-                        accept=_same_life(entry),
-                        limits=self._limits,
-                    )
-                    reason = await self._carry(channel, connection)
-        except (OSError, ChannelClosedError) as error:
-            reason = str(error)
+            reason = await self._try(entry, connection)
+            if connection.channel is not None:
+                self._failed.discard(key)
+            elif key in self._failed and key not in self._gone:
+                await trio.sleep(_RETRY_S)
+            else:
+                self._failed.add(key)
         finally:
             if self._connections.get(key) is connection:
                 del self._connections[key]
@@ -141,6 +148,30 @@ class Peers:
             self.wake()
         if self._on_closed is not None:
             self._on_closed(entry.name, reason)
+
+    async def _try(self, entry: DirectoryEntry, connection: _Connection) -> str:
+        """Connect, and carry the connection. Returns why it ended, or why there was none."""
+        try:
+            with trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM) as sock:
+                with trio.move_on_after(_CONNECT_TIMEOUT_S) as connecting:
+                    await sock.connect(entry.socket)
+                if connecting.cancelled_caught:
+                    return "no connection in time"
+                channel = Channel(
+                    sock,
+                    me=self._me,
+                    handler=self._handler,
+                    on_event=self._event_handler(entry),
+                    accept=_same_life(entry),
+                    limits=self._limits,
+                )
+                return await self._carry(channel, connection)
+        except (ConnectionRefusedError, FileNotFoundError) as error:
+            # It listened before it was listed. Unmarked, it would be tried again and again by who waits for the next.
+            self._gone.add(entry.incarnation)
+            return str(error)
+        except (OSError, ChannelClosedError) as error:
+            return str(error)
 
     async def _carry(self, channel: Channel, connection: _Connection) -> str:
         reason = ""
@@ -155,9 +186,10 @@ class Peers:
 
         async with trio.open_nursery() as nursery:
             await nursery.start(run)
-            connection.channel = channel
-            connection.opened.set()
-            self.wake()
+            if not channel.closed:
+                connection.channel = channel
+                connection.opened.set()
+                self.wake()
         return reason
 
     def _event_handler(self, entry: DirectoryEntry) -> OnEvent | None:

@@ -138,6 +138,7 @@ class TaskClient:
         try:
             with trio.CancelScope(deadline=deadline):
                 while True:
+                    seen = self._peers.changes
                     entries = self._peers.processes(TASK_QUEUE)
                     if not any(entry.state in COMING for entry in entries):
                         raise RuntimeUnavailableError(why_off(TASK_QUEUE, entries, "durable work"))
@@ -147,8 +148,7 @@ class TaskClient:
                                 return await self._peers.connect(entry)
                             except ActorDiedError:
                                 break
-                    with trio.move_on_after(0.5):
-                        await self._peers.changed()
+                    await self._peers.changed(seen)
         finally:
             self._held -= 1
         raise RuntimeUnavailableError("the task queue was not back before the deadline; try again")

@@ -375,6 +375,36 @@ async def test_a_socket_that_answers_for_another_life_is_not_used(world, autojum
         assert old.calls == []
 
 
+async def test_a_successor_that_is_listed_while_the_dead_process_is_tried_is_not_missed(world, monkeypatch):
+    async with world() as w:
+        dead, spare = await w.process("tools.general#0", 1), await w.process("tools.general#spare0", 2)
+        w.directory(dead.entry(), spare.entry(State.SPARE))
+        await w.peers.connect(spare.entry())
+        await dead.die()
+        connect = w.peers.connect
+
+        async def connect_and_hear_news(entry):
+            try:
+                return await connect(entry)
+            finally:
+                w.directory(msgspec.structs.replace(spare.entry(), name="tools.general#0"))
+
+        monkeypatch.setattr(w.peers, "connect", connect_and_hear_news)
+        assert await w.call("safe", timeout_s=2) == "tools.general#spare0"
+
+
+async def test_a_dead_process_that_is_still_listed_is_tried_once(world, autojump_clock):
+    async with world() as w:
+        dead = await w.process("tools.general#0")
+        await dead.die()
+        tried = []
+        w.peers._on_closed = lambda name, reason: tried.append(reason)
+        w.directory(dead.entry())
+        with pytest.raises(RuntimeUnavailableError):
+            await w.call("safe", timeout_s=1)
+        assert len(tried) == 1
+
+
 async def test_a_call_that_was_asking_when_its_process_died_is_run_again_whatever_it_does(world):
     async with world() as w:
         processes = [await w.process("tools.general#0", n) for n in (1, 2)]
