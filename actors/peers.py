@@ -137,9 +137,9 @@ class Peers:
             reason = await self._try(entry, connection)
             if connection.channel is not None:
                 self._failed.discard(key)
-            elif key in self._failed and key not in self._gone:
-                await trio.sleep(_RETRY_S)
-            else:
+            elif key not in self._gone:
+                if key in self._failed:
+                    await trio.sleep(_RETRY_S)
                 self._failed.add(key)
         finally:
             if self._connections.get(key) is connection:

@@ -140,7 +140,9 @@ class Task(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaul
 # --- operations ----------------------------------------------------------------------------------------------------
 
 
-class Op_(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):  # noqa: N801
+class Op_(  # noqa: N801
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="kind"
+):
     """What all operations have in common: nothing but their rules."""
 
 
@@ -364,7 +366,9 @@ Op = (
 # --- answers -------------------------------------------------------------------------------------------------------
 
 
-class Answer_(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):  # noqa: N801
+class Answer_(  # noqa: N801
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="kind"
+):
     """What all answers have in common: nothing but their rules."""
 
 
