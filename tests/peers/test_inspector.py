@@ -52,12 +52,12 @@ def test_a_tool_that_asks_is_told_that_this_client_cannot_be_asked(inspector):
 
 
 @pytest.mark.parametrize("victim", ["tools.general#0", "router", "gateway"])
-def test_a_death_costs_at_most_the_calls_that_were_open_in_the_gateway(make_inspector, greenroom, victim):
-    running = {era: make_inspector(era).start("tools/call", *LOAD, *LOAD_SIZE) for era in ("legacy", "modern")}
+def test_a_death_costs_at_most_the_calls_that_were_open_in_the_gateway(inspector, greenroom, victim):
+    # One Inspector at a time: of two, the second may still be connecting when the first has its calls open.
+    running = inspector.start("tools/call", *LOAD, *LOAD_SIZE)
     greenroom.wait_for_open_calls(lambda count: count >= AT_ONCE, SETTLE_S, "calls of the Inspector")
     incarnation = greenroom.tree.kill(victim)
-    for era, process in running.items():
-        seen = make_inspector(era).ended(process)
-        assert seen["requests"] == CALLS, era
-        assert seen["ok"] >= CALLS - (AT_ONCE if victim == "gateway" else 0), (era, seen)
+    seen = inspector.ended(running)
+    assert seen["requests"] == CALLS, seen
+    assert seen["ok"] >= CALLS - (AT_ONCE if victim == "gateway" else 0), seen
     greenroom.tree.wait_ready(victim, after=incarnation)
