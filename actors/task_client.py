@@ -62,7 +62,7 @@ def method_of(op: Op) -> str:
 def repeatable(op: Op) -> Op:
     """The same operation with the id that makes a repeat of it harmless."""
     if isinstance(op, Enqueue) and not op.id:
-        return msgspec.structs.replace(op, id=new_task_id())
+        return msgspec.structs.replace(op, id=new_task_id(), fresh=not op.key)
     if isinstance(op, Claim) and not op.request:
         return msgspec.structs.replace(op, request=new_task_id())
     if isinstance(op, RetryTask) and not op.new_id:

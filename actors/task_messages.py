@@ -170,6 +170,8 @@ class Enqueue(Op_, frozen=True, tag="enqueue"):
     deadline: float | None = None
     keep_s: float | None = None
     run_at: float | None = None
+    fresh: bool = False
+    """Nobody but the sender knows the id, and it is sent for the first time: it needs no search among ended tasks."""
     position: bool = False
     """The answer tells the place in the queue and an estimate; costs a look at all that wait."""
 
