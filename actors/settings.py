@@ -12,16 +12,9 @@ from typing import Annotated, Literal, get_args
 import msgspec
 from msgspec import Meta
 
-Port = Annotated[int, Meta(ge=0, le=65535)]
-Processes = Annotated[int, Meta(ge=1, le=256)]
-Spares = Annotated[int, Meta(ge=0, le=16)]
-Count = Annotated[int, Meta(ge=1, le=1_000_000)]
-Seconds = Annotated[float, Meta(ge=0.001, le=31_536_000)]
-"""From a millisecond to a year; neither infinity nor "not a number" can be sent to an actor."""
-Size = Annotated[int, Meta(ge=1024, le=1024**3)]
-"""Bytes of one thing that is held in memory."""
-Limit = Annotated[int, Meta(ge=1, le=2**62)]
-"""A resource limit of the operating system, in its own unit."""
+from actors.setting_types import Count, Limit, Port, Processes, Seconds, Size, Spares
+from actors.settings_p2p import P2PSettings
+
 PoolName = Annotated[str, Meta(pattern="^[a-z][a-z0-9_-]*$", max_length=24)]
 """Part of a process's name and of its socket's path."""
 Quirk = Literal[
@@ -289,69 +282,6 @@ class SupervisorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """The longest such time."""
     runtime_dir: str = ""
     """Folder for sockets; empty = one of our own below the system's runtime or temporary folder."""
-
-
-class WorkflowSchedulerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The workflow scheduler."""
-
-    enabled: bool = True
-    """Run it (when `p2p.enabled`)."""
-    max_concurrent_workflows: Count = 100
-    """Workflows that run at once."""
-    workflow_timeout: Seconds = 3600.0
-    """Seconds for a whole workflow."""
-
-
-class TaskQueueSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The task queue."""
-
-    enabled: bool = True
-    """Run it (when `p2p.enabled`)."""
-    queue_path: str = ""
-    """Empty = `task_queue.duckdb` in the data directory."""
-    max_queue_size: Count = 10000
-    """Tasks that wait; more are refused."""
-
-
-class PeerRegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which peers are known, and how others are found."""
-
-    enabled: bool = True
-    """Run it (when `p2p.enabled`)."""
-    bootstrap_nodes: list[str] = []
-    """Addresses of nodes to begin with, such as `/ip4/192.0.2.1/tcp/4001/p2p/Qm...`."""
-    peer_discovery_interval: Seconds = 60.0
-    """Seconds between two searches for peers."""
-
-
-class ConnectivitySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The libp2p host."""
-
-    listen_port: Port = 4001
-    """TCP port of the libp2p host; 0 = any free port."""
-    max_connections: Count = 100
-    """Connections with peers at once."""
-    connection_timeout: Seconds = 30.0
-    """Seconds for reaching a peer."""
-
-
-class McpPlusPlusSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """MCP++ features."""
-
-    enabled: bool = True
-    """Offer them (when `p2p.enabled`)."""
-
-
-class P2PSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Services between nodes. Off until told otherwise."""
-
-    enabled: bool = False
-    """Run the services between nodes."""
-    mcplusplus: McpPlusPlusSettings = McpPlusPlusSettings()
-    workflow_scheduler: WorkflowSchedulerSettings = WorkflowSchedulerSettings()
-    task_queue: TaskQueueSettings = TaskQueueSettings()
-    peer_registry: PeerRegistrySettings = PeerRegistrySettings()
-    connectivity: ConnectivitySettings = ConnectivitySettings()
 
 
 class MonitoringSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -3,15 +3,20 @@
 
 Every operation can be repeated without harm: new tasks and claims get an id here, ends of tasks carry their token. So a
 `TaskClient` waits while the queue restarts and asks again, up to the deadline, and a caller never has to wonder.
+
+Operations that are asked while two messages to the queue are open travel together in the next one.
 """
 
 from __future__ import annotations
 
+import math
 import uuid
-from typing import Final, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
 
 import msgspec
 import trio
+from outcome import Error, Value
 
 from actors.calls import Message
 from actors.channel import Channel
@@ -19,6 +24,7 @@ from actors.client import COMING, why_off
 from actors.errors import (
     ActorDiedError,
     BusyError,
+    DeadlineExceededError,
     DrainingError,
     MCPServerError,
     NotFoundError,
@@ -27,8 +33,8 @@ from actors.errors import (
 )
 from actors.messages import State
 from actors.peers import Peers
-from actors.task_messages import Answer_, Claim, Enqueue, Op, Ops, Outcome, Outcomes, Refused, RetryTask
-from actors.task_views import GetTask, QueueStats, ScanTasks, TaskEvent, TaskPage, TaskView
+from actors.task_messages import ASK_ALONE, Answer_, Claim, Enqueue, Op, Ops, Outcome, Outcomes, Refused, RetryTask
+from actors.task_views import GetTask, QueueStats, ScanTasks, TaskChanged, TaskEvent, TaskPage, TaskView
 
 TASK_QUEUE: Final = "task_queue"
 APPLY: Final = "tasks/apply"
@@ -36,8 +42,15 @@ GET: Final = "tasks/get"
 SCAN: Final = "tasks/scan"
 HISTORY: Final = "tasks/history"
 STATS: Final = "tasks/stats"
+WATCH: Final = "tasks/watch"
+MOST_OPS: Final = 512
+"""Operations in one message."""
+_MOST_BYTES: Final = 1 << 20
+"""Bytes of operations in one message, but for a single one that is larger."""
+_OPEN_MESSAGES: Final = 2
 _MAX_HELD: Final = 4096
 _DRAINING_SHOWS_WITHIN_S: Final = 0.05
+_WATCH_S: Final = 3600.0
 
 _decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
 _decode_outcomes = msgspec.msgpack.Decoder(Outcomes).decode
@@ -45,6 +58,7 @@ _decode_view = msgspec.msgpack.Decoder(TaskView).decode
 _decode_page = msgspec.msgpack.Decoder(TaskPage).decode
 _decode_events = msgspec.msgpack.Decoder(list[TaskEvent]).decode
 _decode_stats = msgspec.msgpack.Decoder(QueueStats).decode
+_decode_changed = msgspec.msgpack.Decoder(TaskChanged).decode
 
 A = TypeVar("A", bound=Answer_)
 
@@ -70,60 +84,198 @@ def repeatable(op: Op) -> Op:
     return op
 
 
-class TaskClient:
-    """See the module's text. One per process; connections are those of `peers`."""
+def repeated(op: Op) -> Op:
+    """The same operation once more: the queue may know its id by now."""
+    return msgspec.structs.replace(op, fresh=False) if isinstance(op, Enqueue) and op.fresh else op
 
-    def __init__(self, peers: Peers) -> None:
+
+class _Waiter:
+    """A caller whose operations are on their way."""
+
+    __slots__ = ("deadline", "ops", "size", "task")
+
+    def __init__(self, ops: Sequence[Op], deadline: float) -> None:
+        self.ops = ops
+        self.size = sum(_rough_size(op) for op in ops)
+        self.deadline = deadline
+        self.task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+
+    def end(self, outcome: Value[list[Outcome]] | Error) -> None:
+        if self.task is not None:
+            trio.lowlevel.reschedule(self.task, outcome)
+            self.task = None
+
+
+class TaskClient:
+    """See the module's text. One per process; connections are those of `peers`, tasks run in `nursery`."""
+
+    def __init__(self, peers: Peers, nursery: trio.Nursery) -> None:
         self._peers = peers
+        self._nursery = nursery
         self._held = 0
+        self._waiters: dict[_Waiter, None] = {}
+        """All whose operations have no outcome yet."""
+        self._unsent: list[_Waiter] = []
+        self._senders = 0
+        self._keeper = trio.CancelScope()
+        self._keeping = False
+
+    # --- operations ------------------------------------------------------------------------------------------------
 
     async def do(self, op: Op, answer: type[A], *, timeout_s: float = 30.0) -> A:
-        """One operation and its answer. Raises what it was refused with (`actors.errors`, by code), and
-        `RuntimeUnavailableError` when the queue is off or not back in time."""
-        op = repeatable(op)
-        wait_s = op.wait_s if isinstance(op, Claim) else 0.0
-        outcome = _decode_outcome(await self._call(method_of(op), op, timeout_s + wait_s))
+        """One operation and its answer. Raises what it was refused with (`actors.errors`, by code),
+        `DeadlineExceededError`, and `RuntimeUnavailableError` when the queue is off or not back in time."""
+        if isinstance(op, Claim) and op.wait_s:
+            outcome = await self._alone(repeatable(op), trio.current_time() + timeout_s + op.wait_s)
+        else:
+            outcome = (await self.do_all([op], timeout_s=timeout_s))[0]
         if isinstance(outcome, Refused):
             raise from_info(outcome.error)
         if not isinstance(outcome, answer):
             raise MCPServerError(f"{method_of(op)} was answered with {type(outcome).__name__}")
         return outcome
 
-    async def do_all(self, ops: list[Op], *, timeout_s: float = 30.0) -> list[Outcome]:
-        """Many operations, stored together; an outcome for each, refusals among them."""
-        asked = Ops(ops=[repeatable(op) for op in ops])
-        return _decode_outcomes(await self._call(APPLY, asked, timeout_s)).outcomes
+    async def do_all(self, ops: Sequence[Op], *, timeout_s: float = 30.0) -> list[Outcome]:
+        """At most `MOST_OPS` operations, stored together; an outcome for each, refusals among them."""
+        if len(ops) > MOST_OPS:
+            raise MCPServerError(f"{len(ops)} operations at once; at most {MOST_OPS} are stored together")
+        waiter = _Waiter([repeatable(op) for op in ops], trio.current_time() + timeout_s)
+        self._waiters[waiter] = None
+        self._unsent.append(waiter)
+        if self._senders < _OPEN_MESSAGES:
+            self._senders += 1
+            self._nursery.start_soon(self._send)
+        if not self._keeping:
+            self._keeping = True
+            self._nursery.start_soon(self._keep_deadlines)
+        self._keeper.deadline = min(self._keeper.deadline, waiter.deadline)
+
+        def abort(_: Any) -> trio.lowlevel.Abort:  # noqa: ANN401
+            waiter.task = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        try:
+            outcomes: list[Outcome] = await trio.lowlevel.wait_task_rescheduled(abort)
+        finally:
+            del self._waiters[waiter]
+        return outcomes
+
+    async def _send(self) -> None:
+        """Carry one message after the other, until there is nothing more to send."""
+        try:
+            while batch := self._take():
+                await self._carry(batch)
+        finally:
+            self._senders -= 1
+
+    def _take(self) -> list[_Waiter]:
+        batch: list[_Waiter] = []
+        count = size = taken = 0
+        for waiter in self._unsent:
+            count += len(waiter.ops)
+            size += waiter.size
+            if batch and (count > MOST_OPS or size > _MOST_BYTES):
+                break
+            taken += 1
+            if waiter.task is not None:
+                batch.append(waiter)
+        del self._unsent[:taken]
+        return batch
+
+    async def _carry(self, batch: list[_Waiter]) -> None:
+        deadline = max(waiter.deadline for waiter in batch)
+        ops = [op for waiter in batch for op in waiter.ops]
+        try:
+            reply = await self._call(APPLY, Ops(ops=ops), deadline, lambda: Ops(ops=[repeated(op) for op in ops]))
+            outcomes = _decode_outcomes(reply).outcomes
+            for at, outcome in enumerate(outcomes):
+                if isinstance(outcome, Refused) and outcome.error.code == ASK_ALONE:
+                    outcomes[at] = await self._alone(repeated(ops[at]), deadline)
+        except MCPServerError as error:
+            for waiter in batch:
+                waiter.end(Error(error))
+            return
+        start = 0
+        for waiter in batch:
+            end = start + len(waiter.ops)
+            waiter.end(Value(outcomes[start:end]))
+            start = end
+
+    async def _alone(self, op: Op, deadline: float) -> Outcome:
+        reply = await self._call(method_of(op), op, deadline, lambda: repeated(op))
+        outcome: Outcome = _decode_outcome(reply)
+        return outcome
+
+    async def _keep_deadlines(self) -> None:
+        """End the waiting of those whose time is over. One task for all: a cancel scope for each would cost more than
+        the rest of an operation."""
+        while True:
+            deadline = min((waiter.deadline for waiter in self._waiters), default=math.inf)
+            with trio.CancelScope(deadline=deadline) as self._keeper:
+                await trio.sleep_forever()
+            now = trio.current_time()
+            for waiter in self._waiters:
+                if waiter.deadline <= now:
+                    waiter.end(
+                        Error(DeadlineExceededError("the task queue did not answer in time; it may have done it"))
+                    )
+            await trio.lowlevel.checkpoint()
+
+    # --- readings --------------------------------------------------------------------------------------------------
 
     async def get(self, ask: GetTask, *, timeout_s: float = 30.0) -> TaskView | None:
         """A task, or None when there is none of this id."""
         try:
-            return _decode_view(await self._call(GET, ask, timeout_s + ask.wait_s))
+            return _decode_view(await self._read(GET, ask, timeout_s + ask.wait_s))
         except NotFoundError:
             return None
 
     async def scan(self, ask: ScanTasks, *, timeout_s: float = 30.0) -> TaskPage:
         """Some tasks."""
-        return _decode_page(await self._call(SCAN, ask, timeout_s))
+        return _decode_page(await self._read(SCAN, ask, timeout_s))
 
     async def history(self, task_id: str, *, timeout_s: float = 30.0) -> list[TaskEvent]:
-        """What happened to a task."""
-        return _decode_events(await self._call(HISTORY, GetTask(id=task_id), timeout_s))
+        """What happened to a task. Raises `NotFoundError`."""
+        return _decode_events(await self._read(HISTORY, GetTask(id=task_id), timeout_s))
 
     async def stats(self, *, timeout_s: float = 30.0) -> QueueStats:
         """The whole queue."""
-        return _decode_stats(await self._call(STATS, None, timeout_s))
+        return _decode_stats(await self._read(STATS, None, timeout_s))
 
-    async def _call(self, method: str, body: Message, timeout_s: float) -> msgspec.Raw:
-        deadline = trio.current_time() + timeout_s
+    async def watch(self, on_changed: Callable[[list[str]], None]) -> None:
+        """Tell which tasks have changed, for as long as the queue is part of this system; an empty list = any may have,
+        at the beginning and whenever something may have been missed. Raises `RuntimeUnavailableError` when it is off.
+        """
+
+        def on_item(body: msgspec.Raw) -> None:
+            on_changed(_decode_changed(body).ids)
+
+        while True:
+            channel = self._ready_channel() or await self._hold(math.inf)
+            on_changed([])
+            try:
+                await channel.call(WATCH, None, timeout_s=_WATCH_S, on_item=on_item)
+            except (ActorDiedError, BusyError, DeadlineExceededError):
+                with trio.move_on_after(_DRAINING_SHOWS_WITHIN_S):
+                    await self._peers.changed()
+
+    async def _read(self, method: str, body: Message, timeout_s: float) -> msgspec.Raw:
+        return await self._call(method, body, trio.current_time() + timeout_s, lambda: body)
+
+    # --- the way ---------------------------------------------------------------------------------------------------
+
+    async def _call(self, method: str, body: Message, deadline: float, again: Callable[[], Message]) -> msgspec.Raw:
+        """Ask the queue, as often as it takes; `again` makes the body of a repeat."""
         while True:
             channel = self._ready_channel() or await self._hold(deadline)
             try:
                 return await channel.call(method, body, timeout_s=max(0.0, deadline - trio.current_time()))
-            except DrainingError:
-                with trio.move_on_after(_DRAINING_SHOWS_WITHIN_S):
-                    await self._peers.changed()
-            except ActorDiedError:
-                continue
+            except (DrainingError, ActorDiedError) as error:
+                body = again()
+                if isinstance(error, DrainingError):
+                    # It knows before the directory tells; nothing was started there.
+                    with trio.move_on_after(_DRAINING_SHOWS_WITHIN_S):
+                        await self._peers.changed()
 
     def _ready_channel(self) -> Channel | None:
         for entry in self._peers.processes(TASK_QUEUE):
@@ -132,6 +284,7 @@ class TaskClient:
         return None
 
     async def _hold(self, deadline: float) -> Channel:
+        """Wait for the queue, which may be restarting."""
         if self._held >= _MAX_HELD:
             raise BusyError(f"{self._held} calls wait for the task queue already; try again")
         self._held += 1
@@ -152,3 +305,11 @@ class TaskClient:
         finally:
             self._held -= 1
         raise RuntimeUnavailableError("the task queue was not back before the deadline; try again")
+
+
+def _rough_size(op: Op) -> int:
+    """About as many bytes as it has on the wire; only its texts can be large."""
+    return 200 + sum(len(text) for text in (getattr(op, name, "") for name in _LARGE) if isinstance(text, str))
+
+
+_LARGE: Final = ("payload", "metadata", "result")

@@ -21,6 +21,9 @@ import msgspec
 from actors.messages import ErrorInfo
 
 PRIORITY_DEFAULT: Final = 5.0
+ASK_ALONE: Final = "ASK_ALONE"
+"""Code of a refusal in `Outcomes`: the answer was too large for the common message; the same operation, sent by its own
+method, is answered with it."""
 
 
 class TaskState(StrEnum):

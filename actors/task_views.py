@@ -17,8 +17,11 @@ class GetTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     id: str
     wait_s: float = 0.0
-    """Wait so long for its end, or (`until_asked`) for questions to its owner."""
+    """Wait so long for its end."""
     until_asked: bool = False
+    """Wait no longer than until there are questions to its owner."""
+    newer_than: float | None = None
+    """Wait no longer than until `updated_at` is greater than this."""
     position: bool = False
 
 
@@ -106,6 +109,7 @@ class TaskEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class TaskChanged(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="task_changed"):
-    """Event of the queue to all that are connected: these tasks are not in the state that they were in."""
+    """Item of method `tasks/watch` (null), which never ends: state, questions or wish to cancel of these tasks are not
+    what they were. Empty = any task."""
 
     ids: list[str]

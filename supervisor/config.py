@@ -40,7 +40,6 @@ NOT_YET = (
     "monitoring.tracing_endpoint",
     "p2p.mcplusplus.",
     "p2p.workflow_scheduler.",
-    "p2p.task_queue.",
     "p2p.peer_registry.bootstrap_nodes",
     "p2p.peer_registry.peer_discovery_interval",
     "p2p.connectivity.",

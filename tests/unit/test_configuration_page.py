@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from actors.settings import PoolSettings, Settings
+from actors.settings_p2p import TaskTypeSettings
 from supervisor.config import _SEED_VARIABLES, NOT_YET, load
 from supervisor.config_keys import flat, known_keys
 
@@ -37,7 +38,12 @@ KEYS = table("server.host")
 def defaults() -> dict[str, object]:
     values = flat(Settings())
     pool = PoolSettings()
-    return values | {f"tools.pools.*.{name}": getattr(pool, name) for name in pool.__struct_fields__}
+    task = TaskTypeSettings()
+    return (
+        values
+        | {f"tools.pools.*.{name}": getattr(pool, name) for name in pool.__struct_fields__}
+        | {f"p2p.task_queue.types.*.{name}": getattr(task, name) for name in task.__struct_fields__}
+    )
 
 
 def test_every_key_is_listed_in_order_and_no_other():

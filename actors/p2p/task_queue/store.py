@@ -52,7 +52,9 @@ class TaskStore(Protocol):
         ...
 
     async def wait_change(self, task_id: str) -> None:
-        """Return when this task has changed since the call (progress alone is no change), or is not there."""
+        """Return when this task has changed since the call, or is not there; progress alone is no change. With each
+        change `updated_at` of the task grows. Its begin registers the wait: a change before its first switch of tasks
+        counts."""
         ...
 
     async def get(self, ask: GetTask) -> TaskView | None:

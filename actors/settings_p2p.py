@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What can be configured of the services with the runtime tag `p2p`; part of `actors/settings.py`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from actors.setting_types import Count, Port, Seconds, Size, Spares
+
+
+class WorkflowSchedulerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The workflow scheduler."""
+
+    enabled: bool = True
+    """Run it (when `p2p.enabled`)."""
+    max_concurrent_workflows: Count = 100
+    """Workflows that run at once."""
+    workflow_timeout: Seconds = 3600.0
+    """Seconds for a whole workflow."""
+
+
+class TaskTypeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Limits of one type of task."""
+
+    max_running: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    """Tasks of it that run at once; 0 = no limit."""
+    rate_per_s: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
+    """Tasks of it that begin per second; 0 = no limit."""
+
+
+class TaskQueueSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The task queue."""
+
+    enabled: bool = True
+    """Run it. It needs no `p2p.enabled`: it is on this node alone."""
+    tools: bool = False
+    """Offer its tools also when `p2p.enabled` is false."""
+    spares: Spares = 0
+    """Warm standbys, which open the file when they take its place."""
+    store: Literal["duckdb", "sqlite"] = "duckdb"
+    """What keeps the log; each opens its own files only."""
+    queue_path: str = ""
+    """Empty = `task_queue.duckdb` (or `.sqlite`) in the data directory. Its neighbours begin with the same name."""
+    max_queue_size: Count = 10000
+    """Tasks that wait; more are refused."""
+    max_payload_bytes: Size = 256 * 1024
+    """Of one task; larger things are passed by reference."""
+    max_result_bytes: Size = 1024 * 1024
+    """Of one task."""
+    lease_s: Seconds = 300.0
+    """How long a claimed task belongs to its worker without a sign of life of that worker."""
+    ageing_s: Seconds = 60.0
+    """Waiting time that is worth as much as one step of priority."""
+    keep_s: Seconds = 7 * 86400.0
+    """How long an ended task and its result can be read."""
+    worker_timeout_s: Seconds = 90.0
+    """An external worker that is silent for so long is offline."""
+    max_running_per_key: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    """Tasks of one fairness key that run at once; 0 = no limit."""
+    types: dict[str, TaskTypeSettings] = {}
+    """Limits by type."""
+
+
+class PeerRegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which peers are known, and how others are found."""
+
+    enabled: bool = True
+    """Run it (when `p2p.enabled`)."""
+    bootstrap_nodes: list[str] = []
+    """Addresses of nodes to begin with, such as `/ip4/192.0.2.1/tcp/4001/p2p/Qm...`."""
+    peer_discovery_interval: Seconds = 60.0
+    """Seconds between two searches for peers."""
+
+
+class ConnectivitySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The libp2p host."""
+
+    listen_port: Port = 4001
+    """TCP port of the libp2p host; 0 = any free port."""
+    max_connections: Count = 100
+    """Connections with peers at once."""
+    connection_timeout: Seconds = 30.0
+    """Seconds for reaching a peer."""
+
+
+class McpPlusPlusSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """MCP++ features."""
+
+    enabled: bool = True
+    """Offer them (when `p2p.enabled`)."""
+
+
+class P2PSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Services between nodes. Off until told otherwise."""
+
+    enabled: bool = False
+    """Run the services between nodes."""
+    mcplusplus: McpPlusPlusSettings = McpPlusPlusSettings()
+    workflow_scheduler: WorkflowSchedulerSettings = WorkflowSchedulerSettings()
+    task_queue: TaskQueueSettings = TaskQueueSettings()
+    peer_registry: PeerRegistrySettings = PeerRegistrySettings()
+    connectivity: ConnectivitySettings = ConnectivitySettings()
