@@ -88,6 +88,8 @@ class Actor:
         """The calls and tools that end processes, as the root said last."""
         self.on_marks: Callable[[Marks], None] | None = None
         """Hears of each change of `marks`."""
+        self.on_draining: Callable[[], None] | None = None
+        """Called when it has to take no new calls, so that those which only wait can end."""
         self.grace_s = settings.supervisor.shutdown_s
         self.replaced = False
         """It has to end because another life does its work."""
@@ -226,7 +228,7 @@ class Actor:
             if self.on_marks is not None:
                 self.on_marks(order)
         elif isinstance(order, Drain):
-            self.draining.set()
+            self._drain()
         elif isinstance(order, Resume):
             self.draining = trio.Event()
         elif isinstance(order, Promote):
@@ -238,8 +240,13 @@ class Actor:
             self.grace_s = order.grace_s
             self.replaced = order.replaced
             self._finishing.deadline = trio.current_time() + order.grace_s
-            self.draining.set()
+            self._drain()
             self.stopping.set()
+
+    def _drain(self) -> None:
+        self.draining.set()
+        if self.on_draining is not None:
+            self.on_draining()
 
     async def _beat(self) -> None:
         assert self._control is not None

@@ -66,14 +66,22 @@ class _Watcher:
 class TaskQueue:
     """The queue of this process. `run` has to run beside all that is asked of it."""
 
-    def __init__(self, store: TaskStore, *, most_waiting: int, now: Callable[[], float] = time.time) -> None:
-        """`most_waiting` operations that wait to be stored; more are refused as busy. `now` is the store's clock."""
+    def __init__(
+        self,
+        store: TaskStore,
+        *,
+        most_waiting: int,
+        leaving: Callable[[], bool] = lambda: False,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """`most_waiting` operations that wait to be stored; more are refused as busy. While `leaving()`, nobody waits
+        for anything but a commit. `now` is the store's clock."""
         self._store = store
         self._now = now
         self._commits = GroupCommit(store, most_waiting=most_waiting, on_stored=self._stored)
         self._watchers: set[_Watcher] = set()
         self._waits: set[trio.CancelScope] = set()
-        self._leaving = False
+        self._leaving = leaving
         self._alarm = trio.CancelScope()
 
     # --- operations ------------------------------------------------------------------------------------------------
@@ -144,8 +152,7 @@ class TaskQueue:
             nursery.start_soon(self._keep_time)
 
     def leave(self) -> None:
-        """Let all who wait go with what there is, and let nobody wait any more."""
-        self._leaving = True
+        """Let all who wait go with what there is: `leaving()` has become true."""
         for scope in self._waits:
             scope.cancel()
 
@@ -172,7 +179,7 @@ class TaskQueue:
     def _waiting(self, seconds: float) -> Generator[trio.CancelScope, None, None]:
         with trio.move_on_after(min(seconds, MOST_WAIT_S)) as scope:
             self._waits.add(scope)
-            if self._leaving:
+            if self._leaving():
                 scope.cancel()
             try:
                 yield scope
@@ -222,7 +229,7 @@ class TaskQueue:
         try:
             with trio.CancelScope() as scope:
                 self._waits.add(scope)
-                while not self._leaving:
+                while not self._leaving():
                     await watcher.some.wait()
                     if call.item(watcher.news()):
                         watcher.told()
