@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Who is told what: changed lists and resources, on legacy GET streams and on `subscriptions/listen` at revision E.
 
-The streams live in this process. When it dies they end, and clients open new ones. Listens take their subscriptions
+The streams live in this process. When it dies they end, and clients open new ones; on that of a session the news that
+it missed come first (`news`). Listens take their subscriptions
 along; those of a session are kept outside (`keeping`) and read again by the gateway where it has its next stream. A
 reader that has not taken the last notice of a change gets no second one, and one listen has a bounded number of
 subscriptions, so what waits for a slow reader is bounded without dropping any news.
@@ -30,13 +31,13 @@ from gateway.mcp.jsonrpc import (
     result_body,
 )
 from gateway.mcp.keeping import KeptSubscriptions, NotKeptError
+from gateway.mcp.news import KINDS, News
 from gateway.mcp.offers_methods import not_found
 from gateway.mcp.requests import Siblings
 from gateway.mcp.sessions import Session
 from gateway.types import Stream
 
 SUBSCRIPTION_ID: Final = "io.modelcontextprotocol/subscriptionId"
-KINDS: Final[tuple[Kind, ...]] = ("tools", "prompts", "resources")
 _UPDATED: Final = "notifications/resources/updated"
 _END_S: Final = 2.0
 """Time to forget what is kept of an ended session; what stays goes when the session's id is stale."""
@@ -81,9 +82,12 @@ _subscribe_params = msgspec.json.Decoder(SubscribeParams)
 class Listeners:
     """All open streams for changes."""
 
-    def __init__(self, core: Core, kept: KeptSubscriptions | None = None, siblings: Siblings | None = None) -> None:
+    def __init__(
+        self, core: Core, news: News, kept: KeptSubscriptions | None = None, siblings: Siblings | None = None
+    ) -> None:
         """Without `kept` the subscriptions of sessions end with this process."""
         self._core = core
+        self._news = news
         self._max_age_s = core.settings.sessions.max_age_s
         self._kept = kept
         self._siblings = siblings
@@ -115,37 +119,51 @@ class Listeners:
         for outbox, listen in self._listens.items():
             if kind in listen.lists:
                 outbox.put_once(sse(notification(method, {"_meta": listen.tag})))
-        frame = sse(notification(method))
+        event_id, frame = self._id_line(self._news.list_changed(kind)), sse(notification(method))
         for session in self._sessions:
-            session.streams[-1].put_once(frame)
+            session.streams[-1].put_once(frame, event_id)
 
     def resource_updated(self, uri: str) -> None:
         """Tell all that subscribed to it that a resource has other contents."""
-        legacy = b""
+        self._tell(uri, self._news.resource_updated(uri))
+
+    def any_resource_updated(self) -> None:
+        """More resources changed than could be named."""
+        at = self._news.any_resource_updated()
+        for uri in list(self._by_uri):
+            self._tell(uri, at)
+
+    def _tell(self, uri: str, at: int) -> None:
+        event_id = frame = b""
         for subscriber in self._by_uri.get(uri, ()):
             if isinstance(subscriber, Outbox):
                 tag = self._listens[subscriber].tag
                 subscriber.put_once(sse(notification(_UPDATED, {"_meta": tag, "uri": uri})))
             elif subscriber.streams:
-                legacy = legacy or sse(notification(_UPDATED, {"uri": uri}))
-                subscriber.streams[-1].put_once(legacy)
+                event_id, frame = event_id or self._id_line(at), frame or sse(notification(_UPDATED, {"uri": uri}))
+                subscriber.streams[-1].put_once(frame, event_id)
 
-    def any_resource_updated(self) -> None:
-        """More resources changed than could be named."""
-        for uri in list(self._by_uri):
-            self.resource_updated(uri)
+    def _id_line(self, at: int) -> bytes:
+        return b"id: %s\n" % self._news.event_id(at).encode()
 
     # --- legacy ----------------------------------------------------------------------------------------------------
 
-    async def open_legacy(self, session: Session) -> Stream:
-        """A GET stream. Each message goes to the newest stream of a session only."""
+    async def open_legacy(self, session: Session, last_event_id: str, age_s: float) -> Stream:
+        """A GET stream, which begins with what the session missed. Each message goes to its newest stream only.
+
+        `last_event_id`: what the client names, or ''. `age_s`: seconds since the session was opened.
+        """
 
         def gone() -> None:
             if outbox in session.streams:
                 session.streams.remove(outbox)
             if not session.streams:
                 self._sessions.discard(session)
+                session.left_at = self._news.now()
 
+        missed_since = self._news.read_event_id(last_event_id)
+        if missed_since is None:
+            missed_since = self._left_at(session, age_s)
         outbox = Outbox(gone)
         if len(session.streams) >= self._most_streams:
             session.streams.pop(0).finish()
@@ -160,7 +178,28 @@ class Listeners:
             with trio.CancelScope(shield=True):
                 await outbox.aclose()
             raise
+        self._catch_up(outbox, session, missed_since)
         return Stream(200, SSE_HEADERS, outbox)
+
+    def _left_at(self, session: Session, age_s: float) -> int:
+        """Since when a client that names no event may have missed something."""
+        if session.streams:
+            return self._news.now()  # the other stream has it
+        if session.left_at is not None:
+            return session.left_at
+        return self._news.now() - round(age_s * 1e9)
+
+    def _catch_up(self, outbox: Outbox, session: Session, at: int) -> None:
+        """Begin with all that happened after a time."""
+        outbox.clear()  # what came in the meantime is among it
+        lists, uris = self._news.since(at, session.subscriptions)
+        frames = [sse(notification(f"notifications/{kind}/list_changed")) for kind in lists]
+        frames += [sse(notification(_UPDATED, {"uri": uri})) for uri in uris]
+        # Only the last one has an id: a client that loses the rest of them gets all of them again.
+        for frame in frames[:-1]:
+            outbox.put(frame)
+        for frame in frames[-1:]:
+            outbox.put(self._id_line(self._news.now()) + frame)
 
     async def subscribe(self, x: Exchange) -> bytes:
         """Handler of `resources/subscribe`."""

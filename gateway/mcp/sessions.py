@@ -61,12 +61,24 @@ class Claims(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     """See `CAPABILITY_BITS`."""
     principal: bytes
     """Digest of who opened the session; others can't use it."""
+    issued_ms: int = 0
+    """Milliseconds beyond `issued_at`, rounded up: the client does not have the id before then."""
 
 
 class Session:
     """A live session as this process knows it."""
 
-    __slots__ = ("calls", "claims", "dropped", "log_level", "restored", "revision", "streams", "subscriptions")
+    __slots__ = (
+        "calls",
+        "claims",
+        "dropped",
+        "left_at",
+        "log_level",
+        "restored",
+        "revision",
+        "streams",
+        "subscriptions",
+    )
 
     def __init__(self, claims: Claims) -> None:
         self.claims = claims
@@ -81,6 +93,8 @@ class Session:
         """URIs of resources whose changes it wants to hear of, as far as they were read."""
         self.restored = False
         """What is kept of it was read."""
+        self.left_at: int | None = None
+        """When its last GET stream was closed, by the clock of `news`; None when it had none here."""
         self.dropped = False
         """This object stands for no session any more."""
 
@@ -116,9 +130,11 @@ class Sessions:
 
     def open(self, revision: int, *, client: object, capabilities: object, principal: str) -> str:
         """A new session's id. `client` and `capabilities` are JSON values from the handshake."""
+        seconds, part = divmod(self._now(), 1)
         claims = Claims(
             revision=revision,
-            issued_at=int(self._now()),
+            issued_at=int(seconds),
+            issued_ms=int(part * 1000) + 1,
             nonce=secrets.token_bytes(12),
             client=_digest(msgspec.json.encode(client, order="deterministic")),
             capabilities=_bits(capabilities),
@@ -174,6 +190,10 @@ class Sessions:
             if scope is not None:
                 scope.cancel()
         return None if found is None else found[1]
+
+    def age_s(self, session: Session) -> float:
+        """Seconds since it was opened."""
+        return self._now() - session.claims.issued_at - session.claims.issued_ms / 1000
 
     def __len__(self) -> int:
         return len(self._live)

@@ -148,17 +148,6 @@ async def test_a_session_subscribes_and_unsubscribes(version: str) -> None:
         assert (error["code"], error["data"]) == (-32002, {"uri": "nowhere://"})
 
 
-async def test_a_session_without_a_stream_misses_news_and_breaks_nothing() -> None:
-    endpoint = endpoint_of()
-    async with endpoint.running():
-        session = await open_session(endpoint, "2025-11-25")
-        await endpoint.handle(legacy("resources/subscribe", {"uri": "a://1"}, session))
-        endpoint.changed(Changed(uris=["a://1"]))
-        stream = await open_stream(endpoint, session)
-        endpoint.changed(Changed(uris=["a://1"]))
-        assert len(await waiting(stream)) == 1
-
-
 async def test_a_session_that_ends_takes_its_subscriptions_along() -> None:
     endpoint = endpoint_of()
     async with endpoint.running():
