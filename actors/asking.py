@@ -72,7 +72,7 @@ class Asker:
         task: trio.lowlevel.Task,
         on_wait: Callable[[bool], object],
     ) -> None:
-        """`task`: the call's own; `on_wait` hears when nothing of the call runs but this waiting, and when that ends."""
+        """`task`: the call's own. `on_wait` hears when nothing of the call runs while it asks, and when that ends."""
         self._task = task
         self._on_wait = on_wait
         self.can = frozenset(can) if way is not None else frozenset()

@@ -4,9 +4,10 @@
 It is a small file in the runtime directory, named by incarnation and mapped into the memory of the process: what was
 written there stays when the process dies, however it dies. Each running call has a slot with the tool's name, a keyed
 digest of the arguments (never the arguments), the call's id, the time of its start, and whether nothing of it runs
-because it waits for its client's answer; calls beyond the slots are counted only. The process that runs the calls writes (`FlightRecorder`), the root reads it once the process is dead
-(`read_flight`). Tools run in that process and may have written anything there, so the reader trusts nothing: it never
-raises, reads a bounded number of bytes, and tells `damaged` where something can't be right.
+because it waits for its client's answer; calls beyond the slots are counted only. The process that runs the calls
+writes (`FlightRecorder`), the root reads it once the process is dead (`read_flight`). Tools run in that process and may
+have written anything there, so the reader trusts nothing: it never raises, reads a bounded number of bytes, and tells
+`damaged` where something can't be right.
 """
 
 from __future__ import annotations

@@ -34,7 +34,8 @@ def exit_story(one: Exit) -> str:
         f"{one.calls_in_flight} calls in flight"
     )
     lines += [
-        f"    {call.tool}  {call.id}  call {call.call_id}, for {span(call.running_ms)}{', waiting for its client' * call.waiting}"
+        f"    {call.tool}  {call.id}  call {call.call_id}, for {span(call.running_ms)}"
+        + (", waiting for its client" if call.waiting else "")
         for call in one.calls
     ]
     written = last_lines(one.stderr_tail.encode())

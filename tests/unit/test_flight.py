@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from actors.flight import _STATE, _SLOT_BYTES, MAX_SLOTS, FlightRecorder, flight_path, read_flight, short_id
+from actors.flight import _SLOT_BYTES, _STATE, MAX_SLOTS, FlightRecorder, flight_path, read_flight, short_id
 
 DIGEST = bytes(range(16))
 
