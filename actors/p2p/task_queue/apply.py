@@ -8,14 +8,14 @@ nothing, since the newest segment begins with the records of all such tasks that
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from actors.errors import UnavailableError
 from actors.p2p.task_queue import events as ev
 from actors.p2p.task_queue.carry import take_globals
 from actors.p2p.task_queue.events import CANCEL, COMPLETE, FAILURE, LEASED, READY, SCHEDULED, SKIP
-from actors.p2p.task_queue.log import Event
+from actors.p2p.task_queue.log import Event, Group
 from actors.p2p.task_queue.records import Item, new_task, unpack_error, unpack_fields, unpack_item
 from actors.p2p.task_queue.state import State
 
@@ -23,6 +23,20 @@ from actors.p2p.task_queue.state import State
 def apply(s: State, e: Event) -> None:
     """Make one event count."""
     _HOW[e[0]](s, e)
+
+
+def replay(s: State, groups: Iterable[tuple[int, Group]], newest: int) -> None:
+    """Make all that a log holds count: groups with the numbers of their segments, of which `newest` is the last."""
+    s.indexed = False
+    how = _HOW
+    for segment, group in groups:
+        s.segment = segment
+        s.partial = segment < newest
+        for e in group:
+            how[e[0]](s, e)
+        s.changed.clear()
+    s.segment, s.partial = newest, False
+    s.index()
 
 
 def put_lines(s: State, item: Item, lines: list[str]) -> None:
@@ -263,13 +277,7 @@ def _reprioritised(s: State, e: Event) -> None:
         task.next_priority = priority
         s.changed[task_id] = None
         return
-    if item.where == READY:
-        s.ready.remove(item)
-    task.priority = priority
-    task.next_priority = None
-    item.order = task.created_at - priority * s.limits.ageing_s
-    if item.where == READY:
-        s.ready.add(item)
+    s.reorder(item, priority)
     item.note(s.limits.max_task_events, at, "priority", f"{priority:g}")
     s.changed[task_id] = None
 

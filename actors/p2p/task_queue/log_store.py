@@ -11,6 +11,7 @@ task leaves the memory by an `ARCHIVED` event in the first group after the histo
 
 from __future__ import annotations
 
+import gc
 import random
 import time
 from collections import deque
@@ -21,6 +22,7 @@ import msgspec
 import trio
 
 from actors.errors import UnavailableError
+from actors.p2p.task_queue.apply import replay
 from actors.p2p.task_queue.carry import carried
 from actors.p2p.task_queue.decide_claim import may_claim
 from actors.p2p.task_queue.decide_control import clearable
@@ -108,17 +110,14 @@ class LogStore:
         return self._recovery
 
     def _rebuild(self) -> list[str]:
-        opened = self._log.open()
-        s, replay = self._machine.state, self._machine.replay
-        newest = self._log.segment()
-        for segment, group in opened.groups:
-            s.segment = segment
-            s.partial = segment < newest
-            for event in group:
-                replay(event)
-        s.partial = False
-        s.segment = self._log.segment()
-        s.in_order()
+        collecting = gc.isenabled()
+        gc.disable()  # hundreds of thousands of objects are made here, and none is garbage
+        try:
+            opened = self._log.open()
+            replay(self._machine.state, opened.groups, self._log.segment())
+        finally:
+            if collecting:
+                gc.enable()
         return opened.repairs
 
     async def run(self) -> None:
