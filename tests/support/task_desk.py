@@ -19,9 +19,31 @@ from actors.p2p.task_queue.service import TaskQueue
 from actors.p2p.task_queue.tools import load_task_tools
 from actors.settings import Settings, ToolsSettings
 from actors.settings_p2p import P2PSettings, TaskQueueSettings
-from actors.tools.execution import Environment
+from actors.tools.execution import Environment, LoadedTool
 
 LONGEST_CALL_S = 10
+_loaded: dict[str, tuple[_Standing, dict[str, LoadedTool]]] = {}
+
+
+class _Standing:
+    """The queue of the present test, for tools that were made before it: making them takes longer than most tests."""
+
+    queue: TaskQueue
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.queue, name)
+
+
+def _tools_for(settings: Settings, queue: TaskQueue) -> dict[str, LoadedTool]:
+    key = repr(settings)
+    if key not in _loaded:
+        standing = _Standing()
+        loaded = load_task_tools(settings, standing)
+        assert not loaded.broken, loaded.broken[0].broken
+        _loaded[key] = (standing, loaded.tools)
+    standing, tools = _loaded[key]
+    standing.queue = queue
+    return tools
 
 
 class Desk:
@@ -30,9 +52,7 @@ class Desk:
     def __init__(self, box: MemoryBox, queue: TaskQueue, settings: Settings, data_dir: Path) -> None:
         self.box = box
         self.queue = queue
-        loaded = load_task_tools(settings, queue)
-        assert not loaded.broken, loaded.broken[0].broken
-        self.tools = loaded.tools
+        self.tools = _tools_for(settings, queue)
         self._environment = Environment(settings.tools, data_dir)
         self._calls = 0
 
@@ -77,7 +97,7 @@ async def open_desk(
 ) -> AsyncGenerator[Desk, None]:
     """A queue that runs, and its tools. `settings` are those of `p2p.task_queue`."""
     ours = TaskQueueSettings(**({"tools": True} | settings))
-    box = MemoryBox(limits)
+    box = MemoryBox(data_dir, limits)
     await box.open()
     queue = TaskQueue(box.store, most_waiting=1000, now=box.clock)
     all_settings = Settings(p2p=P2PSettings(task_queue=ours), tools=ToolsSettings(max_result_bytes=max_result_bytes))
