@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The questions of a tool that runs as a task: they are stored with the task, and answered by its owner sooner or later.
+
+    owner = await TaskOwner.of(queue, lease, timeout_s=settings.questions.task_timeout_s)
+    call = ToolCall(..., can=owner.can)
+    result = await owner.call(lambda: tools.call(call, timeout_s=..., on_ask=owner.on_ask))
+
+What was answered stays with the task. So when the worker or the tool's process dies, the tool runs again from its start
+and is given all answers at once, as at revision 2026-07-28 between two rounds of a call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import msgspec
+import trio
+
+from actors.calls import Message
+from actors.errors import (
+    BusyError,
+    DeadlineExceededError,
+    MCPServerError,
+    NoAnswerError,
+    RuntimeUnavailableError,
+    UrlRequiredError,
+)
+from actors.messages import ASK, Answers, Question, Questions, ToolResult
+from actors.task_client import TaskClient
+from actors.task_messages import FINAL, AnswerOwner, Asked, AskOwner, Lease, Task
+from actors.task_views import GetTask
+from actors.tool_tasks import caller_of, no_answer_text, question_text, why_no_answer
+
+_WAIT_S: Final = 50.0
+"""One reading that waits for a change."""
+_AGAIN_S: Final = 0.5
+"""Pause when the queue is not there."""
+_MOST_VISITS: Final = 8
+"""Addresses that the user may be sent to, one after the other, by one run of a tool."""
+_decode_questions = msgspec.msgpack.Decoder(Questions).decode
+
+
+class TaskOwner:
+    """Whoever had a task made, as its tool may ask it. For one lease of the task."""
+
+    def __init__(self, queue: TaskClient, lease: Lease, task: Task, *, timeout_s: float) -> None:
+        """`timeout_s`: how long the owner may take for an answer, for each turn of questions."""
+        caller = caller_of(task.metadata)
+        self.can = caller.can
+        """For `ToolCall.can`."""
+        self.was_asked = bool(task.asked)
+        """The run before this one, if there was one, waited for answers: it had no effect yet, so that this one may
+        begin whatever the tool does."""
+        self._queue = queue
+        self._lease = lease
+        self._timeout_s = timeout_s
+        self._answers = {key: bytes(raw).decode() for key, raw in caller.answers.items()} | task.answers
+
+    @classmethod
+    async def of(cls, queue: TaskClient, lease: Lease, *, timeout_s: float) -> TaskOwner:
+        """The owner of a leased task. Raises what `TaskClient.get` raises."""
+        view = await queue.get(GetTask(id=lease.id))
+        return cls(queue, lease, _still_ours(lease, view.task if view is not None else None), timeout_s=timeout_s)
+
+    async def call(self, run: Callable[[], Awaitable[ToolResult]]) -> ToolResult:
+        """Run the tool, again after each address that the user has to visit first. Raises what it raised."""
+        visits = 0
+        while True:
+            try:
+                return await run()
+            except UrlRequiredError as error:
+                visits += 1
+                if "elicitation.url" not in self.can or visits > _MOST_VISITS:
+                    raise
+                if not await self._visited(error, f"url-{visits}"):
+                    raise
+
+    async def on_ask(self, method: str, body: msgspec.Raw) -> Message:
+        """For the call of the tool: answers its questions. All else that it may want of its caller needs a connection
+        to that one, and is dropped."""
+        if method != ASK:
+            return None
+        return Answers(answers=await self.ask(_decode_questions(body).questions))
+
+    async def ask(self, questions: list[Question]) -> dict[str, bytes]:
+        """The answers, in time. Raises `NoAnswerError`."""
+        lacking = {one.key: question_text(one) for one in questions if one.key not in self._answers}
+        if lacking:
+            asked = await self._queue.do(
+                AskOwner(id=self._lease.id, token=self._lease.token, questions=lacking), Asked, timeout_s=self._timeout_s
+            )
+            self._answers |= asked.answers
+            with trio.move_on_after(self._timeout_s):
+                await self._wait_for(set(lacking))
+            await self._give_up([key for key in lacking if key not in self._answers])
+        found: dict[str, bytes] = {}
+        for question in questions:
+            answer = self._answers[question.key]
+            reason = why_no_answer(answer)
+            if reason is not None:
+                raise NoAnswerError(reason)
+            found[question.key] = answer.encode()
+        return found
+
+    async def _wait_for(self, keys: set[str]) -> None:
+        seen: float | None = None
+        while not keys <= self._answers.keys():
+            try:
+                view = await self._queue.get(
+                    GetTask(id=self._lease.id, wait_s=0.0 if seen is None else _WAIT_S, newer_than=seen)
+                )
+            except (RuntimeUnavailableError, BusyError, DeadlineExceededError):
+                await trio.sleep(_AGAIN_S)
+                continue
+            task = _still_ours(self._lease, view.task if view is not None else None)
+            self._answers |= task.answers
+            seen = task.updated_at
+
+    async def _give_up(self, keys: list[str]) -> None:
+        """Nobody answered these in time. It is stored as their answer, so that a further run of the tool goes the same
+        way, and the owner sees that nothing is asked any more."""
+        if not keys:
+            return
+        reason = f"the task's owner did not answer within {self._timeout_s:g} s (questions.task_timeout_s)"
+        given = dict.fromkeys(keys, no_answer_text(reason))
+        # An answer that came at the last moment wins.
+        kept = await self._queue.do(AnswerOwner(id=self._lease.id, answers=given), Asked)
+        self._answers |= given | kept.answers
+
+    async def _visited(self, error: UrlRequiredError, key: str) -> bool:
+        params = msgspec.json.encode({"mode": "url", "message": error.message, "url": error.url})
+        answers = await self.ask([Question(key=key, method="elicitation/create", params=params)])
+        return msgspec.json.decode(answers[key], type=_Visit).action == "accept"
+
+
+class _Visit(msgspec.Struct):
+    action: str
+
+
+def _still_ours(lease: Lease, task: Task | None) -> Task:
+    if task is None or task.token != lease.token or task.state in FINAL:
+        raise MCPServerError(f"task {lease.id} has ended, or was given to another worker")
+    return task
