@@ -111,8 +111,8 @@ class ToolSpec(msgspec.Struct, frozen=True, kw_only=True):
     requires: tuple[str, ...] | None
     icons: tuple[Icon, ...] | None
     meta: JsonObject | None
-    task: TaskSupport
-    begins_task: bool
+    task: TaskSupport | None
+    begins_task: bool | None
 
 
 def tool(
@@ -132,8 +132,8 @@ def tool(
     requires: Sequence[Capability] | None = None,
     icons: Sequence[Icon] | None = None,
     meta: JsonObject | None = None,
-    task: TaskSupport = "forbidden",
-    begins_task: bool = False,
+    task: TaskSupport | None = None,
+    begins_task: bool | None = None,
 ) -> Callable[[_Function], _Function]:
     """Mark a function as a tool. The function itself stays as it is and can be called in tests.
 
@@ -149,8 +149,8 @@ def tool(
     * `requires`: what a client must have declared (`sampling`, `elicitation.url`, ...); others are refused at once.
     * `icons`: pictures that clients may show.
     * `meta`: `_meta` of the listed tool; keys of your own begin with your domain name.
-    * `task`: whether a call may (`optional`) or must (`required`) be an MCP task, which is stored, survives the death of
-      every process, and whose client comes back for the result. For tools that take longer than people like to wait.
+    * `task`: whether a call may (`optional`) or must (`required`) be an MCP task, which is stored and survives the
+      death of every process; its client comes back for the result. Default `forbidden`.
     * `begins_task`: the call becomes a task where the tool awaits `ctx.begin_task()`, not before it runs.
 
     A parameter `Annotated[str, Meta(extra_json_schema={"x-mcp-header": "Region"})]` is repeated by clients in the HTTP

@@ -337,8 +337,8 @@ class _Catalogue:
             requires=spec.requires or (),
             icons=list(spec.icons or ()),
             meta=meta_json(spec.meta),
-            task=spec.task,
-            begins_task=spec.begins_task,
+            task=spec.task or "forbidden",
+            begins_task=bool(spec.begins_task),
             source=source.shown,
         )
 
@@ -392,9 +392,9 @@ def _check_spec(spec: ToolSpec) -> None:
         raise ContractError("its max_concurrent must be at least 1")
     if spec.read_only and spec.destructive:
         raise ContractError("it can't be read_only and destructive")
-    if spec.task not in TaskSupport.__args__:  # type: ignore[attr-defined]
+    if spec.task is not None and spec.task not in TaskSupport.__args__:  # type: ignore[attr-defined]
         raise ContractError(f"its task {spec.task!r} must be forbidden, optional or required")
-    if spec.begins_task and spec.task == "forbidden":
+    if spec.begins_task and spec.task not in {"optional", "required"}:
         raise ContractError("it can't begin a task: task is forbidden")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The questions of a tool that runs as a task: they are stored with the task, and answered by its owner sooner or later.
+"""The questions of a tool that runs as a task: they are stored with the task, and its owner answers sooner or later.
 
     owner = await TaskOwner.of(queue, lease, timeout_s=settings.questions.task_timeout_s)
     call = ToolCall(..., can=owner.can)
@@ -87,9 +87,8 @@ class TaskOwner:
         """The answers, in time. Raises `NoAnswerError`."""
         lacking = {one.key: question_text(one) for one in questions if one.key not in self._answers}
         if lacking:
-            asked = await self._queue.do(
-                AskOwner(id=self._lease.id, token=self._lease.token, questions=lacking), Asked, timeout_s=self._timeout_s
-            )
+            op = AskOwner(id=self._lease.id, token=self._lease.token, questions=lacking)
+            asked = await self._queue.do(op, Asked, timeout_s=self._timeout_s)
             self._answers |= asked.answers
             with trio.move_on_after(self._timeout_s):
                 await self._wait_for(set(lacking))
