@@ -8,10 +8,12 @@ A task whose type is the name of a tool is a call of that tool: its payload is t
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final
 
 import msgspec
 
+from actors.errors import NoAnswerError
 from actors.messages import Question, QuestionMethod, Runtime, Shape, ToolResult
 
 MCP_TAG: Final = "mcp"
@@ -27,8 +29,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     can: tuple[str, ...] = ()
     """What it can be asked, as in `ToolCall.can`."""
-    answers: dict[str, msgspec.Raw] = {}
-    """What it answered before the task was made: key -> JSON."""
+    answers: dict[str, str] = {}
+    """What it answered before the task was made: key -> `answer_text`."""
 
 
 class _Metadata(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -102,12 +104,19 @@ class _Asked(msgspec.Struct, frozen=True):
     params: msgspec.Raw = msgspec.Raw(b"{}")
 
 
-class _NoAnswer(msgspec.Struct, frozen=True):
-    no_answer: str = msgspec.field(name="greenroom/no_answer")
+class _Answered(msgspec.Struct, frozen=True, omit_defaults=True):
+    to: str
+    answer: msgspec.Raw = msgspec.Raw(b"")
+    no_answer: str = ""
 
 
 _decode_asked = msgspec.json.Decoder(_Asked).decode
-_decode_no_answer = msgspec.json.Decoder(_NoAnswer).decode
+_decode_answered = msgspec.json.Decoder(_Answered).decode
+
+
+def fingerprint(question: Question) -> bytes:
+    """Tells two questions with the same key apart."""
+    return hashlib.sha256(question.method.encode() + b"\n" + question.params).digest()[:12]
 
 
 def question_text(question: Question) -> str:
@@ -124,14 +133,30 @@ def question_of(key: str, text: str) -> Question | None:
     return Question(key=key, method=asked.method, params=bytes(asked.params))
 
 
-def no_answer_text(reason: str) -> str:
-    """Stands for the answer to a question that nobody will answer."""
-    return _encode(_NoAnswer(no_answer=reason)).decode()
+def answer_text(print_: bytes, answer: bytes) -> str:
+    """The answer (JSON) to the question with this fingerprint, as one to a task."""
+    return _encode(_Answered(to=print_.hex(), answer=msgspec.Raw(answer))).decode()
 
 
-def why_no_answer(text: str) -> str | None:
-    """Why there is no answer; None when this is one."""
+def no_answer_text(print_: bytes, reason: str) -> str:
+    """Stands for the answer to a question that nobody will answer, for this reason."""
+    return _encode(_Answered(to=print_.hex(), no_answer=reason)).decode()
+
+
+def is_answer_to(question: Question, text: str) -> bool:
+    """Whether this answers the question, or says that nobody will."""
     try:
-        return _decode_no_answer(text).no_answer
+        return _decode_answered(text).to == fingerprint(question).hex()
     except msgspec.MsgspecError:
+        return False
+
+
+def answer_of(question: Question, text: str) -> bytes | None:
+    """What was answered to this question; None when it was something else that was answered under its key. Raises
+    `NoAnswerError` when nobody will answer."""
+    if not is_answer_to(question, text):
         return None
+    answered = _decode_answered(text)
+    if answered.no_answer:
+        raise NoAnswerError(answered.no_answer)
+    return bytes(answered.answer)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A tool that takes long, so that its calls are tasks for clients that know them. Serve it: greenroom up --tools examples
+"""A tool that takes long: its calls are tasks for clients that know them. Serve it: greenroom up --tools examples
 
 It first asks how detailed the report is to be; only then the task begins. When a process dies meanwhile the report is
 made once more: it is `read_only`.

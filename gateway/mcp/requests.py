@@ -18,11 +18,12 @@ import trio
 from actors.errors import BusyError, NoAnswerError
 from actors.messages import Question, SessionNote
 from actors.settings import QuestionsSettings
+from actors.tool_tasks import answer_text, fingerprint
 from gateway.mcp.answers import BadAnswerError, read_answer
 from gateway.mcp.calls import LiveCall
 from gateway.mcp.capabilities import for_revision
 from gateway.mcp.jsonrpc import encode, notification
-from gateway.mcp.respondents import TaskStart, fingerprint
+from gateway.mcp.respondents import TaskStart
 from gateway.mcp.sessions import Session
 from gateway.types import EventSource
 
@@ -176,9 +177,9 @@ class SessionRespondent:
         """Whether the run was ended so."""
         return self.start is not None and self.start.begun
 
-    def answers(self) -> dict[str, bytes]:
-        """What the client answered so far."""
-        return {key: answer for (key, _), answer in self._answers.items()}
+    def answers(self) -> dict[str, str]:
+        """What the client answered so far, for a task."""
+        return {key: answer_text(print_, answer) for (key, print_), answer in self._answers.items()}
 
     def withdraw(self, question: Question) -> None:
         """The answer is not wanted any more."""

@@ -20,12 +20,13 @@ import trio
 from actors.errors import NoAnswerError
 from actors.messages import Question
 from actors.settings import QuestionsSettings
+from actors.tool_tasks import answer_text, fingerprint
 from gateway.mcp.answers import BadAnswerError, read_answer
 from gateway.mcp.capabilities import for_revision
 from gateway.mcp.eras import E
 from gateway.mcp.exchange import Core, Exchange
 from gateway.mcp.jsonrpc import INVALID_PARAMS, McpError, params_as
-from gateway.mcp.respondents import TaskStart, fingerprint
+from gateway.mcp.respondents import TaskStart
 from gateway.mcp.tokens import Signer
 
 _PURPOSE: Final = b"greenroom mcp request state 1\n"
@@ -156,9 +157,9 @@ class Rounds:
         """Whether the run was ended so."""
         return self.start is not None and self.start.begun
 
-    def answers(self) -> dict[str, bytes]:
-        """What the client answered to the questions of this run."""
-        return {key: answer for key, (_, answer) in self._used.items()}
+    def answers(self) -> dict[str, str]:
+        """What the client answered to the questions of this run, for a task."""
+        return {key: answer_text(print_, answer) for key, (print_, answer) in self._used.items()}
 
     def require_url(self, message: str, url: str) -> bytes:
         """The call failed because the user has to visit an address first: ask for that."""

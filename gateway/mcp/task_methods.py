@@ -31,7 +31,7 @@ from actors.task_messages import (
     TaskState,
 )
 from actors.task_views import GetTask, ScanTasks, TaskView
-from actors.tool_tasks import MCP_TAG, Caller, metadata_text, question_of
+from actors.tool_tasks import MCP_TAG, Caller, answer_text, fingerprint, metadata_text, question_of
 from gateway.mcp.answers import BadAnswerError, read_answer
 from gateway.mcp.capabilities import missing, missing_capability
 from gateway.mcp.dialogues import can_of
@@ -147,7 +147,7 @@ class TaskMethods:
         tool: ToolDescriptor,
         call: ToolCall,
         wish: Wish,
-        answers: dict[str, bytes] | None = None,
+        answers: dict[str, str] | None = None,
     ) -> bytes:
         """Store the call as a task; the JSON of the result that says so. `answers`: those that were given before."""
         can = can_of(x)
@@ -155,7 +155,7 @@ class TaskMethods:
         lacking = missing(tool.requires, can)
         if lacking is not None:
             return shaper.failed_call(CannotAskError(lacking.message), runtime=tool.runtime, took_s=0.0)
-        caller = Caller(can=can, answers={key: msgspec.Raw(answer) for key, answer in (answers or {}).items()})
+        caller = Caller(can=can, answers=answers or {})
         session = _session_tag(x)
         op = Enqueue(
             type=tool.name,
@@ -263,7 +263,7 @@ class TaskMethods:
             question = question_of(key, text)
             if key in given and question is not None:
                 try:
-                    answers[key] = read_answer(question, given[key]).decode()
+                    answers[key] = answer_text(fingerprint(question), read_answer(question, given[key]))
                 except BadAnswerError as error:
                     raise McpError(INVALID_PARAMS, f"inputResponses.{key}: {error}") from None
         if answers and task.state not in FINAL:

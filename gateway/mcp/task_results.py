@@ -16,7 +16,7 @@ from actors.errors import BusyError, NoAnswerError
 from actors.messages import Question
 from actors.task_messages import FINAL, Task
 from actors.task_views import GetTask, TaskView
-from actors.tool_tasks import no_answer_text, question_of
+from actors.tool_tasks import answer_text, fingerprint, no_answer_text, question_of
 from gateway.mcp.dialogues import Dialogues, can_of, run_live
 from gateway.mcp.exchange import Core, Exchange
 from gateway.mcp.jsonrpc import INVALID_PARAMS, McpError
@@ -68,7 +68,7 @@ class TaskResults:
                         question = question_of(key, text) if key not in open_ else None
                         if question is not None:
                             open_[key] = trio.CancelScope()
-                            nursery.start_soon(self._ask, task, _related(question, task.id), asked, open_[key])
+                            nursery.start_soon(self._ask, task.id, question, asked, open_[key])
                     for key in [key for key in open_ if key not in task.asked]:
                         open_.pop(key).cancel()
                 ask = GetTask(id=task.id, wait_s=_WAIT_S, newer_than=task.updated_at)
@@ -79,19 +79,21 @@ class TaskResults:
             nursery.cancel_scope.cancel()
         return task
 
-    async def _ask(self, task: Task, question: Question, asked: SessionRespondent, scope: trio.CancelScope) -> None:
+    async def _ask(self, task_id: str, question: Question, asked: SessionRespondent, scope: trio.CancelScope) -> None:
         """Have the client answer one question; no answer is left for the next who asks."""
+        shown = _related(question, task_id)
         with scope:
             try:
-                answer = (await self._once_there_is_room(question, asked))[question.key].decode()
+                said = await self._once_there_is_room(shown, asked)
+                answer = answer_text(fingerprint(question), said[question.key])
             except LateError:
                 return
             except NoAnswerError as error:
                 # The tool is told, as it would be if it ran without a task.
-                answer = no_answer_text(error.message)
-            await self._tasks.store(task.id, {question.key: answer})
+                answer = no_answer_text(fingerprint(question), error.message)
+            await self._tasks.store(task_id, {question.key: answer})
             return
-        asked.withdraw(question)
+        asked.withdraw(shown)
 
     @staticmethod
     async def _once_there_is_room(question: Question, asked: SessionRespondent) -> dict[str, bytes]:

@@ -11,7 +11,7 @@ and is given all answers at once, as at revision 2026-07-28 between two rounds o
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 from typing import Final
 
 import msgspec
@@ -30,7 +30,7 @@ from actors.messages import ASK, Answers, Question, Questions, ToolResult
 from actors.task_client import TaskClient
 from actors.task_messages import FINAL, AnswerOwner, Asked, AskOwner, Lease, Task
 from actors.task_views import GetTask
-from actors.tool_tasks import caller_of, no_answer_text, question_text, why_no_answer
+from actors.tool_tasks import answer_of, caller_of, fingerprint, is_answer_to, no_answer_text, question_text
 
 _WAIT_S: Final = 50.0
 """One reading that waits for a change."""
@@ -55,7 +55,7 @@ class TaskOwner:
         self._queue = queue
         self._lease = lease
         self._timeout_s = timeout_s
-        self._answers = {key: bytes(raw).decode() for key, raw in caller.answers.items()} | task.answers
+        self._answers = caller.answers | task.answers
 
     @classmethod
     async def of(cls, queue: TaskClient, lease: Lease, *, timeout_s: float) -> TaskOwner:
@@ -85,24 +85,36 @@ class TaskOwner:
 
     async def ask(self, questions: list[Question]) -> dict[str, bytes]:
         """The answers, in time. Raises `NoAnswerError`."""
-        lacking = {one.key: question_text(one) for one in questions if one.key not in self._answers}
+        named = {question.key: self._stored(question) for question in questions}
+        lacking = {one.key: one for one in named.values() if one.key not in self._answers}
         if lacking:
-            op = AskOwner(id=self._lease.id, token=self._lease.token, questions=lacking)
-            asked = await self._queue.do(op, Asked, timeout_s=self._timeout_s)
+            texts = {key: question_text(question) for key, question in lacking.items()}
+            op = AskOwner(id=self._lease.id, token=self._lease.token, questions=texts)
+            asked = await self._queue.do(op, Asked)
             self._answers |= asked.answers
             with trio.move_on_after(self._timeout_s):
-                await self._wait_for(set(lacking))
-            await self._give_up([key for key in lacking if key not in self._answers])
+                await self._wait_for(lacking.keys())
+            await self._give_up([one for key, one in lacking.items() if key not in self._answers])
         found: dict[str, bytes] = {}
-        for question in questions:
-            answer = self._answers[question.key]
-            reason = why_no_answer(answer)
-            if reason is not None:
-                raise NoAnswerError(reason)
-            found[question.key] = answer.encode()
+        for key, stored in named.items():
+            answer = answer_of(stored, self._answers[stored.key])
+            if answer is None:
+                raise NoAnswerError(f"what was answered under {stored.key} was no answer to this question")
+            found[key] = answer
         return found
 
-    async def _wait_for(self, keys: set[str]) -> None:
+    def _stored(self, question: Question) -> Question:
+        """The question under the key that it has in the task: another one where that key was answered already, but for
+        something else that an earlier run of the tool had asked."""
+        key, number = question.key, 1
+        while key in self._answers:
+            if is_answer_to(question, self._answers[key]):
+                break
+            number += 1
+            key = f"{question.key}~{number}"
+        return msgspec.structs.replace(question, key=key)
+
+    async def _wait_for(self, keys: Set[str]) -> None:
         seen: float | None = None
         while not keys <= self._answers.keys():
             try:
@@ -116,19 +128,20 @@ class TaskOwner:
             self._answers |= task.answers
             seen = task.updated_at
 
-    async def _give_up(self, keys: list[str]) -> None:
+    async def _give_up(self, questions: list[Question]) -> None:
         """Nobody answered these in time. It is stored as their answer, so that a further run of the tool goes the same
         way, and the owner sees that nothing is asked any more."""
-        if not keys:
+        if not questions:
             return
         reason = f"the task's owner did not answer within {self._timeout_s:g} s (questions.task_timeout_s)"
-        given = dict.fromkeys(keys, no_answer_text(reason))
+        given = {question.key: no_answer_text(fingerprint(question), reason) for question in questions}
         # An answer that came at the last moment wins.
         kept = await self._queue.do(AnswerOwner(id=self._lease.id, answers=given), Asked)
         self._answers |= given | kept.answers
 
     async def _visited(self, error: UrlRequiredError, key: str) -> bool:
-        params = msgspec.json.encode({"mode": "url", "message": error.message, "url": error.url})
+        visit = {"mode": "url", "message": error.message, "url": error.url}
+        params = msgspec.json.encode(visit)
         answers = await self.ask([Question(key=key, method="elicitation/create", params=params)])
         return msgspec.json.decode(answers[key], type=_Visit).action == "accept"
 
