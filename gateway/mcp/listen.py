@@ -20,6 +20,8 @@ from gateway.mcp.http import SSE_HEADERS, sse
 from gateway.mcp.jsonrpc import INVALID_PARAMS, INVALID_REQUEST, McpError, notification, params_as, result_body
 from gateway.mcp.offers_methods import not_found
 from gateway.mcp.sessions import Session
+from gateway.mcp.task_methods import TaskMethods
+from gateway.mcp.task_news import TaskNews
 from gateway.types import Stream
 
 SUBSCRIPTION_ID: Final = "io.modelcontextprotocol/subscriptionId"
@@ -34,6 +36,7 @@ class Wanted(msgspec.Struct, rename="camel"):
     prompts_list_changed: bool = False
     resources_list_changed: bool = False
     resource_subscriptions: list[str] = []
+    task_ids: list[str] = []
 
 
 class ListenParams(msgspec.Struct):
@@ -65,8 +68,10 @@ _subscribe_params = msgspec.json.Decoder(SubscribeParams)
 class Listeners:
     """All open streams for changes."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, tasks: TaskMethods, news: TaskNews) -> None:
         self._core = core
+        self._tasks = tasks
+        self._news = news
         self._shaper = core.shapers[-1]
         self._most_streams = core.settings.sessions.max_streams
         self._most = core.settings.mcp.max_subscriptions
@@ -82,8 +87,8 @@ class Listeners:
 
     @property
     def subscriptions(self) -> int:
-        """To resources, of all clients."""
-        return self._subscriptions
+        """To resources and tasks, of all clients."""
+        return self._subscriptions + len(self._news)
 
     # --- what happened ---------------------------------------------------------------------------------------------
 
@@ -154,6 +159,7 @@ class Listeners:
 
     def forget(self, session: Session) -> None:
         """A session's state is dropped here, and its subscriptions with it."""
+        self._news.forget(session)
         for uri in session.subscriptions:
             self._remove(uri, session)
         session.subscriptions.clear()
@@ -166,15 +172,19 @@ class Listeners:
         if not x.may_stream:
             raise McpError(INVALID_REQUEST, "a listen is answered as text/event-stream; accept that", status=406)
         uris = list(dict.fromkeys(uri for uri in wanted.resource_subscriptions if self._may_subscribe(uri)))
-        self._check_room(len(wanted.resource_subscriptions), len(uris))
+        self._check_room(len(wanted.resource_subscriptions) + len(wanted.task_ids), len(uris))
+        tasks = await self._tasks.named(x, wanted.task_ids)
         asked = (wanted.tools_list_changed, wanted.prompts_list_changed, wanted.resources_list_changed)
         kinds = [kind for kind, asked_for in zip(KINDS, asked, strict=True) if asked_for]
         tag: dict[str, object] = {SUBSCRIPTION_ID: x.frame.id}
         accepted: dict[str, object] = {f"{kind}ListChanged": True for kind in kinds}
         if uris:
             accepted["resourceSubscriptions"] = uris
+        if tasks:
+            accepted["taskIds"] = [view.task.id for view in tasks]
 
         def gone() -> None:
+            self._news.forget(outbox)
             listen = self._listens.pop(outbox, None)
             for uri in listen.uris if listen is not None else ():
                 self._remove(uri, outbox)
@@ -187,6 +197,8 @@ class Listeners:
         self._listens[outbox] = _Listen(tag, frozenset(kinds), frozenset(uris), end)
         for uri in uris:
             self._add(uri, outbox)
+        if tasks:
+            self._news.listen(outbox, tag, tasks)
         return Stream(200, SSE_HEADERS, outbox)
 
     def close(self) -> None:
@@ -204,8 +216,8 @@ class Listeners:
 
     def _check_room(self, of_client: int, more: int) -> None:
         if of_client > self._most:
-            raise McpError(INVALID_PARAMS, f"a client may subscribe to {self._most} resources at a time")
-        if self._subscriptions + more > self._most_in_all:
+            raise McpError(INVALID_PARAMS, f"a client may subscribe to {self._most} resources and tasks at a time")
+        if self.subscriptions + more > self._most_in_all:
             raise McpError(INVALID_REQUEST, "the server has as many subscriptions as it takes; try again later")
 
     def _add(self, uri: str, subscriber: Outbox | Session) -> None:
