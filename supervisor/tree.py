@@ -68,7 +68,7 @@ def build_tree(settings: Settings) -> Tree:
             )
     reason = _why_off(settings, "runtimes.p2p.enabled", "p2p.task_queue.enabled")
     if reason is None:
-        child("task_queue", "actors.p2p.task_queue.main:main", "durable", spares=settings.p2p.task_queue.spares)
+        child("task_queue", "actors.p2p.task_queue.main:main", "durable", stands_by=False)
     else:
         absent("task_queue", "durable", reason)
     reason = _why_off(settings, "p2p.enabled", "runtimes.p2p.enabled", "p2p.peer_registry.enabled")
