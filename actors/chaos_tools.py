@@ -12,7 +12,9 @@ start.
 
 from __future__ import annotations
 
+import math
 import os
+import resource
 import sys
 import threading
 import time
@@ -202,12 +204,16 @@ async def chaos_disk(token: Token, harm: bool = True) -> str:
 
 @tool()
 def chaos_cpu(token: Token, harm: bool = True) -> str:
-    """BREAKS ITS PROCESS: compute in a thread for a minute; the loop goes on.
+    """BREAKS ITS PROCESS: compute in a thread until RLIMIT_CPU, set one second above what is used.
 
     Args:
         token: Comes back.
         harm: False: only answer.
     """
+    if harm:
+        # From within, because only this process is to end: nobody outside knows which one got the call.
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time()) + 1, hard))
     end = time.monotonic() + LONGEST_S
     while harm and time.monotonic() < end:
         pass

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from actors.setting_types import Count, Port, Seconds, Size, Spares
+from actors.setting_types import Count, Port, Seconds, Size
 
 
 class WorkflowSchedulerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -29,6 +29,8 @@ class TaskTypeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Tasks of it that run at once; 0 = no limit."""
     rate_per_s: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
     """Tasks of it that begin per second; 0 = no limit."""
+    burst: Count = 1
+    """So many may begin at once after a pause, where there is a rate."""
 
 
 class TaskQueueSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,8 +40,6 @@ class TaskQueueSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """Run it. It needs no `p2p.enabled`: it is on this node alone."""
     tools: bool = False
     """Offer its tools also when `p2p.enabled` is false."""
-    spares: Spares = 0
-    """Warm standbys, which open the file when they take its place."""
     store: Literal["duckdb", "sqlite"] = "duckdb"
     """What keeps the log; each opens its own files only."""
     queue_path: str = ""

@@ -255,7 +255,9 @@ class TaskClient:
             on_changed([])
             try:
                 await channel.call(WATCH, None, timeout_s=_WATCH_S, on_item=on_item)
-            except (ActorDiedError, BusyError, DeadlineExceededError):
+            except (ActorDiedError, DeadlineExceededError):
+                continue
+            except BusyError:
                 with trio.move_on_after(_DRAINING_SHOWS_WITHIN_S):
                     await self._peers.changed()
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 import msgspec
 
 from actors.messages import DirectoryEntry, State
@@ -27,6 +29,7 @@ def build_tree(settings: Settings) -> Tree:
     groups = [
         GroupSpec(id="root", parent=None, intensity=rarely, backoff=backoff),
         GroupSpec(id="tools", strategy=Strategy.ONE_FOR_ONE, intensity=often, backoff=backoff, escalates=False),
+        GroupSpec(id="durable", strategy=Strategy.REST_FOR_ONE, intensity=often, backoff=backoff, escalates=False),
         GroupSpec(id="p2p", strategy=Strategy.ONE_FOR_ONE, intensity=often, backoff=backoff, escalates=False),
     ]
     children: list[ChildSpec] = []
@@ -63,10 +66,16 @@ def build_tree(settings: Settings) -> Tree:
             child(
                 f"tools.{pool}#{slot}", "actors.tools.pool:main", "tools", _limits(wanted), spares if slot == 0 else 0
             )
-    if settings.p2p.enabled and settings.runtimes.p2p.enabled and settings.p2p.peer_registry.enabled:
+    reason = _why_off(settings, "runtimes.p2p.enabled", "p2p.task_queue.enabled")
+    if reason is None:
+        child("task_queue", "actors.p2p.task_queue.main:main", "durable", stands_by=False)
+    else:
+        absent("task_queue", "durable", reason)
+    reason = _why_off(settings, "p2p.enabled", "runtimes.p2p.enabled", "p2p.peer_registry.enabled")
+    if reason is None:
         child("peer_registry", "actors.p2p.peer_registry.main:main", "p2p", stands_by=False)
     else:
-        absent("peer_registry", "p2p", _why_no_peers(settings))
+        absent("peer_registry", "p2p", reason)
     child("router", "actors.router.main:main", "root", spares=settings.router.spares)
     for slot in range(settings.server.gateways):
         spares = settings.server.spares if slot == 0 else 0
@@ -79,13 +88,12 @@ def gateway_name(settings: Settings, slot: int) -> str:
     return "gateway" if settings.server.gateways == 1 else f"gateway#{slot}"
 
 
-def _why_no_peers(settings: Settings) -> str:
-    wanted = {
-        "p2p.enabled": settings.p2p.enabled,
-        "runtimes.p2p.enabled": settings.runtimes.p2p.enabled,
-        "p2p.peer_registry.enabled": settings.p2p.peer_registry.enabled,
-    }
-    return f"{next(key for key, on in wanted.items() if not on)} is false"
+def _why_off(settings: Settings, *switches: str) -> str | None:
+    """Which of these switches is off, in words; None = none."""
+    for key in switches:
+        if not attrgetter(key)(settings):
+            return f"{key} is false"
+    return None
 
 
 def _limits(pool: PoolSettings) -> Limits:

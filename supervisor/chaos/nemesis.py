@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import resource
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -34,11 +33,8 @@ _SETTLE_S = 15.0
 _HANG_SLACK_S = 5.0
 _WELL_S = 15.0
 _FORK_SERVER_S = 3.0
-_CPU_S = 1
 _ORPHANS_S = 1.0
 _ROOT_BACK_S = 30.0
-_TICKS = 100
-"""Of /proc/PID/stat, per second (sysconf SC_CLK_TCK on Linux)."""
 
 
 class Nemesis:
@@ -173,16 +169,12 @@ class Nemesis:
             arguments: dict[str, object] = {"token": token}
             if kind.tool == "chaos_raise":
                 arguments["kind"] = fault.parameter
-            if fault.fault == "cpu_limit":
-                await self._limit_cpu()
             if fault.fault == "fd_exhaustion":
                 meanwhile.start_soon(self._connect_meanwhile)
             fault.began = trio.current_time()
             end, _ = await client.call(kind.tool, arguments, token, fault=True)
             self._judge(fault, kind, end)
             await self._well(fault, kind, client)
-        if fault.fault == "cpu_limit":
-            await self._unlimit_cpu()
 
     def _judge(self, fault: Injected, kind: FaultKind, end: Ended) -> None:
         code = "ok" if end.outcome == "ok" else end.code
@@ -211,19 +203,6 @@ class Nemesis:
             fault.seen += f", then {code}"
         else:
             fault.problems.append(f"{kind.tool} did not answer again within {_WELL_S:g} s ({code})")
-
-    async def _limit_cpu(self) -> None:
-        for one in view.processes_of(await self._tree.status(), self._pool):
-            if one.pid is not None:
-                _, hard = resource.prlimit(one.pid, resource.RLIMIT_CPU)
-                resource.prlimit(one.pid, resource.RLIMIT_CPU, (_cpu_used_s(one.pid) + _CPU_S, hard))
-
-    async def _unlimit_cpu(self) -> None:
-        for one in view.processes_of(await self._tree.status(), self._pool):
-            with contextlib.suppress(ProcessLookupError):
-                if one.pid is not None:
-                    _, hard = resource.prlimit(one.pid, resource.RLIMIT_CPU)
-                    resource.prlimit(one.pid, resource.RLIMIT_CPU, (hard, hard))
 
     async def _connect_meanwhile(self) -> None:
         """Connections that come while there are no files for them."""
@@ -307,9 +286,3 @@ class Nemesis:
         for root in self._evidence.roots:
             if root.pid == pid:
                 root.last = view.footprint(pid)
-
-
-def _cpu_used_s(pid: int) -> int:
-    """CPU seconds that a process has used, rounded up."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return -(-(int(fields[11]) + int(fields[12])) // _TICKS)

@@ -66,7 +66,8 @@ def test_the_root_tells_a_run_only_where_it_is_on():
         describe(Settings(), *HERE)
     told = describe(with_chaos(Settings(chaos=ON)), *HERE)
     assert (told.data_dir, told.folder, told.pool, told.fork_server_pid) == ("/data", "/data/chaos", "chaos", 42)
-    assert told.intensity == {"root": (5, 60.0), "tools": (5, 30.0), "p2p": (5, 30.0)}
+    often = (5, 30.0)
+    assert told.intensity == {"root": (5, 60.0), "tools": often, "durable": often, "p2p": often}
     assert told.hung_after_s == 5.0
 
 

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 import msgspec
 import pytest
 import trio
+from fake_process import FakeProcess
 from trio.testing import wait_all_tasks_blocked
 
-from actors.channel import Channel
 from actors.client import CatalogueView, ToolClient, changed_lists
 from actors.errors import (
     BusyError,
@@ -66,39 +66,18 @@ RESOURCES = [
 PROMPTS = [PromptDescriptor(name="review", **OFFER)]
 
 
-class FakeProcess:
-    """One tool process behind a real Unix socket: it answers at once, or holds calls until told."""
+class FakeToolProcess(FakeProcess):
+    """It answers at once, or holds calls until told."""
 
     def __init__(self, name, incarnation, folder):
-        self.name = name
-        self.incarnation = incarnation
-        self.path = str(folder / f"{name}.{incarnation}")
+        super().__init__(name, incarnation, folder)
         self.calls = []
         self.hold = False
         self.asks = "once"
         self.answered = trio.Event()
         self.released = trio.Event()
-        self.channels = []
 
-    async def listen(self, nursery):
-        sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
-        await sock.bind(self.path)
-        sock.listen(10)
-        self.listener = trio.SocketListener(sock)
-        nursery.start_soon(self._accept, nursery)
-
-    async def _accept(self, nursery):
-        async with self.listener:
-            while True:
-                try:
-                    stream = await self.listener.accept()
-                except trio.ClosedResourceError:
-                    return
-                channel = Channel(stream.socket, me=hello(self.name, self.incarnation), handler=self._handle)
-                self.channels.append(channel)
-                nursery.start_soon(channel.run)
-
-    async def _handle(self, call):
+    async def handle(self, call):
         kind = next(kind for kind in (ToolCall, ResourceRead, PromptGet, CompletionAsk) if call.method == kind.METHOD)
         request = msgspec.msgpack.decode(call.body, type=kind)
         self.calls.append(request.name)
@@ -113,22 +92,6 @@ class FakeProcess:
             raise ToolExecutionError("bad", "general", "it broke")
         return ToolResult(value=self.name.encode(), shape="text", runtime="general", duration_ms=1.0)
 
-    async def die(self):
-        await self.listener.aclose()
-        for channel in self.channels:
-            channel.close("killed")
-
-    def entry(self, state=State.READY, reason=""):
-        return DirectoryEntry(
-            name=self.name,
-            group="tools",
-            state=state,
-            pid=1,
-            incarnation=self.incarnation,
-            socket=self.path,
-            reason=reason,
-        )
-
 
 class World:
     def __init__(self, nursery, folder, **options):
@@ -140,7 +103,7 @@ class World:
         self.client.take_catalogue(Catalogue(tools=TOOLS, resources=RESOURCES, prompts=PROMPTS, version=1))
 
     async def process(self, name, incarnation=1):
-        process = FakeProcess(name, incarnation, self.folder)
+        process = FakeToolProcess(name, incarnation, self.folder)
         await process.listen(self.nursery)
         return process
 

@@ -149,6 +149,7 @@ class TaskQueue:
         """Store groups and keep the time, until cancelled; what was asked before is stored then."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._commits.run)
+            nursery.start_soon(self._store.run)
             nursery.start_soon(self._keep_time)
 
     def leave(self) -> None:

@@ -37,6 +37,11 @@ class TaskStore(Protocol):
         has the file, or says what is wrong with it and what to do."""
         ...
 
+    async def run(self) -> None:
+        """Keep house beside `apply` (move ended tasks to where they are kept, tidy the files), from `open` on, in one
+        task, until it is cancelled. An exception from it is the end of the store, as one from `apply` is."""
+        ...
+
     async def apply(self, ops: Sequence[Op]) -> list[Outcome]:
         """Do these operations in one durable group: one outcome for each, in order; a refused one does not harm its
         neighbours. Returns when all of it is on disk. Must not be cancelled. After any exception the store is of no use

@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The history: ended tasks with their results, in a SQLite file of its own, until their time has passed.
+
+A task leaves the log only after `add` returned, so each batch is on disk by then (WAL, `synchronous=FULL`). What a list
+shows is a column of its own in front of what only a look at one task needs, so that lists never read large results.
+
+Writing, look-ups and lists have a connection each: a look-up, for which the queue waits, never waits for a long list.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from actors.errors import UnavailableError
+from actors.p2p.task_queue.files import fsync_directory
+from actors.p2p.task_queue.history_query import matching
+from actors.p2p.task_queue.log import Ended
+from actors.task_messages import Task, TaskState
+from actors.task_views import ScanTasks, TaskEvent
+
+CACHE_KIB: Final = 8 << 10
+_APPLICATION: Final = 0x47524854
+_VERSION: Final = 1
+_CHUNK: Final = 1000
+"""Rows that one transaction removes: others may write in between."""
+_VALUES: Final = 500
+"""Of one list in a statement; older SQLite takes 999 in all."""
+_CHECKPOINT_PAGES: Final = 2000
+_BUSY_S: Final = 30.0
+_SCHEMA: Final = """
+CREATE TABLE task(
+    n INTEGER PRIMARY KEY, id TEXT NOT NULL, owner TEXT NOT NULL, key TEXT, type TEXT NOT NULL, state TEXT NOT NULL,
+    worker TEXT NOT NULL, priority REAL NOT NULL, created_at REAL NOT NULL, ended_at REAL NOT NULL,
+    drop_at REAL NOT NULL, tags TEXT, head BLOB NOT NULL, payload TEXT, result TEXT, events BLOB NOT NULL
+);
+CREATE UNIQUE INDEX task_id ON task(id);
+CREATE INDEX task_key ON task(key, owner) WHERE key IS NOT NULL;
+CREATE INDEX task_created ON task(created_at, id);
+CREATE INDEX task_owner ON task(owner, created_at, id);
+CREATE INDEX task_drop ON task(drop_at);
+CREATE TABLE tally(type TEXT, state TEXT, tasks INTEGER NOT NULL, PRIMARY KEY(type, state)) WITHOUT ROWID;
+"""
+_INSERT: Final = f"INSERT INTO task VALUES (NULL{', ?' * 15})"  # noqa: S608
+_TALLY: Final = """INSERT INTO tally VALUES (?, ?, ?)
+    ON CONFLICT(type, state) DO UPDATE SET tasks = tasks + excluded.tasks"""
+_WHOLE: Final = "SELECT head, payload, result FROM task WHERE"
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_task = msgspec.msgpack.Decoder(Task).decode
+_decode_events = msgspec.msgpack.Decoder(list[TaskEvent]).decode
+
+
+class SQLiteHistory:
+    """A `History`. `now` is the clock, Unix seconds; `cache_kib` bounds the pages that each connection keeps."""
+
+    def __init__(self, path: Path, *, cache_kib: int = CACHE_KIB, now: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._cache_kib = cache_kib
+        self._now = now
+        self._writer = _Connection()
+        self._finder = _Connection()
+        self._scanner = _Connection()
+
+    def open(self) -> None:
+        """See `History`."""
+        try:
+            self._open()
+        except sqlite3.Error as error:
+            self.close()
+            raise self._refusal(f"SQLite says {error}") from None
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        con = self._writer.con = self._connection()
+        con.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+        (application,) = con.execute("PRAGMA application_id").fetchone()
+        (version,) = con.execute("PRAGMA user_version").fetchone()
+        (tables,) = con.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if tables == 0:
+            con.execute("PRAGMA journal_mode=WAL")
+            with _transaction(con):
+                for statement in _SCHEMA.split(";"):
+                    con.execute(statement)
+                con.execute(f"PRAGMA application_id={_APPLICATION}")
+                con.execute(f"PRAGMA user_version={_VERSION}")
+            fsync_directory(self._path.parent)
+        elif application != _APPLICATION:
+            raise self._refusal("it is another program's SQLite file")
+        elif version != _VERSION:
+            raise self._refusal(f"it has version {version} and this Greenroom reads version {_VERSION}")
+        self._finder.con = self._connection()
+        self._scanner.con = self._connection()
+
+    def _connection(self) -> sqlite3.Connection:
+        con = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        try:
+            con.execute("PRAGMA synchronous=FULL")
+            con.execute(f"PRAGMA cache_size=-{self._cache_kib}")
+        except BaseException:
+            con.close()
+            raise
+        return con
+
+    def add(self, ended: Sequence[Ended]) -> None:
+        """See `History`."""
+        latest = {one.task.id: one for one in ended}
+        rows = [_row(one) for one in latest.values()]
+        tally = Counter((one.task.type, one.task.state.value) for one in latest.values())
+        with self._writer.use() as con, _transaction(con):
+            for some in _lists(list(latest)):
+                tally.subtract(_remove(con, f"id IN ({_marks(some)})", some))
+            con.executemany(_INSERT, rows)
+            con.executemany(_TALLY, [(*of, tasks) for of, tasks in tally.items()])
+
+    def get(self, task_id: str) -> Ended | None:
+        """See `History`."""
+        with self._finder.use() as con:
+            row = con.execute(
+                "SELECT head, payload, result, events, drop_at FROM task WHERE id = ? AND drop_at > ?",
+                (task_id, self._now()),
+            ).fetchone()
+        if row is None:
+            return None
+        return Ended(task=_whole(*row[:3]), events=_decode_events(row[3]), drop_at=row[4])
+
+    def find(self, ids: Sequence[str], keys: Sequence[tuple[str, str]]) -> list[Task]:
+        """See `History`."""
+        found: dict[str, Task] = {}
+        now = self._now()
+        with self._finder.use() as con:
+            for some in _lists(ids):
+                rows = con.execute(f"{_WHOLE} id IN ({_marks(some)}) AND drop_at > ?", (*some, now))
+                found.update((task.id, task) for task in (_whole(*row) for row in rows))
+            for owner, key in keys:
+                if key:
+                    rows = con.execute(f"{_WHOLE} key = ? AND owner = ? AND drop_at > ?", (key, owner, now))
+                    found.update((task.id, task) for task in (_whole(*row) for row in rows))
+        return list(found.values())
+
+    def scan(self, ask: ScanTasks, most: int) -> tuple[list[Task], int]:
+        """See `History`."""
+        where, values = matching(ask, self._now())
+        way = "ASC" if ask.oldest_first else "DESC"
+        with self._scanner.use() as con:
+            rows = con.execute(
+                f"SELECT head FROM task WHERE {where} ORDER BY created_at {way}, id {way} LIMIT ?",  # noqa: S608
+                (*values, most),
+            ).fetchall()
+            (total,) = con.execute(f"SELECT count(*) FROM task WHERE {where}", values).fetchone()  # noqa: S608
+        return [_decode_task(head) for (head,) in rows], total
+
+    def counts(self) -> dict[tuple[str, TaskState], int]:
+        """See `History`. Those whose time has passed count until `forget` took them."""
+        with self._scanner.use() as con:
+            rows = con.execute("SELECT type, state, tasks FROM tally WHERE tasks > 0").fetchall()
+        return {(kind, TaskState(state)): tasks for kind, state, tasks in rows}
+
+    def clear(self, states: Sequence[TaskState], until: float) -> int:
+        """See `History`."""
+        names = [state.value for state in states]
+        where = f"n IN (SELECT n FROM task WHERE state IN ({_marks(names)}) AND ended_at <= ? LIMIT ?)"  # noqa: S608
+        gone = 0
+        while some := self._drop(where, [*names, until, _CHUNK]):
+            gone += some
+        return gone
+
+    def forget(self, now: float, most: int) -> int:
+        """See `History`."""
+        gone = 0
+        where = "n IN (SELECT n FROM task WHERE drop_at <= ? ORDER BY drop_at LIMIT ?)"
+        while gone < most and (some := self._drop(where, [now, min(_CHUNK, most - gone)])):
+            gone += some
+        return gone
+
+    def _drop(self, where: str, values: Sequence[Any]) -> int:
+        with self._writer.use() as con, _transaction(con):
+            tally = _remove(con, where, values)
+            con.executemany(_TALLY, [(*of, -tasks) for of, tasks in tally.items()])
+        return tally.total()
+
+    def sizes(self) -> dict[str, int]:
+        """See `History`."""
+        with self._scanner.use() as con:
+            (tasks,) = con.execute("SELECT coalesce(sum(tasks), 0) FROM tally").fetchone()
+        return {"history_bytes": self._path.stat().st_size, "history_tasks": tasks}
+
+    def close(self) -> None:
+        """See `History`."""
+        for one in (self._finder, self._scanner, self._writer):
+            one.close()
+
+    def _refusal(self, why: str) -> UnavailableError:
+        return UnavailableError(
+            f"the history of ended tasks {self._path} can't be used: {why}. Move it away to begin a new one (tasks "
+            "that have not ended are not in it), or restore a back-up",
+            path=str(self._path),
+        )
+
+
+class _Connection:
+    """One thread at a time."""
+
+    def __init__(self) -> None:
+        self.con: sqlite3.Connection | None = None
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def use(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            assert self.con is not None, "open"
+            yield self.con
+
+    def close(self) -> None:
+        with self._lock:
+            if self.con is not None:
+                self.con.close()
+                self.con = None
+
+
+@contextmanager
+def _transaction(con: sqlite3.Connection) -> Iterator[None]:
+    con.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        con.execute("COMMIT")
+    except BaseException:
+        if con.in_transaction:
+            con.execute("ROLLBACK")
+        raise
+
+
+def _remove(con: sqlite3.Connection, where: str, values: Sequence[Any]) -> Counter[tuple[str, str]]:
+    """Type and state of those that were there."""
+    gone = con.execute(f"DELETE FROM task WHERE {where} RETURNING type, state", values)  # noqa: S608
+    return Counter((kind, state) for kind, state in gone)
+
+
+def _row(one: Ended) -> tuple[Any, ...]:
+    task = one.task
+    return (
+        task.id,
+        task.owner,
+        task.key or None,
+        task.type,
+        task.state.value,
+        task.worker,
+        task.priority,
+        task.created_at,
+        task.ended_at if task.ended_at is not None else task.updated_at,
+        one.drop_at,
+        msgspec.json.encode(task.tags).decode() if task.tags else None,
+        _encode(msgspec.structs.replace(task, payload="{}", result=None)),
+        task.payload,
+        task.result,
+        _encode(one.events),
+    )
+
+
+def _whole(head: bytes, payload: str, result: str | None) -> Task:
+    task = _decode_task(head)
+    task.payload = payload
+    task.result = result
+    return task
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _lists(values: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(values), _VALUES):
+        yield values[start : start + _VALUES]

@@ -1,0 +1,420 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The embedded store: decisions in memory (`machine.py`), a log and a history on disk (`log.py`).
+
+A group of operations is decided at once, its events are appended to the log in a thread, and then it is answered. What
+is read meanwhile waits for the end of the group, if it is about the group: nobody sees what is not on disk. After a
+failed append the state in memory is ahead of the disk, and the store is of no use any more.
+
+`run` does what can be done beside that: it puts ended tasks into the history and moves the log into its main file. A
+task leaves the memory by an `ARCHIVED` event in the first group after the history has it.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+import trio
+
+from actors.errors import UnavailableError
+from actors.p2p.task_queue.carry import carried
+from actors.p2p.task_queue.decide_claim import may_claim
+from actors.p2p.task_queue.decide_control import clearable
+from actors.p2p.task_queue.decide_expire import next_due
+from actors.p2p.task_queue.events import ARCHIVED, LEASED, STATES
+from actors.p2p.task_queue.limits import QueueLimits
+from actors.p2p.task_queue.log import Ended, Group, History, Log
+from actors.p2p.task_queue.lookups import unknown
+from actors.p2p.task_queue.machine import NOTHING_PAST, Machine, Past
+from actors.p2p.task_queue.operations import decide
+from actors.p2p.task_queue.records import Item
+from actors.p2p.task_queue.store import Recovery
+from actors.p2p.task_queue.views import scan, stats, view
+from actors.task_messages import FINAL, Claim, Clear, Cleared, Expire, Expired, Op, Outcome, RetryTask, Task
+from actors.task_views import GetTask, QueueStats, ScanTasks, TaskEvent, TaskPage, TaskView
+
+T = TypeVar("T")
+
+_COMMITS_KEPT: Final = 512
+_CHAIN_LOOKUPS: Final = 100
+
+
+class _Look:
+    """A reading that waits for the end of a group."""
+
+    def __init__(self, look: Callable[[], object]) -> None:
+        self.look = look
+        self.done = trio.Event()
+        self.found: object = None
+
+
+class LogStore:
+    """See the module's text, and `store.TaskStore` for the methods. `clock` tells Unix seconds; when it is put
+    back, time stands still here."""
+
+    def __init__(
+        self, log: Log, history: History, limits: QueueLimits, *, clock: Callable[[], float], rng: random.Random
+    ) -> None:
+        self._log = log
+        self._history = history
+        self._limits = limits
+        self._clock = clock
+        self._machine = Machine(limits, rng)
+        self._time = 0.0
+        self._broken = False
+        self._log_calls = trio.CapacityLimiter(1)
+        self._checkpoints = trio.CapacityLimiter(1)
+        self._history_writes = trio.CapacityLimiter(1)
+        self._history_reads = trio.CapacityLimiter(1)
+        self._archiving = trio.Lock()
+        """Held while the history and what is known of it here may differ."""
+        self._writing = False
+        self._group_end = trio.Event()
+        self._looks: list[_Look] = []
+        self._stored: dict[str, None] = {}
+        """Ids of tasks that the history has and that are still in the state."""
+        self._stored_at = 0.0
+        self._changed: dict[str, None] = {}
+        self._claims: dict[trio.Event, Claim] = {}
+        self._watched: dict[str, list[trio.Event]] = {}
+        self._next_forget = 0.0
+        self._work = trio.Event()
+        """Set when `run` may have something to do."""
+        self._commits: deque[float] = deque(maxlen=_COMMITS_KEPT)
+        self._recovery: Recovery | None = None
+
+    # --- life ------------------------------------------------------------------------------------------------------
+
+    async def open(self) -> Recovery:
+        """Take the files and rebuild the state."""
+        began = time.perf_counter()
+        await trio.to_thread.run_sync(self._history.open, limiter=self._history_writes)
+        repairs = await trio.to_thread.run_sync(self._rebuild, limiter=self._log_calls)
+        m = self._machine
+        m.opened(self._now())
+        await self._append(m.end())
+        totals = m.state.totals
+        self._recovery = Recovery(
+            tasks=sum(totals[: LEASED + 1]),
+            leased=totals[LEASED],
+            epoch=m.state.epoch,
+            took_s=time.perf_counter() - began,
+            repairs=repairs,
+        )
+        return self._recovery
+
+    def _rebuild(self) -> list[str]:
+        opened = self._log.open()
+        s, replay = self._machine.state, self._machine.replay
+        newest = self._log.segment()
+        for segment, group in opened.groups:
+            s.segment = segment
+            s.partial = segment < newest
+            for event in group:
+                replay(event)
+        s.partial = False
+        s.segment = self._log.segment()
+        s.in_order()
+        return opened.repairs
+
+    async def run(self) -> None:
+        """Keep house beside `apply`, from `open` on, until it is cancelled."""
+        while True:
+            await self._work.wait()
+            self._work = trio.Event()
+            if self._log.checkpoint_due():
+                await trio.to_thread.run_sync(self._log.checkpoint, limiter=self._checkpoints)
+            if 0 < len(self._machine.state.ended) < self._limits.archive_batch:
+                await trio.sleep(self._limits.archive_after_s)
+            while self._machine.state.ended:
+                await self.archive()
+
+    async def close(self) -> None:
+        """Put everything away."""
+        with trio.CancelScope(shield=True):
+            try:
+                await trio.to_thread.run_sync(self._log.close, limiter=self._log_calls)
+            finally:
+                await trio.to_thread.run_sync(self._history.close, limiter=self._history_writes)
+
+    # --- operations ------------------------------------------------------------------------------------------------
+
+    async def apply(self, ops: Sequence[Op]) -> list[Outcome]:
+        """Do these operations in one durable group."""
+        self._check_usable()
+        outcomes: list[Outcome] = []
+        with trio.CancelScope(shield=True):
+            try:
+                if any(isinstance(op, Clear) for op in ops):
+                    async with self._archiving:
+                        outcomes = await self._apply(ops)
+                else:
+                    outcomes = await self._apply(ops)
+            except BaseException:
+                self._broken = True
+                self._end_group()
+                raise
+        return outcomes
+
+    async def _apply(self, ops: Sequence[Op]) -> list[Outcome]:
+        if self._log.rotation_due():
+            await self._rotate()
+        m = self._machine
+        m.begin(self._now())
+        self._writing = True
+        if self._stored:
+            m.emit([ARCHIVED, *self._stored])
+            self._stored.clear()
+        m.past = await self._past(ops)
+        outcomes = [decide(m, op) for op in ops]
+        events = m.end()
+        if events:
+            await self._append(events)
+        self._end_group()
+        return [
+            await self._finish(op, outcome) if isinstance(op, Expire | Clear) else outcome
+            for op, outcome in zip(ops, outcomes, strict=True)
+        ]
+
+    async def _append(self, events: Group) -> None:
+        began = time.perf_counter()
+        await trio.to_thread.run_sync(self._log.append, events, limiter=self._log_calls)
+        self._commits.append(time.perf_counter() - began)
+
+    async def _finish(self, op: Op, outcome: Outcome) -> Outcome:
+        """What an operation does to the history, once the rest of it is on disk."""
+        if isinstance(op, Expire) and isinstance(outcome, Expired):
+            dropped = await self._forget(op.most)
+            return msgspec.structs.replace(outcome, dropped=dropped, next_at=self.next_due())
+        if isinstance(op, Clear) and isinstance(outcome, Cleared):
+            states = [STATES[number] for number in clearable(op) if STATES[number] in FINAL]
+            if states:
+                n = await trio.to_thread.run_sync(self._history.clear, states, outcome.at, limiter=self._history_writes)
+                return msgspec.structs.replace(outcome, cleared=outcome.cleared + n)
+        return outcome
+
+    async def _forget(self, most: int) -> int:
+        now = self._time
+        if now < self._next_forget:
+            return 0
+        n = await trio.to_thread.run_sync(self._history.forget, now, most, limiter=self._history_writes)
+        if n < most:
+            self._next_forget = now + self._limits.forget_every_s
+        return n
+
+    async def _past(self, ops: Sequence[Op]) -> Past:
+        ids, keys = unknown(self._machine.state, ops)
+        if not ids and not keys:
+            return NOTHING_PAST
+        past = Past(await self._find(ids, keys))
+        if any(isinstance(op, RetryTask) for op in ops):
+            for _ in range(_CHAIN_LOOKUPS):
+                before = {task.retry_of for task in past.tasks.values() if task.retry_of} - past.tasks.keys()
+                found = await self._find(sorted(before - self._machine.state.tasks.keys()), [])
+                if not found:
+                    break
+                for task in found:
+                    past.put(task)
+        return past
+
+    async def _find(self, ids: list[str], keys: list[tuple[str, str]]) -> list[Task]:
+        if not ids and not keys:
+            return []
+        return await trio.to_thread.run_sync(self._history.find, ids, keys, limiter=self._history_reads)
+
+    async def _rotate(self) -> None:
+        s, log = self._machine.state, self._log
+        oldest = log.oldest_segment()
+        leaving = [item for item in s.tasks.values() if item.segment <= oldest] if log.segment() > oldest else []
+        await trio.to_thread.run_sync(log.rotate, carried(s, leaving), limiter=self._log_calls)
+        s.segment = log.segment()
+        for item in leaving:
+            item.segment = s.segment
+
+    def _end_group(self) -> None:
+        """What the group changed is on disk, or never will be: tell all that wait for it."""
+        self._writing = False
+        s = self._machine.state
+        for task_id in s.changed:
+            self._changed[task_id] = None
+            for event in self._watched.pop(task_id, ()):
+                event.set()
+        s.changed.clear()
+        looks, self._looks = self._looks, []
+        for look in looks:
+            if not self._broken:
+                look.found = look.look()
+            look.done.set()
+        self._group_end.set()
+        self._group_end = trio.Event()
+        self._wake_claims()
+        if s.ended or self._log.checkpoint_due():
+            self._work.set()
+
+    # --- waiting ---------------------------------------------------------------------------------------------------
+
+    def next_due(self) -> float | None:
+        """When `Expire` will have something to do."""
+        due = [next_due(self._machine)]
+        if self._claims:
+            due.append(self._machine.state.ready.next_refill(self._now()))
+        if self._stored:
+            due.append(self._stored_at + self._limits.archive_after_s)
+        return min((at for at in due if at is not None), default=None)
+
+    async def wait_ready(self, claim: Claim) -> None:
+        """Return when this claim may be given a task."""
+        self._check_usable()
+        if not self._writing and may_claim(self._machine.state, claim, self._now()):
+            await trio.lowlevel.checkpoint()
+            return
+        event = trio.Event()
+        self._claims[event] = claim
+        try:
+            await event.wait()
+        finally:
+            self._claims.pop(event, None)
+        self._check_usable()
+
+    def _wake_claims(self) -> None:
+        if self._claims:
+            s, now = self._machine.state, self._now()
+            for event, claim in list(self._claims.items()):
+                if self._broken or may_claim(s, claim, now):
+                    event.set()
+
+    async def wait_change(self, task_id: str) -> None:
+        """Return when this task has changed since the call, or is not there."""
+        self._check_usable()
+        item = self._machine.state.tasks.get(task_id)
+        if item is None or (item.where > LEASED and task_id not in self._machine.state.changed):
+            await trio.lowlevel.checkpoint()
+            return
+        event = trio.Event()
+        waiting = self._watched.setdefault(task_id, [])
+        waiting.append(event)
+        try:
+            await event.wait()
+        finally:
+            waiting.remove(event)
+            if not waiting and self._watched.get(task_id) is waiting:
+                del self._watched[task_id]
+        self._check_usable()
+
+    def take_changed(self) -> list[str]:
+        """Ids of the tasks whose state or questions changed."""
+        changed = list(self._changed)
+        self._changed.clear()
+        return changed
+
+    # --- reading ---------------------------------------------------------------------------------------------------
+
+    async def get(self, ask: GetTask) -> TaskView | None:
+        """One task."""
+        item = await self._durable(ask.id)
+        if item is not None:
+            return view(self._machine.state, item, ask, self._now())
+        ended = await self._ended(ask.id)
+        return None if ended is None else TaskView(task=ended.task)
+
+    async def history(self, task_id: str) -> list[TaskEvent]:
+        """What happened to a task."""
+        item = await self._durable(task_id)
+        if item is not None:
+            return item.history()
+        ended = await self._ended(task_id)
+        return [] if ended is None else ended.events
+
+    async def scan(self, ask: ScanTasks) -> TaskPage:
+        """Those that match."""
+        most = ask.offset + ask.limit
+        async with self._archiving:
+            past, in_past = await trio.to_thread.run_sync(self._history.scan, ask, most, limiter=self._history_reads)
+            here, in_state = await self._look(lambda: scan(self._machine.state, ask, most, self._stored))
+        tasks = sorted([*here, *past], key=lambda task: task.created_at, reverse=not ask.oldest_first)
+        return TaskPage(tasks=tasks[ask.offset : most], total=in_state + in_past)
+
+    async def stats(self) -> QueueStats:
+        """The whole queue in numbers."""
+        async with self._archiving:
+            past = await trio.to_thread.run_sync(self._history.counts, limiter=self._history_reads)
+            found = await self._look(lambda: stats(self._machine, past, self._stored, self._now()))
+            sizes = await trio.to_thread.run_sync(self._history.sizes, limiter=self._history_reads)
+        sizes = sizes | await trio.to_thread.run_sync(self._log.sizes, limiter=self._log_calls)
+        commits = sorted(self._commits)
+        store: dict[str, Any] = {**sizes, "commits": len(commits)}
+        if commits:
+            store["commit_p50_ms"] = commits[len(commits) // 2] * 1000
+            store["commit_p99_ms"] = commits[len(commits) * 99 // 100] * 1000
+        if self._recovery is not None:
+            store |= {
+                "recovered_tasks": self._recovery.tasks,
+                "recovery_s": self._recovery.took_s,
+                "repairs": self._recovery.repairs,
+            }
+        return msgspec.structs.replace(found, store=store)
+
+    async def _durable(self, task_id: str) -> Item | None:
+        """The task in memory, once it is as on disk. Nothing runs between this and what its caller does next."""
+        self._check_usable()
+        while self._writing and task_id in self._machine.state.changed:
+            await self._group_end.wait()
+            self._check_usable()
+        return self._machine.state.tasks.get(task_id)
+
+    async def _ended(self, task_id: str) -> Ended | None:
+        return await trio.to_thread.run_sync(self._history.get, task_id, limiter=self._history_reads)
+
+    async def _look(self, look: Callable[[], T]) -> T:
+        """Read the state between two groups."""
+        self._check_usable()
+        if not self._writing:
+            return look()
+        waiting = _Look(look)
+        self._looks.append(waiting)
+        try:
+            await waiting.done.wait()
+        except trio.Cancelled:
+            if waiting in self._looks:
+                self._looks.remove(waiting)
+            raise
+        self._check_usable()
+        return waiting.found  # type: ignore[return-value]
+
+    # --- history ---------------------------------------------------------------------------------------------------
+
+    async def archive(self) -> int:
+        """Put ended tasks into the history, up to a batch; how many there were."""
+        async with self._archiving:
+            ended = await self._look(self._batch)
+            if ended:
+                await trio.to_thread.run_sync(self._history.add, ended, limiter=self._history_writes)
+            for one in ended:
+                self._machine.state.ended.pop(one.task.id, None)
+                self._stored[one.task.id] = None
+            self._stored_at = self._now()
+        return len(ended)
+
+    def _batch(self) -> list[Ended]:
+        s = self._machine.state
+        ids = [task_id for task_id, _ in zip(s.ended, range(self._limits.archive_batch), strict=False)]
+        return [self._as_ended(s.tasks[task_id]) for task_id in ids]
+
+    def _as_ended(self, item: Item) -> Ended:
+        task = msgspec.structs.replace(item.task)
+        keep_s = self._limits.keep_s if task.keep_s is None else task.keep_s
+        return Ended(task=task, events=item.history(), drop_at=(task.ended_at or self._time) + keep_s)
+
+    # --- small things ----------------------------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        self._time = max(self._time, self._clock())
+        return self._time
+
+    def _check_usable(self) -> None:
+        if self._broken:
+            raise UnavailableError("the task queue's log could not be written; the queue has to be opened again")

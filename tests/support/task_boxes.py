@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Stores of tasks for tests: each kind with files that outlive it, a clock turned by hand, and a way to crash."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import trio
+from task_files import MemoryHistory, MemoryLog
+
+from actors.p2p.task_queue.limits import QueueLimits
+from actors.p2p.task_queue.log_store import LogStore
+from actors.p2p.task_queue.store import Recovery, TaskStore
+from actors.task_messages import Claim, Enqueue, Lease, Op, Outcome, Refused, Task
+from actors.task_views import GetTask
+
+START = 1_800_000_000.0
+BIG = QueueLimits(lease_s=30.0, archive_after_s=0.0)
+
+
+class Clock:
+    """Stands still until it is turned."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Box:
+    """A store and all that it needs. What every kind of store has to bring is `make_store` and `crash`."""
+
+    def __init__(self, limits: QueueLimits = BIG) -> None:
+        self.limits = limits
+        self.clock = Clock()
+        self.rng = random.Random(1)
+        self.store: TaskStore = self.make_store()
+
+    def make_store(self) -> TaskStore:
+        """A store on this box's files."""
+        raise NotImplementedError
+
+    async def crash(self) -> None:
+        """End the store as a dying process would: without a word."""
+        raise NotImplementedError
+
+    async def open(self) -> Recovery:
+        with trio.fail_after(10):
+            return await self.store.open()
+
+    async def reopen(self, limits: QueueLimits | None = None) -> Recovery:
+        """Crash, and open again."""
+        await self.crash()
+        self.limits = limits or self.limits
+        self.store = self.make_store()
+        return await self.open()
+
+    async def close(self) -> None:
+        await self.store.close()
+
+    async def do(self, op: Op) -> Any:
+        """One operation in a group of its own."""
+        [outcome] = await self.do_all(op)
+        return outcome
+
+    async def do_all(self, *ops: Op) -> list[Outcome]:
+        """Operations in one group."""
+        with trio.fail_after(10):
+            return await self.store.apply(ops)
+
+    async def put(self, id_: str, type_: str = "echo", **fields: Any) -> Any:
+        return await self.do(Enqueue(type=type_, id=id_, **fields))
+
+    async def claim(self, worker: str = "w", **fields: Any) -> list[Lease]:
+        return (await self.do(Claim(worker=worker, **fields))).tasks
+
+    async def take(self, worker: str = "w", **fields: Any) -> Lease:
+        """Claim one task; there has to be one."""
+        [lease] = await self.claim(worker, **fields)
+        return lease
+
+    async def task(self, id_: str) -> Task:
+        view = await self.store.get(GetTask(id=id_))
+        assert view is not None, id_
+        return view.task
+
+    async def state(self, id_: str) -> str:
+        return (await self.task(id_)).state.value
+
+    def later(self, seconds: float) -> None:
+        self.clock.now += seconds
+
+    async def settle(self) -> None:
+        """Let the store do what it does beside: afterwards ended tasks are where they are kept."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.store.run)
+            for _ in range(3):
+                await self.do_all()
+                await trio.testing.wait_all_tasks_blocked(0.001)
+            nursery.cancel_scope.cancel()
+
+
+class MemoryBox(Box):
+    """The embedded store on files in memory."""
+
+    def __init__(self, limits: QueueLimits = BIG, *, rotate_at: int = 10**9) -> None:
+        self.log = MemoryLog(rotate_at=rotate_at)
+        self.kept = MemoryHistory()
+        super().__init__(limits)
+
+    def make_store(self) -> TaskStore:
+        return LogStore(self.log, self.kept, self.limits, clock=self.clock, rng=self.rng)
+
+    async def crash(self) -> None:
+        pass
+
+
+KINDS: dict[str, type[Box]] = {"memory": MemoryBox}
+"""The stores that have to keep the contract. A new one is added here."""
+
+
+def code(outcome: Outcome) -> str:
+    """The code that an operation was refused with; '' = it was not."""
+    return outcome.error.code if isinstance(outcome, Refused) else ""
