@@ -102,10 +102,13 @@ class TaskMethods:
                 raise self._only_a_task(x, tool)
             return None
         wished = x.frame.params.task if x.frame.params is not None else msgspec.UNSET
-        if (wished is msgspec.UNSET) == (tool.task == "required") or tool.task == "forbidden":
-            can = {"forbidden": "can't run", "required": "runs only"}[tool.task]
-            raise McpError(METHOD_NOT_FOUND, f"tool {tool.name} {can} as a task")
-        return None if wished is msgspec.UNSET else self._read_wish(wished)
+        if wished is msgspec.UNSET:
+            if tool.task == "required":
+                raise McpError(METHOD_NOT_FOUND, f"tool {tool.name} runs only as a task; send params.task")
+            return None
+        if tool.task == "forbidden":
+            raise McpError(METHOD_NOT_FOUND, f"tool {tool.name} can't run as a task")
+        return self._read_wish(wished)
 
     def _modern_wish(self, x: Exchange, tool: ToolDescriptor) -> Wish | None:
         if tool.task == "forbidden":
