@@ -16,16 +16,13 @@ from typing import Final
 import msgspec
 import trio
 
-from actors.errors import MCPServerError
 from actors.logs import get_logger
 from actors.messages import ErrorInfo
-from actors.p2p.task_worker.run import End, may_ask_again
-from actors.p2p.task_worker.worker import held_by
+from actors.p2p.task_worker.asking_queue import End, end_task, held_by
 from actors.task_client import TaskClient
-from actors.task_messages import Ended, Fail, Release, Task
+from actors.task_messages import Fail, Release, Task
 
 FILE: Final = "task_worker.left"
-_AGAIN_S: Final = 0.5
 _decode = msgspec.msgpack.Decoder(list[End]).decode
 
 
@@ -48,18 +45,11 @@ async def settle_left(queue: TaskClient, data_dir: Path, worker: str) -> int:
     path = data_dir / FILE
     ends = await trio.to_thread.run_sync(_read, path)
     for end in ends:
-        await _tell(queue, end)
+        await end_task(queue, end)
     await trio.to_thread.run_sync(_forget, path)
-    while True:
-        try:
-            held = await held_by(queue, worker)
-            break
-        except MCPServerError as error:
-            if not may_ask_again(error):
-                raise
-            await trio.sleep(_AGAIN_S)
+    held = await held_by(queue, worker)
     for task in held:
-        await _tell(queue, _end_of(task))
+        await end_task(queue, _end_of(task))
     return len(ends) + len(held)
 
 
@@ -72,18 +62,6 @@ def _end_of(task: Task) -> End:
     )
     error = ErrorInfo(code="OUTCOME_UNKNOWN", message=reason, retryable=True)
     return Fail(id=task.id, token=task.token, error=error)
-
-
-async def _tell(queue: TaskClient, end: End) -> None:
-    while True:
-        try:
-            await queue.do(end, Ended)
-        except MCPServerError as error:
-            if may_ask_again(error):
-                await trio.sleep(_AGAIN_S)
-                continue
-            get_logger().warning("the end of a task did not count", task=end.id, reason=error.message)
-        return
 
 
 def _read(path: Path) -> list[End]:

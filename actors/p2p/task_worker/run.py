@@ -9,6 +9,7 @@ answer, because its process died or its time ran out, may be made again, too: ho
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Final, Literal
 
 import msgspec
@@ -25,6 +26,7 @@ from actors.errors import (
 )
 from actors.logs import get_logger, log_execution
 from actors.messages import ASK, ErrorInfo, Progress, State, ToolCall, ToolItem, ToolResult
+from actors.p2p.task_worker.asking_queue import End, may_ask_again, persist
 from actors.p2p.task_worker.questions import TaskOwner
 from actors.peers import Peers
 from actors.task_client import TaskClient
@@ -42,7 +44,6 @@ _MOST_LINES: Final = 200
 """Log lines that wait for a beat: as many as the queue keeps. The oldest are dropped."""
 _MOST_LINE_CHARS: Final = 2000
 
-End = Complete | Fail | Release | AckCancel
 Why = Literal["cancelled", "given back", "lost"]
 """The owner wants it cancelled; the worker stops; the task is not this worker's any more."""
 _decode_item = msgspec.msgpack.Decoder(ToolItem).decode
@@ -63,8 +64,17 @@ class Run:
     """One lease of a task."""
 
     def __init__(
-        self, lease: Lease, queue: TaskClient, tools: ToolClient, peers: Peers, rules: Rules, *, call_id: str
+        self,
+        lease: Lease,
+        queue: TaskClient,
+        tools: ToolClient,
+        peers: Peers,
+        rules: Rules,
+        *,
+        new_call_id: Callable[[], str],
+        on_asking: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_asking` hears of each change of `questions`."""
         self.lease = lease
         self.over = trio.Event()
         """Set by the worker when nothing of it is left."""
@@ -74,7 +84,9 @@ class Run:
         self._tools = tools
         self._peers = peers
         self._rules = rules
-        self._call_id = call_id
+        self._new_call_id = new_call_id
+        self._call_id = ""
+        self._on_asking = on_asking
         self._scope = trio.CancelScope()
         self._why: Why | None = None
         self._progress: float | None = None
@@ -113,49 +125,55 @@ class Run:
 
     async def _attempt(self) -> End | None:
         lease = self.lease
-        key = {"id": lease.id, "token": lease.token}
         end: End | None = None
+        if self._tools.catalogue.get(lease.type) is None:
+            # Its tool went away just now; the task is not claimed again before there is one.
+            self.stop("given back")
         with self._scope:
             try:
                 end = self._completed(await self._call())
             except MCPServerError as error:
                 self._log(error)
                 if isinstance(error, OutcomeUnknownError) and self._was_stopped():
-                    self._why = "given back"
+                    self.stop("given back")
                 else:
-                    end = Fail(**key, error=told(error), logs=self._take_lines())
+                    end = self._failed(told(error))
             except Exception as error:  # noqa: BLE001 - one task never ends the worker, which has others
                 get_logger().error("task failed unexpectedly", task=lease.id, tool=lease.type, exc_info=error)
-                end = Fail(**key, error=to_info(error), logs=self._take_lines())
+                end = self._failed(to_info(error))
         if end is not None and self._why != "lost":
             return end
         if self._why == "cancelled":
-            return AckCancel(**key)
-        if self._why == "given back":
-            return Release(**key, counts=False, reason="its worker stopped", worker=self._rules.worker)
-        return None
+            return AckCancel(id=lease.id, token=lease.token)
+        return self.given_back() if self._why == "given back" else None
+
+    def given_back(self) -> Release:
+        """It ends without an attempt that counts."""
+        return Release(id=self.lease.id, token=self.lease.token, counts=False, reason="its worker stopped")
+
+    def _failed(self, error: ErrorInfo) -> Fail:
+        return Fail(id=self.lease.id, token=self.lease.token, error=error, logs=self._take_lines())
 
     async def _call(self) -> ToolResult:
         lease = self.lease
         tool = self._tools.find(lease.type)
-        owner = await self._owner()
-        ends_at = trio.current_time() + (tool.timeout_s if lease.timeout_s is None else lease.timeout_s)
-        if lease.deadline is not None:
-            ends_at = min(ends_at, trio.current_time() + lease.deadline - time.time())
+        owner = await persist(lambda: TaskOwner.of(self._queue, lease, timeout_s=self._rules.ask_timeout_s))
+        timeout_s = tool.timeout_s if lease.timeout_s is None else lease.timeout_s
 
         async def on_ask(method: str, body: msgspec.Raw) -> Message:
             if method != ASK:
                 return await owner.on_ask(method, body)
-            self.questions += 1
+            self._count_questions(1)
             try:
                 return await owner.on_ask(method, body)
             finally:
-                self.questions -= 1
+                self._count_questions(-1)
 
         async def run() -> ToolResult:
-            left = ends_at - trio.current_time()
+            left = timeout_s if lease.deadline is None else min(timeout_s, lease.deadline - time.time())
             if left <= 0:
-                raise DeadlineExceededError("the time for the task ran out before its tool was called")
+                raise DeadlineExceededError("the deadline of the task came before its tool was called")
+            self._call_id = self._new_call_id()
             call = ToolCall(
                 name=lease.type,
                 arguments=lease.payload.encode(),
@@ -169,14 +187,9 @@ class Run:
 
         return await owner.call(run)
 
-    async def _owner(self) -> TaskOwner:
-        while True:
-            try:
-                return await TaskOwner.of(self._queue, self.lease, timeout_s=self._rules.ask_timeout_s)
-            except MCPServerError as error:
-                if not may_ask_again(error):
-                    raise
-            await trio.sleep(_QUEUE_AGAIN_S)
+    def _count_questions(self, more: int) -> None:
+        self.questions += more
+        self._on_asking()
 
     def _was_stopped(self) -> bool:
         """Whether a process that the call was sent to had been told to end: no fault of the task."""
@@ -192,12 +205,7 @@ class Run:
         size, most = len(text.encode()), self._rules.max_result_bytes
         if size > most:
             reason = f"its result has {size} bytes; p2p.task_queue.max_result_bytes is {most}"
-            return Fail(
-                id=lease.id,
-                token=lease.token,
-                error=ErrorInfo(code="LIMIT_EXCEEDED", message=reason),
-                logs=self._take_lines(),
-            )
+            return self._failed(ErrorInfo(code="LIMIT_EXCEEDED", message=reason))
         return Complete(id=lease.id, token=lease.token, result=text, logs=self._take_lines())
 
     def _log(self, error: MCPServerError) -> None:
@@ -267,8 +275,3 @@ def told(error: MCPServerError) -> ErrorInfo:
     info = to_info(error)
     without_answer = isinstance(error, (OutcomeUnknownError, DeadlineExceededError))
     return msgspec.structs.replace(info, retryable=True) if without_answer else info
-
-
-def may_ask_again(error: MCPServerError) -> bool:
-    """Whether the queue refused nothing, but was busy or away."""
-    return error.retryable or isinstance(error, (DeadlineExceededError, OutcomeUnknownError))

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The worker: asks the queue for as many tasks as it has room for, and brings each to its end.
 
-It knows no more of a task than the queue does: whatever it is told late, twice or never, the token of the lease decides.
+Whatever it says late, twice or never: the token of a lease decides what counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
@@ -15,18 +15,14 @@ from actors.client import CatalogueView, ToolClient
 from actors.errors import MCPServerError, code_of
 from actors.logs import get_logger
 from actors.messages import State
-from actors.p2p.task_worker.run import End, Rules, Run, may_ask_again, told
+from actors.p2p.task_worker.asking_queue import AGAIN_S, End, end_task, held_by, may_ask_again
+from actors.p2p.task_worker.run import Rules, Run
 from actors.peers import Peers
 from actors.task_client import TASK_QUEUE, TaskClient, new_task_id
-from actors.task_messages import Claim, Claimed, Complete, Ended, Fail, Lease, Release, Status, Task
-from actors.task_views import ScanTasks
+from actors.task_messages import Claim, Claimed, Lease, Release
 
-_RUNNING: Final[Status] = "running"
 _MOST_WAIT_S: Final = 50.0
 """One question for tasks waits so long."""
-_AGAIN_S: Final = 0.5
-"""Pause when the queue is busy or away."""
-_PAGE: Final = 500
 
 
 def types_of(catalogue: CatalogueView) -> list[str]:
@@ -104,7 +100,7 @@ class TaskWorker:
                 await self._queue.watch(self._tasks_changed)
             except MCPServerError as error:
                 get_logger().debug("the queue can't be watched", reason=error.message)
-            await trio.sleep(_AGAIN_S)
+            await trio.sleep(AGAIN_S)
 
     async def _claim(self, nursery: trio.Nursery) -> None:
         request = new_task_id()
@@ -137,7 +133,7 @@ class TaskWorker:
         except MCPServerError as error:
             if not may_ask_again(error):
                 get_logger().warning("the queue gives no tasks", code=code_of(error), reason=error.message)
-        await trio.sleep(_AGAIN_S)
+        await trio.sleep(AGAIN_S)
         return None
 
     def _room(self) -> int:
@@ -149,7 +145,13 @@ class TaskWorker:
         if before is not None:
             before.stop("lost")
         run = self._runs[lease.id] = Run(
-            lease, self._queue, self._tools, self._peers, self._rules, call_id=self._new_call_id(), on_asking=self._wake
+            lease,
+            self._queue,
+            self._tools,
+            self._peers,
+            self._rules,
+            new_call_id=self._new_call_id,
+            on_asking=self._wake,
         )
         nursery.start_soon(self._carry, run, before)
 
@@ -160,26 +162,12 @@ class TaskWorker:
         end = await run.live()
         if end is not None:
             self._ends[task_id] = end
-            await self._deliver(end)
+            await end_task(self._queue, end)
             del self._ends[task_id]
         run.over.set()
         if self._runs.get(task_id) is run:
             del self._runs[task_id]
         self._wake()
-
-    async def _deliver(self, end: End) -> None:
-        while True:
-            try:
-                await self._queue.do(end, Ended)
-            except MCPServerError as error:
-                if may_ask_again(error):
-                    await trio.sleep(_AGAIN_S)
-                    continue
-                if isinstance(end, Complete) and code_of(error) in {"LIMIT_EXCEEDED", "INVALID_PARAMS"}:
-                    end = Fail(id=end.id, token=end.token, error=told(error))
-                    continue
-                get_logger().warning("the end of a task did not count", task=end.id, reason=error.message)
-            return
 
     # --- the end ---------------------------------------------------------------------------------------------------
 
@@ -198,7 +186,7 @@ class TaskWorker:
             await self._while_queue_is_there(self._give_back_unheard)
         untold = dict(self._ends)
         for task_id, run in self._runs.items():
-            untold.setdefault(task_id, self._given_back(run.lease))
+            untold.setdefault(task_id, run.given_back())
         return list(untold.values())
 
     async def _nothing_left(self) -> None:
@@ -209,12 +197,10 @@ class TaskWorker:
         """What a claim was given whose answer nobody waited for any more."""
         for task in await held_by(self._queue, self._rules.worker):
             if task.id not in self._runs:
-                await self._deliver(self._given_back(task))
+                back = Release(id=task.id, token=task.token, counts=False, reason="its worker stopped")
+                await end_task(self._queue, back)
 
-    def _given_back(self, task: Lease | Task) -> Release:
-        return Release(id=task.id, token=task.token, counts=False, reason="its worker stopped")
-
-    async def _while_queue_is_there(self, work: Callable[[], object]) -> None:
+    async def _while_queue_is_there(self, work: Callable[[], Awaitable[None]]) -> None:
         async with trio.open_nursery() as nursery:
 
             async def wait() -> None:
@@ -225,13 +211,3 @@ class TaskWorker:
             nursery.start_soon(wait)
             await work()
             nursery.cancel_scope.cancel()
-
-
-async def held_by(queue: TaskClient, worker: str) -> Sequence[Task]:
-    """The tasks that a worker has by the queue's books. Raises what `TaskClient.scan` raises."""
-    found: list[Task] = []
-    while True:
-        page = await queue.scan(ScanTasks(status=_RUNNING, worker=worker, limit=_PAGE, offset=len(found)))
-        found += page.tasks
-        if not page.tasks or len(found) >= page.total:
-            return found
