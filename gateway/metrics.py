@@ -216,6 +216,8 @@ class MeteredBackend:
         except trio.Cancelled:
             if respondent is not None and respondent.wants_input:
                 metrics.tool_finished(runtime, name, "input_required", (time.perf_counter() - began) * 1000)
+            elif respondent is not None and respondent.became_task:
+                metrics.tool_finished(runtime, name, "task", (time.perf_counter() - began) * 1000)
             else:
                 metrics.tool_failed(runtime, name, "CANCELLED")
             raise
