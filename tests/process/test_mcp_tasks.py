@@ -209,8 +209,8 @@ def test_a_task_survives_a_death_in_its_middle(tree, client, victim, label):
     done = client.result(task_id)
     assert done["structuredContent"]["label"] == label
     assert not done.get("isError")
-    # It runs again only where its run died.
-    assert done["structuredContent"]["runs"] == (1 if victim == "gateway" else 2)
+    # It runs again only where its run died; a worker whose queue died may bring it to its end before it goes.
+    assert done["structuredContent"]["runs"] in {"gateway": {1}, "task_queue": {1, 2}}.get(victim, {2})
 
 
 @pytest.mark.parametrize("victim", VICTIMS)
