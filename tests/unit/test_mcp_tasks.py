@@ -209,7 +209,7 @@ async def test_a_task_is_working_until_its_end(world):
     lease = await world.worker.claim()
     await world.queue.do(Beat(id=task_id, token=lease.token, progress=40, progress_text="page 4"), Beaten)
     working = await world.get(task_id)
-    assert (working["status"], working["statusMessage"]) == ("working", "page 4")
+    assert (working["status"], working["statusMessage"]) == ("working", "40 %: page 4")
     assert "result" not in working
 
 
