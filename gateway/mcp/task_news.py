@@ -109,6 +109,13 @@ class TaskNews:
                 del follower.told[next(iter(follower.told))]
             self._due(follower, [task_id])
 
+    def again(self, session: Session) -> None:
+        """A session has another stream: tell it how the tasks are that it is told of."""
+        follower = self._followers.get(session)
+        if follower is not None:
+            follower.told = dict.fromkeys(follower.told, 0.0)
+            self._due(follower, follower.told)
+
     def forget(self, reader: Outbox | Session) -> None:
         """It hears nothing any more."""
         if self._followers.pop(reader, None) is not None and not self._followers:
