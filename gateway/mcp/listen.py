@@ -210,6 +210,7 @@ class Listeners:
             outbox.put(frame)
         for frame in frames[-1:]:
             outbox.put(self._id_line(self._news.now()) + frame)
+        self._task_news.again(session)
 
     async def subscribe(self, x: Exchange) -> bytes:
         """Handler of `resources/subscribe`."""
