@@ -90,6 +90,8 @@ class Actor:
         """Hears of each change of `marks`."""
         self.on_draining: Callable[[], None] | None = None
         """Called when it has to take no new calls, so that those which only wait can end."""
+        self.own_work: Callable[[], int] = lambda: 0
+        """Things that it does without being called, for `greenroom drain` and `tree`, which show them as open calls."""
         self.grace_s = settings.supervisor.shutdown_s
         self.replaced = False
         """It has to end because another life does its work."""
@@ -258,7 +260,7 @@ class Actor:
                 self._control.post(
                     Beat(
                         loop_lag_s=lag,
-                        open_calls=self.open_calls,
+                        open_calls=self.open_calls + self.own_work(),
                         rss_bytes=memory.read(),
                         calls_total=self.calls_total,
                         errors_total=self.errors_total,

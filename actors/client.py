@@ -294,10 +294,14 @@ class ToolClient:
                 base, call, retry_safe=safe, timeout_s=timeout_s, on_item=on_item, on_ask=on_ask
             )
         tool = self.find(call.name)
-        base = ROUTER if self._carry or tool.max_concurrent is not None else actor_of(tool)
+        base = self.way_of(tool)
         return await self.call_actor(
             base, call, retry_safe=tool.retry_safe, timeout_s=timeout_s, on_item=on_item, on_ask=on_ask
         )
+
+    def way_of(self, tool: ToolDescriptor) -> str:
+        """Base name of the actor that calls of this tool are sent to."""
+        return ROUTER if self._carry or tool.max_concurrent is not None else actor_of(tool)
 
     async def call_actor(
         self,

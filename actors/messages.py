@@ -357,6 +357,10 @@ class Offered(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """File that defines it, relative to its package or folder."""
 
 
+TaskSupport = Literal["forbidden", "optional", "required"]
+"""Whether calls of a tool may, must or must not be MCP tasks."""
+
+
 class ToolDescriptor(Offered, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A tool as the registry lists it."""
 
@@ -366,6 +370,9 @@ class ToolDescriptor(Offered, frozen=True, kw_only=True, forbid_unknown_fields=T
     annotations: ToolAnnotations = ToolAnnotations()
     max_concurrent: int | None = None
     """Calls of this tool at once in the whole system. None = as many as its pool takes."""
+    task: TaskSupport = "forbidden"
+    begins_task: bool = False
+    """It says itself when its call becomes a task (`BEGIN_TASK`); else the task is there before the tool runs."""
 
 
 class ResourceDescriptor(Offered, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -455,6 +462,12 @@ CLOSE_STREAM = "client/close_stream"
 """Method of an `Ask`: end the client's connection and let it come back for the rest (null -> null)."""
 URL_DONE = "client/url_done"
 """Method of an `Ask`: what the user had to do elsewhere is done (the elicitation's id -> null)."""
+
+TASK = "task"
+"""In `ToolCall.can`: the call becomes a task with `BEGIN_TASK`."""
+BEGIN_TASK = "client/begin_task"
+"""Method of an `Ask`: nothing will be asked any more before the work (null). There is no answer: the call is cancelled,
+and the tool runs again in a task, with the answers that it got."""
 
 QuestionMethod = Literal["elicitation/create", "sampling/createMessage", "roots/list"]
 

@@ -12,7 +12,7 @@ from actors.asking import Asker, Draft, Inquiry, Waitable, check_key
 from actors.content import AudioContent, ImageContent, TextContent
 from actors.errors import NoAnswerError
 from actors.forms import form_schema
-from actors.messages import CLOSE_STREAM, STREAM, URL_DONE
+from actors.messages import BEGIN_TASK, CLOSE_STREAM, STREAM, TASK, URL_DONE
 
 T = TypeVar("T")
 T1 = TypeVar("T1")
@@ -215,6 +215,19 @@ class Asks:
         async def tell() -> None:
             if STREAM in self.asker.can:
                 await self.asker.tell(CLOSE_STREAM, None)
+
+        return Waitable(self.asker, tell)
+
+    def begin_task(self) -> Waitable[None]:
+        """From here on it is work: a call that can be a task becomes one. For tools marked `begins_task`.
+
+        The run that says it ends here; the tool is run again from its start, in the task, where this returns at once,
+        as it does where the call can be no task. So nothing may take effect before it.
+        """
+
+        async def tell() -> None:
+            if TASK in self.asker.can:
+                await self.asker.tell(BEGIN_TASK, None)
 
         return Waitable(self.asker, tell)
 

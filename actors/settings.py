@@ -92,9 +92,13 @@ class McpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     page_size: Count = 1000
     """Entries on one page of a list. Large, because many clients read only the first."""
     max_subscriptions: Count = 256
-    """Resources that one session or listen may subscribe to."""
+    """Resources and tasks that one session or listen may subscribe to."""
     max_subscriptions_in_all: Count = 20_000
     """Subscriptions of all clients together, per gateway."""
+    task_poll_s: Seconds = 1.0
+    """How long clients are told to wait between two looks at a task."""
+    task_keep_s: Seconds = 86400.0
+    """How long a call that ran as a task can be read after its end; clients of 2025-11-25 may ask for less."""
 
 
 class SessionsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -124,6 +128,9 @@ class QuestionsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """Time between a question and the call that brings the answer (2026-07-28); later ones have to start again."""
     max_state_bytes: Size = 256 * 1024
     """What a call's answers so far may take, sealed, on their way through the client (2026-07-28)."""
+    task_timeout_s: Seconds = 3600.0
+    """Time for a client to answer what a task asks; then the tool is told that it did not. The task keeps its place in
+    the worker meanwhile."""
 
 
 class StreamsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -72,6 +72,17 @@ class TaskQueueSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """Limits by type."""
 
 
+class TaskWorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What does the tasks whose type is the name of a tool."""
+
+    enabled: bool = True
+    """Run it, when the task queue runs."""
+    concurrency: Annotated[int, Meta(ge=1, le=500)] = 8
+    """Tasks that it does at once."""
+    max_waiting: Annotated[int, Meta(ge=0, le=500)] = 100
+    """So many tasks that wait for an answer of their owner do not count as being done."""
+
+
 class PeerRegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which peers are known, and how others are found."""
 
@@ -109,5 +120,6 @@ class P2PSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     mcplusplus: McpPlusPlusSettings = McpPlusPlusSettings()
     workflow_scheduler: WorkflowSchedulerSettings = WorkflowSchedulerSettings()
     task_queue: TaskQueueSettings = TaskQueueSettings()
+    task_worker: TaskWorkerSettings = TaskWorkerSettings()
     peer_registry: PeerRegistrySettings = PeerRegistrySettings()
     connectivity: ConnectivitySettings = ConnectivitySettings()

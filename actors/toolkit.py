@@ -56,7 +56,7 @@ from actors.errors import (
     UrlRequiredError,
 )
 from actors.forms import Email, Url, choices
-from actors.messages import Annotations, Icon, Kind, LogItem, Progress, ToolItem
+from actors.messages import Annotations, Icon, Kind, LogItem, Progress, TaskSupport, ToolItem
 from actors.notices import list_changed, resource_changed
 from actors.questions import (
     Asks,
@@ -111,6 +111,8 @@ class ToolSpec(msgspec.Struct, frozen=True, kw_only=True):
     requires: tuple[str, ...] | None
     icons: tuple[Icon, ...] | None
     meta: JsonObject | None
+    task: TaskSupport | None
+    begins_task: bool | None
 
 
 def tool(
@@ -130,6 +132,8 @@ def tool(
     requires: Sequence[Capability] | None = None,
     icons: Sequence[Icon] | None = None,
     meta: JsonObject | None = None,
+    task: TaskSupport | None = None,
+    begins_task: bool | None = None,
 ) -> Callable[[_Function], _Function]:
     """Mark a function as a tool. The function itself stays as it is and can be called in tests.
 
@@ -145,6 +149,9 @@ def tool(
     * `requires`: what a client must have declared (`sampling`, `elicitation.url`, ...); others are refused at once.
     * `icons`: pictures that clients may show.
     * `meta`: `_meta` of the listed tool; keys of your own begin with your domain name.
+    * `task`: whether a call may (`optional`) or must (`required`) be an MCP task, which is stored and survives the
+      death of every process; its client comes back for the result. Default `forbidden`.
+    * `begins_task`: the call becomes a task where the tool awaits `ctx.begin_task()`, not before it runs.
 
     A parameter `Annotated[str, Meta(extra_json_schema={"x-mcp-header": "Region"})]` is repeated by clients in the HTTP
     header `Mcp-Param-Region`, for whoever routes by it.
@@ -170,6 +177,8 @@ def tool(
             requires=None if requires is None else needed,
             icons=None if icons is None else tuple(icons),
             meta=meta,
+            task=task,
+            begins_task=begins_task,
         )
         setattr(function, SPEC_ATTRIBUTE, spec)
         return function

@@ -1,19 +1,34 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The gateway's way to the tools: a `ToolClient` whose calls are logged and have a time-out, with decoded items."""
+"""The gateway's ways: to the tools, a `ToolClient` whose calls are logged and have a time-out, with decoded items; and
+to the task queue."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
 from actors.calls import Message, OnAsk
-from actors.client import CatalogueView, ToolClient
+from actors.client import COMING, CatalogueView, ToolClient
 from actors.errors import MCPServerError, code_of
 from actors.logs import log_execution
-from actors.messages import ASK, CLOSE_STREAM, URL_DONE, Answers, Questions, ToolCall, ToolItem, ToolResult
+from actors.messages import (
+    ASK,
+    BEGIN_TASK,
+    CLOSE_STREAM,
+    URL_DONE,
+    Answers,
+    Questions,
+    ToolCall,
+    ToolItem,
+    ToolResult,
+)
+from actors.task_client import TASK_QUEUE, TaskClient
 from gateway.types import Respondent
+
+TASK_WORKER: Final = "task_worker"
 
 _decode_item = msgspec.msgpack.Decoder(ToolItem).decode
 _decode_questions = msgspec.msgpack.Decoder(Questions).decode
@@ -60,6 +75,17 @@ class ToolBackend:
         return result
 
 
+class TaskBackend(TaskClient):
+    """The way to the task queue. One per gateway."""
+
+    @property
+    def there(self) -> bool:
+        """Whether the queue and the worker that runs tools are there, or will be again."""
+        return all(
+            any(entry.state in COMING for entry in self._peers.processes(base)) for base in (TASK_QUEUE, TASK_WORKER)
+        )
+
+
 def _asked(respondent: Respondent) -> OnAsk:
     """What answers the questions of one call's channel."""
 
@@ -70,6 +96,8 @@ def _asked(respondent: Respondent) -> OnAsk:
             respondent.close_stream()
         elif method == URL_DONE:
             respondent.url_done(_decode_text(body))
+        elif method == BEGIN_TASK:
+            await respondent.begin_task()
         else:
             raise MCPServerError(f"a client can't be asked for {method!r}")
         return None

@@ -17,7 +17,7 @@ from actors.keys import SESSION_KEY, load_or_create_key
 from actors.logs import flush_loop
 from actors.messages import Boot, Catalogue, Changed, DirectoryEntry, State
 from actors.peers import is_spare
-from gateway.backend import ToolBackend
+from gateway.backend import TaskBackend, ToolBackend
 from gateway.fast_lane import FastLane, serve
 from gateway.legacy_sse import LegacySse
 from gateway.mcp import Protocol
@@ -33,7 +33,7 @@ _decode_event = msgspec.msgpack.Decoder(Catalogue | Changed).decode
 
 def _carries_calls(name: str) -> bool:
     """Actors that a gateway keeps a connection to, so that no call pays for making one."""
-    return name in {"router", "peer_registry"} or name.startswith("tools.")
+    return name in {"router", "peer_registry", "task_queue"} or name.startswith("tools.")
 
 
 def _tree_status(actor: Actor) -> tuple[bool, list[DirectoryEntry], int]:
@@ -98,6 +98,7 @@ async def main(boot: Boot) -> None:
             gateway=boot.incarnation,
             siblings=siblings,
             kept=kept,
+            tasks=TaskBackend(actor.peers, actor.nursery),
         )
         actor.on_peer_event = on_event
         from_siblings = {"answer": siblings.receive, "resume": siblings.serve_resume, "note": siblings.take_note}

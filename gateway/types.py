@@ -92,6 +92,15 @@ class Respondent(Interface):
         """What the user had to do at an address is done."""
         ...
 
+    async def begin_task(self) -> None:
+        """The call goes on as a task: its run is cancelled."""
+        ...
+
+    @property
+    def became_task(self) -> bool:
+        """The run was cancelled for that."""
+        ...
+
 
 class Backend(Interface):
     """The way to the tools."""

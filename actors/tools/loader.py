@@ -28,7 +28,7 @@ import msgspec
 
 from actors.declare import PROMPT_ATTRIBUTE, RESOURCE_ATTRIBUTE, PromptSpec, ResourceSpec
 from actors.errors import MCPServerError
-from actors.messages import Runtime, ToolAnnotations, ToolDescriptor
+from actors.messages import Runtime, TaskSupport, ToolAnnotations, ToolDescriptor
 from actors.param_headers import ParamRuleError, read_param_rules
 from actors.schema import Contract, ContractError, check_published, contract_of
 from actors.settings import ToolsSettings
@@ -337,6 +337,8 @@ class _Catalogue:
             requires=spec.requires or (),
             icons=list(spec.icons or ()),
             meta=meta_json(spec.meta),
+            task=spec.task or "forbidden",
+            begins_task=bool(spec.begins_task),
             source=source.shown,
         )
 
@@ -390,12 +392,18 @@ def _check_spec(spec: ToolSpec) -> None:
         raise ContractError("its max_concurrent must be at least 1")
     if spec.read_only and spec.destructive:
         raise ContractError("it can't be read_only and destructive")
+    if spec.task is not None and spec.task not in TaskSupport.__args__:  # type: ignore[attr-defined]
+        raise ContractError(f"its task {spec.task!r} must be forbidden, optional or required")
+    if spec.begins_task and spec.task not in {"optional", "required"}:
+        raise ContractError("it can't begin a task: task is forbidden")
 
 
 def _checked_contract(function: Callable[..., Any], spec: ToolSpec) -> Contract:
     if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
         raise ContractError("it must return its result, not yield")
     contract = contract_of(function)
+    if spec.begins_task and contract.context_at is None:
+        raise ContractError("begins_task needs a ToolContext, which begins it")
     if spec.input_schema is not None:
         check_published(spec.input_schema, contract.input_schema)
     try:

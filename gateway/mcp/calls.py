@@ -71,6 +71,11 @@ class Outbox:
         """Whether no notification waits."""
         return not self._frames
 
+    @property
+    def waiting(self) -> int:
+        """Notifications that wait."""
+        return len(self._frames)
+
     def _rouse(self) -> None:
         if self._wake is not None:
             self._wake.set()

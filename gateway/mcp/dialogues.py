@@ -9,19 +9,21 @@ resources/read).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from actors.errors import CannotAskError, UrlRequiredError
 from actors.settings import Settings
 from gateway.mcp.calls import STREAM_AFTER_S, LiveCall
 from gateway.mcp.capabilities import Can, can_be_asked, declared_in, missing_capability
 from gateway.mcp.eras import D, E
-from gateway.mcp.exchange import Exchange
+from gateway.mcp.exchange import Core, Exchange
 from gateway.mcp.jsonrpc import URL_REQUIRED, McpError
 from gateway.mcp.requests import Requests, SessionRespondent
 from gateway.mcp.rounds import RoundKeeper, Rounds
 from gateway.mcp.streams import StreamStore
-from gateway.types import Answer, Respondent
+from gateway.types import Answer, Respondent, Stream
 
 
 class Dialogues:
@@ -40,11 +42,39 @@ class Dialogues:
             return LiveCall(), None
         resumable = session.revision == D
         journal = self.streams.open(session.claims.nonce, x.id_json, primed=resumable)
-        live = LiveCall(journal, stream_after_s=self._stream_after_s if resumable else STREAM_AFTER_S)
+        after_s = self._stream_after_s if resumable else STREAM_AFTER_S
+        live = LiveCall(journal, stream_after_s=after_s if x.may_stream else math.inf)
         return live, SessionRespondent(self.requests, session, live) if can else None
 
 
-async def closing(asked: SessionRespondent, work: Callable[[], Awaitable[Answer]]) -> Answer:
+async def run_live(
+    core: Core,
+    x: Exchange,
+    live: LiveCall,
+    asked: SessionRespondent | None,
+    work: Callable[[], Awaitable[Answer]],
+    name: str,
+) -> Answer | Stream:
+    """Do the work of a live call in a task of its own. `asked`: the client that it may ask while it runs."""
+    session, id_ = x.session, x.frame.id
+    if core.nursery is None:
+        raise RuntimeError("Protocol.running() must be entered before calls are handled")
+
+    async def task() -> None:
+        try:
+            await live.run(work if asked is None else partial(_closing, asked, work))
+        finally:
+            if session is not None and session.calls.get(id_) is live.scope:
+                del session.calls[id_]
+
+    if session is not None:
+        session.calls[id_] = live.scope
+    core.nursery.start_soon(task, name=name)
+    answer = await live.answer()
+    return answer if answer is not None else core.cancelled(x.id_json)
+
+
+async def _closing(asked: SessionRespondent, work: Callable[[], Awaitable[Answer]]) -> Answer:
     """Do the work; then nobody waits for answers any more."""
     try:
         return await work()

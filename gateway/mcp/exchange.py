@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import trio
 
 from actors.client import CatalogueView
 from actors.messages import ToolCall, ToolItem, ToolResult
 from actors.settings import Settings
+from actors.task_messages import Answer_, Op
+from actors.task_views import GetTask, ScanTasks, TaskPage, TaskView
 from gateway.mcp.eras import E
 from gateway.mcp.http import JSON_HEADERS, NO_HEADERS
 from gateway.mcp.jsonrpc import (
@@ -78,6 +80,34 @@ class Backend(Protocol):
     ) -> ToolResult:
         """Run a tool, or what a call of another kind is for; `respondent` answers its questions. Raises
         `actors.errors.MCPServerError`. Cancelling it cancels the tool."""
+        ...
+
+
+A = TypeVar("A", bound=Answer_)
+
+
+class Tasks(Protocol):
+    """The gateway's way to the task queue (`actors.task_client` says what each does)."""
+
+    @property
+    def there(self) -> bool:
+        """Whether tasks can be made now: the queue and its worker are part of this system, or will be again soon."""
+        ...
+
+    async def do(self, op: Op, answer: type[A], *, timeout_s: float = 30.0) -> A:
+        """One operation."""
+        ...
+
+    async def get(self, ask: GetTask, *, timeout_s: float = 30.0) -> TaskView | None:
+        """One task."""
+        ...
+
+    async def scan(self, ask: ScanTasks, *, timeout_s: float = 30.0) -> TaskPage:
+        """Some tasks."""
+        ...
+
+    async def watch(self, on_changed: Callable[[list[str]], None]) -> None:
+        """Tell which tasks change; [] = any may have."""
         ...
 
 

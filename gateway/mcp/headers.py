@@ -18,7 +18,14 @@ import msgspec
 from actors.param_headers import PARAM_PREFIX, ParamRule
 from gateway.mcp.jsonrpc import HEADER_MISMATCH, INVALID_PARAMS, McpError
 
-NAME_FIELDS: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+NAME_FIELDS: Final = {
+    "tools/call": "name",
+    "prompts/get": "name",
+    "resources/read": "uri",
+    "tasks/get": "taskId",
+    "tasks/update": "taskId",
+    "tasks/cancel": "taskId",
+}
 """Method -> the member of params that `Mcp-Name` repeats."""
 
 _ROUTING: Final = frozenset({"mcp-protocol-version", "mcp-method", "mcp-name"})

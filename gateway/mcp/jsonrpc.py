@@ -59,6 +59,9 @@ class Params(msgspec.Struct, gc=False):
     uri: Any = UNSET
     arguments: Raw = Raw(b"")
     """b'' when absent."""
+    task_id: Any = field(name="taskId", default=UNSET)
+    task: Any = UNSET
+    """The wish to have the call run as a task (2025-11-25)."""
 
 
 class Frame(msgspec.Struct, gc=False):

@@ -7,6 +7,7 @@ goes away cancels nothing here; `notifications/cancelled` does, in the process t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -42,6 +43,8 @@ BATCH_AT_ONCE: Final = 8
 """Requests of one array that run at the same time."""
 
 _NOTHING: Final = Answer(202, NO_HEADERS, b"")
+_TASKS: Final[dict[str, object]] = {"list": {}, "cancel": {}, "requests": {"tools": {"call": {}}}}
+"""The capability, of 2025-11-25 alone."""
 
 
 class InitializeParams(msgspec.Struct, rename="camel"):
@@ -80,6 +83,8 @@ class Legacy:
         self._requests = requests
         self._sessions = sessions
         self.capabilities: dict[str, object] = {"logging": {}, **CAPABILITIES}
+        self.has_tasks: Callable[[], bool] = lambda: False
+        """Whether calls can be tasks now."""
         self.methods: dict[str, Handler] = {
             "ping": self._ping,
             "logging/setLevel": self._set_level,
@@ -112,7 +117,8 @@ class Legacy:
         return Answer(200, [*JSON_HEADERS, ("mcp-session-id", token)], body)
 
     def _capabilities(self, revision: int) -> dict[str, object]:
-        return {name: how for name, how in self.capabilities.items() if revision >= B or name != "completions"}
+        known = {name: how for name, how in self.capabilities.items() if revision >= B or name != "completions"}
+        return known | {"tasks": _TASKS} if revision == D and self.has_tasks() else known
 
     async def serve(
         self, request: Request, session: Session, message: Frame | list[Raw], *, may_stream: bool

@@ -2,9 +2,8 @@
 """Who is told what: changed lists and resources, on legacy GET streams and on `subscriptions/listen` at revision E.
 
 The streams live in this process. When it dies they end, and clients open new ones; on that of a session the news that
-it missed come first (`news`). Listens take their subscriptions
-along; those of a session are kept outside (`keeping`) and read again by the gateway where it has its next stream. A
-reader that has not taken the last notice of a change gets no second one, and one listen has a bounded number of
+it missed come first (`news`). Listens take their subscriptions along; those of a session are kept outside (`keeping`)
+and read again by the gateway where it has its next stream. A reader that has not taken the last notice of a change gets no second one, and one listen has a bounded number of
 subscriptions, so what waits for a slow reader is bounded without dropping any news.
 """
 
@@ -35,6 +34,8 @@ from gateway.mcp.news import KINDS, News
 from gateway.mcp.offers_methods import not_found
 from gateway.mcp.requests import Siblings
 from gateway.mcp.sessions import Session
+from gateway.mcp.task_methods import TaskMethods
+from gateway.mcp.task_news import TaskNews
 from gateway.types import Stream
 
 SUBSCRIPTION_ID: Final = "io.modelcontextprotocol/subscriptionId"
@@ -51,6 +52,7 @@ class Wanted(msgspec.Struct, rename="camel"):
     prompts_list_changed: bool = False
     resources_list_changed: bool = False
     resource_subscriptions: list[str] = []
+    task_ids: list[str] = []
 
 
 class ListenParams(msgspec.Struct):
@@ -83,11 +85,19 @@ class Listeners:
     """All open streams for changes."""
 
     def __init__(
-        self, core: Core, news: News, kept: KeptSubscriptions | None = None, siblings: Siblings | None = None
+        self,
+        core: Core,
+        news: News,
+        tasks: TaskMethods,
+        task_news: TaskNews,
+        kept: KeptSubscriptions | None = None,
+        siblings: Siblings | None = None,
     ) -> None:
         """Without `kept` the subscriptions of sessions end with this process."""
         self._core = core
         self._news = news
+        self._tasks = tasks
+        self._task_news = task_news
         self._max_age_s = core.settings.sessions.max_age_s
         self._kept = kept
         self._siblings = siblings
@@ -108,8 +118,8 @@ class Listeners:
 
     @property
     def subscriptions(self) -> int:
-        """To resources, of all clients."""
-        return self._subscriptions
+        """To resources and tasks, of all clients."""
+        return self._subscriptions + len(self._task_news)
 
     # --- what happened ---------------------------------------------------------------------------------------------
 
@@ -200,6 +210,7 @@ class Listeners:
             outbox.put(frame)
         for frame in frames[-1:]:
             outbox.put(self._id_line(self._news.now()) + frame)
+        self._task_news.again(session)
 
     async def subscribe(self, x: Exchange) -> bytes:
         """Handler of `resources/subscribe`."""
@@ -279,6 +290,7 @@ class Listeners:
 
     def forget(self, session: Session) -> None:
         """A session's state is dropped here, and its subscriptions with it."""
+        self._task_news.forget(session)
         for uri in session.subscriptions:
             self._remove(uri, session)
         session.subscriptions.clear()
@@ -291,15 +303,19 @@ class Listeners:
         if not x.may_stream:
             raise McpError(INVALID_REQUEST, "a listen is answered as text/event-stream; accept that", status=406)
         uris = list(dict.fromkeys(uri for uri in wanted.resource_subscriptions if self._may_subscribe(uri)))
-        self._check_room(len(wanted.resource_subscriptions), len(uris))
+        self._check_room(len(wanted.resource_subscriptions) + len(wanted.task_ids), len(uris))
+        tasks = await self._tasks.named(x, wanted.task_ids)
         asked = (wanted.tools_list_changed, wanted.prompts_list_changed, wanted.resources_list_changed)
         kinds = [kind for kind, asked_for in zip(KINDS, asked, strict=True) if asked_for]
         tag: dict[str, object] = {SUBSCRIPTION_ID: x.frame.id}
         accepted: dict[str, object] = {f"{kind}ListChanged": True for kind in kinds}
         if uris:
             accepted["resourceSubscriptions"] = uris
+        if tasks:
+            accepted["taskIds"] = [view.task.id for view in tasks]
 
         def gone() -> None:
+            self._task_news.forget(outbox)
             listen = self._listens.pop(outbox, None)
             for uri in listen.uris if listen is not None else ():
                 self._remove(uri, outbox)
@@ -312,6 +328,8 @@ class Listeners:
         self._listens[outbox] = _Listen(tag, frozenset(kinds), frozenset(uris), end)
         for uri in uris:
             self._add(uri, outbox)
+        if tasks:
+            self._task_news.listen(outbox, tag, tasks)
         return Stream(200, SSE_HEADERS, outbox)
 
     def close(self) -> None:
@@ -329,8 +347,8 @@ class Listeners:
 
     def _check_room(self, of_client: int, more: int) -> None:
         if of_client > self._most:
-            raise McpError(INVALID_PARAMS, f"a client may subscribe to {self._most} resources at a time")
-        if self._subscriptions + more > self._most_in_all:
+            raise McpError(INVALID_PARAMS, f"a client may subscribe to {self._most} resources and tasks at a time")
+        if self.subscriptions + more > self._most_in_all:
             raise McpError(INVALID_REQUEST, "the server has as many subscriptions as it takes; try again later")
 
     def _add(self, uri: str, subscriber: Outbox | Session) -> None:

@@ -7,7 +7,8 @@ changes what clients see: `tests/unit/test_mcp_modern.py` has a case for each pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Final
 
 from msgspec import UNSET
@@ -29,11 +30,14 @@ from gateway.mcp.jsonrpc import (
     check_envelope,
     id_json,
 )
+from gateway.mcp.task_shaping import TASKS
 from gateway.mcp.tools_methods import ToolMethods, check_level
 from gateway.types import Answer, Request, Stream
 
 DISCOVER_TTL_MS: Final = 300_000
 """Milliseconds that a client may keep what `server/discover` said."""
+_CHECK_LEVELS_THEMSELVES: Final = frozenset({"tools/call", "prompts/get", "resources/read"})
+_NAMED: Final = {"name": attrgetter("name"), "uri": attrgetter("uri"), "taskId": attrgetter("task_id")}
 
 
 class Modern:
@@ -42,9 +46,11 @@ class Modern:
     def __init__(self, core: Core, tools: ToolMethods) -> None:
         self._core = core
         self._tools = tools
-        self._discovered = b""
+        self._discovered: dict[bool, bytes] = {}
         self.capabilities: dict[str, object] = {"logging": {}, **CAPABILITIES}
         """What `server/discover` says; complete before the first request."""
+        self.has_tasks: Callable[[], bool] = lambda: False
+        """Whether calls can be tasks now."""
         self.methods: dict[str, Handler] = {
             "server/discover": self._discover,
             "tools/list": tools.list,
@@ -66,7 +72,7 @@ class Modern:
             if handler is None:
                 raise McpError(METHOD_NOT_FOUND, f"Method not found: {frame.method[:200]}")
             meta = params.meta
-            if meta is not None and meta.log_level is not UNSET and frame.method not in NAME_FIELDS:
+            if meta is not None and meta.log_level is not UNSET and frame.method not in _CHECK_LEVELS_THEMSELVES:
                 check_level(meta.log_level)  # calls do it themselves, after the client's capabilities
         except McpError as error:
             return self._core.error(echo, error, E)
@@ -90,7 +96,10 @@ class Modern:
             version = headers.get("mcp-protocol-version")
             if version is None or (version != meta.version and version.strip(" \t") != meta.version):
                 raise mismatch("header MCP-Protocol-Version is missing or differs from _meta")
-        _check_routing(headers, method, params, by_body=by_body)
+        field = NAME_FIELDS.get(method)
+        if field == "taskId" and not self.has_tasks():
+            field = None  # there is no such method
+        _check_routing(headers, method, params, field, by_body=by_body)
         if meta.version != MODERN_VERSION:
             raise McpError(
                 UNSUPPORTED_VERSION,
@@ -104,25 +113,32 @@ class Modern:
         return params
 
     async def _discover(self, _x: Exchange) -> bytes:
-        if not self._discovered:
-            members: dict[str, object] = {"supportedVersions": MODERN_VERSIONS, "capabilities": self.capabilities}
+        tasks = self.has_tasks()
+        said = self._discovered.get(tasks)
+        if said is None:
+            extensions: dict[str, object] = {"extensions": {TASKS: {}}} if tasks else {}
+            members: dict[str, object] = {
+                "supportedVersions": MODERN_VERSIONS,
+                "capabilities": self.capabilities | extensions,
+            }
             if self._core.instructions:
                 members["instructions"] = self._core.instructions
             members["_meta"] = {"io.modelcontextprotocol/serverInfo": self._core.server_info}
-            self._discovered = self._core.shapers[E].result(members, ttl_ms=DISCOVER_TTL_MS)
-        return self._discovered
+            said = self._discovered[tasks] = self._core.shapers[E].result(members, ttl_ms=DISCOVER_TTL_MS)
+        return said
 
 
-def _check_routing(headers: Mapping[str, str], method: str, params: Params, *, by_body: bool) -> None:
+def _check_routing(
+    headers: Mapping[str, str], method: str, params: Params, field: str | None, *, by_body: bool
+) -> None:
     named = headers.get("mcp-method")
     if named is None:
         if not by_body:
             raise mismatch("header Mcp-Method is missing")
     elif named != method and named.strip(" \t") != method:
         raise mismatch("header Mcp-Method differs from the body")
-    field = NAME_FIELDS.get(method)
     if field is not None and not (by_body and "mcp-name" not in headers):
-        check_name(headers.get("mcp-name"), params.name if field == "name" else params.uri)
+        check_name(headers.get("mcp-name"), _NAMED[field](params))
 
 
 def _check_meta(meta: Meta) -> None:

@@ -9,7 +9,7 @@ from typing import Final, Generic, TypeVar
 import msgspec
 
 from actors.client import CatalogueView
-from actors.errors import InvalidArgumentsError, MCPServerError, NotFoundError, ToolExecutionError, code_of
+from actors.errors import MCPServerError, NotFoundError
 from actors.messages import (
     CompletionAsk,
     Offered,
@@ -23,7 +23,8 @@ from actors.uris import UriTemplate
 from gateway.mcp import offers_shaping
 from gateway.mcp.eras import E
 from gateway.mcp.exchange import Core, Exchange
-from gateway.mcp.jsonrpc import INTERNAL_ERROR, INVALID_PARAMS, McpError, encode, params_as
+from gateway.mcp.failures import protocol_error
+from gateway.mcp.jsonrpc import INVALID_PARAMS, McpError, encode, params_as
 from gateway.mcp.paging import Pages
 from gateway.mcp.shaping import Shaper
 from gateway.mcp.tools_methods import CallMethods, arguments_of, list_params, wanted
@@ -179,15 +180,6 @@ def not_found(uri: str, revision: int, message: str = "") -> McpError:
     """The error of a URI that no resource has."""
     code = INVALID_PARAMS if revision == E else RESOURCE_NOT_FOUND
     return McpError(code, message or f"Resource not found: {uri[:200]}", {"uri": uri})
-
-
-def protocol_error(what: str, error: MCPServerError, data: dict[str, object]) -> McpError:
-    """What failed, as an error of the protocol: there is no other way to say it beside the results of tools."""
-    if isinstance(error, (InvalidArgumentsError, NotFoundError)):
-        return McpError(INVALID_PARAMS, error.message, data or None)
-    message = f"{what} failed: {error.cause}" if isinstance(error, ToolExecutionError) else error.message
-    ours = {"greenroom/code": code_of(error), "greenroom/retryable": error.retryable}
-    return McpError(INTERNAL_ERROR, message, data | ours)
 
 
 # --- completion ----------------------------------------------------------------------------------------------------

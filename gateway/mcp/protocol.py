@@ -21,7 +21,7 @@ from actors.messages import Changed, Kind, SessionNote
 from actors.settings import Settings
 from gateway.mcp.dialogues import Dialogues
 from gateway.mcp.eras import LEGACY_VERSIONS, MODERN_VERSION, Way, classify
-from gateway.mcp.exchange import Backend, Core, Handler
+from gateway.mcp.exchange import Backend, Core, Handler, Tasks
 from gateway.mcp.guard import Guard
 from gateway.mcp.http import JSON_HEADERS, NO_HEADERS, SSE_HEADERS, Accepts, accepts, is_json, sse
 from gateway.mcp.jsonrpc import INVALID_REQUEST, Frame, McpError, error_body, id_json, parse
@@ -43,6 +43,10 @@ from gateway.mcp.requests import Requests, Siblings
 from gateway.mcp.rounds import RoundKeeper
 from gateway.mcp.sessions import Session, Sessions
 from gateway.mcp.streams import EventId, StreamStore, lost, read_event_id
+from gateway.mcp.task_methods import TaskMethods
+from gateway.mcp.task_news import TaskNews
+from gateway.mcp.task_results import TaskResults
+from gateway.mcp.task_shaping import TaskShaper
 from gateway.mcp.tools_methods import ToolMethods
 from gateway.types import Answer, Request, Stream
 
@@ -63,7 +67,7 @@ class Statistics(msgspec.Struct, frozen=True):
     listeners: int
     """Open streams for changes."""
     subscriptions: int
-    """Resources that clients subscribed to."""
+    """Resources and tasks that clients want to hear of."""
     questions: int
     """Questions that wait for a client's answer."""
     kept_streams: int
@@ -87,11 +91,12 @@ class Protocol:
         gateway: int = 0,
         siblings: Siblings | None = None,
         kept: KeptSubscriptions | None = None,
+        tasks: Tasks | None = None,
     ) -> None:
         """`session_secret` signs session ids: the same in all gateways and over restarts. `now`: seconds since 1970.
         `clock`: nanoseconds of a clock that all gateways of a machine share. `gateway` is this process's incarnation,
         `siblings` are the node's other gateways, and `kept` is what they all keep; without it the subscriptions of
-        sessions end with this process."""
+        sessions end with this process. Without `tasks`, the way to the task queue, calls can't be tasks."""
         if len(session_secret) < _MIN_SECRET_BYTES:
             raise ValueError(f"session_secret needs at least {_MIN_SECRET_BYTES} bytes")
         server = settings.server
@@ -116,15 +121,19 @@ class Protocol:
         )
         self._quirks = tolerated(server)
         self._max_body = server.max_body_bytes
+        task_shaper = TaskShaper(settings, self._core.shapers, lambda: backend.catalogue, now)
+        self._has_queue = tasks is not None
+        self._task_news = TaskNews(tasks, task_shaper)
+        task_methods = TaskMethods(self._core, tasks, task_shaper, self._task_news)
         news = News(gateway, settings.streams.max_events, clock)
-        self._listeners = Listeners(self._core, news, kept, siblings)
+        self._listeners = Listeners(self._core, news, task_methods, self._task_news, kept, siblings)
         self._sessions = Sessions(session_secret, now, settings.sessions, self._listeners.forget)
         self._siblings = siblings
         self._requests = Requests(settings.questions, gateway, siblings)
         self._streams = StreamStore(settings.streams, gateway)
         rounds = RoundKeeper(self._core, settings.questions, now)
         dialogues = Dialogues(settings, rounds, self._requests, self._streams)
-        tools = ToolMethods(self._core, told.page_size, dialogues)
+        tools = ToolMethods(self._core, told.page_size, dialogues, task_methods)
         both: dict[str, Handler] = {
             "resources/list": resource_list(self._core),
             "resources/templates/list": template_list(self._core),
@@ -134,12 +143,19 @@ class Protocol:
             "completion/complete": CompletionMethods(self._core).complete,
         }
         self._modern = Modern(self._core, tools)
-        self._modern.methods |= both | {"subscriptions/listen": self._listeners.listen}
+        self._modern.methods |= both | task_methods.modern() | {"subscriptions/listen": self._listeners.listen}
         self._legacy = Legacy(self._core, tools, self._sessions, self._requests, siblings)
-        self._legacy.methods |= both | {
-            "resources/subscribe": self._listeners.subscribe,
-            "resources/unsubscribe": self._listeners.unsubscribe,
-        }
+        results = TaskResults(self._core, task_methods, task_shaper, dialogues)
+        self._legacy.methods |= (
+            both
+            | task_methods.legacy()
+            | {
+                "tasks/result": results.result,
+                "resources/subscribe": self._listeners.subscribe,
+                "resources/unsubscribe": self._listeners.unsubscribe,
+            }
+        )
+        self._modern.has_tasks = self._legacy.has_tasks = lambda: task_methods.there
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -147,6 +163,8 @@ class Protocol:
         async with trio.open_nursery() as nursery:
             self._core.nursery = nursery
             nursery.start_soon(self._end_when_cancelled)
+            if self._has_queue:
+                nursery.start_soon(self._task_news.run)
             try:
                 yield
             finally:
@@ -182,7 +200,7 @@ class Protocol:
         return Statistics(
             sessions=len(self._sessions),
             revoked=self._sessions.revoked,
-            live_calls=len(nursery.child_tasks) - 1 if nursery is not None else 0,
+            live_calls=len(nursery.child_tasks) - 1 - self._has_queue if nursery is not None else 0,
             shielded_calls=len(self._core.shielded),
             listeners=len(self._listeners),
             subscriptions=self._listeners.subscriptions,

@@ -18,11 +18,12 @@ import trio
 from actors.errors import BusyError, NoAnswerError
 from actors.messages import Question, SessionNote
 from actors.settings import QuestionsSettings
+from actors.tool_tasks import answer_text, fingerprint
 from gateway.mcp.answers import BadAnswerError, read_answer
 from gateway.mcp.calls import LiveCall
 from gateway.mcp.capabilities import for_revision
 from gateway.mcp.jsonrpc import encode, notification
-from gateway.mcp.respondents import fingerprint
+from gateway.mcp.respondents import TaskStart
 from gateway.mcp.sessions import Session
 from gateway.types import EventSource
 
@@ -120,6 +121,10 @@ class Requests:
             waiting.answered.set()
 
 
+class LateError(NoAnswerError):
+    """The client did not answer in time."""
+
+
 class SessionRespondent:
     """The client of one call in a session (`respondents.Respondent`). Keeps answers for a second run of the call."""
 
@@ -131,6 +136,8 @@ class SessionRespondent:
         self._live = live
         self._open: dict[tuple[str, bytes], Waiting] = {}
         self._answers: dict[tuple[str, bytes], bytes] = {}
+        self.start: TaskStart | None = None
+        """Where the call becomes a task, when it can."""
 
     async def ask(self, questions: list[Question]) -> dict[str, bytes]:
         """Ask for what is not known yet, and wait for all answers."""
@@ -149,7 +156,7 @@ class SessionRespondent:
         if late:
             for name in late:
                 self._give_up(name, "no answer in time")
-            raise NoAnswerError(f"the client did not answer within {timeout_s:g} s (questions.timeout_s)")
+            raise LateError(f"the client did not answer within {timeout_s:g} s (questions.timeout_s)")
         return {key: self._answers[name] for key, name in names.items()}
 
     def close_stream(self) -> None:
@@ -159,6 +166,24 @@ class SessionRespondent:
     def url_done(self, elicitation_id: str) -> None:
         """Tell the client."""
         self._live.notify(notification("notifications/elicitation/complete", {"elicitationId": elicitation_id}))
+
+    async def begin_task(self) -> None:
+        """End the run: it was asked for all that comes before the work."""
+        if self.start is not None:
+            await self.start.begin()
+
+    @property
+    def became_task(self) -> bool:
+        """Whether the run was ended so."""
+        return self.start is not None and self.start.begun
+
+    def answers(self) -> dict[str, str]:
+        """What the client answered so far, for a task."""
+        return {key: answer_text(print_, answer) for (key, print_), answer in self._answers.items()}
+
+    def withdraw(self, question: Question) -> None:
+        """The answer is not wanted any more."""
+        self._give_up((question.key, fingerprint(question)), "it was answered elsewhere, or is not asked any more")
 
     def close(self) -> None:
         """The call is over."""

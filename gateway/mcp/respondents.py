@@ -3,11 +3,29 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Awaitable, Callable
 
-from actors.messages import Question
+import trio
 
 
-def fingerprint(question: Question) -> bytes:
-    """Tells two questions with the same key apart."""
-    return hashlib.sha256(question.method.encode() + b"\n" + question.params).digest()[:12]
+class TaskStart:
+    """Where a call that runs directly becomes a task, if it comes to that: for tools that say so themselves."""
+
+    def __init__(self, create: Callable[[dict[str, str]], Awaitable[bytes]]) -> None:
+        """`create` makes the task, from the answers that the client gave so far (key ->
+        `answer_text`), and returns the call's result."""
+        self._create = create
+        self._scope = trio.CancelScope()
+        self.begun = False
+
+    async def begin(self) -> None:
+        """End the run of the tool: it will run again in the task."""
+        self.begun = True
+        self._scope.cancel()
+        await trio.sleep_forever()
+
+    async def run(self, work: Callable[[], Awaitable[bytes]], answers: Callable[[], dict[str, str]]) -> bytes:
+        """The JSON of the call's result, or of the task that it became."""
+        with self._scope:
+            return await work()
+        return await self._create(answers())

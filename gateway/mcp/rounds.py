@@ -20,12 +20,13 @@ import trio
 from actors.errors import NoAnswerError
 from actors.messages import Question
 from actors.settings import QuestionsSettings
+from actors.tool_tasks import answer_text, fingerprint
 from gateway.mcp.answers import BadAnswerError, read_answer
 from gateway.mcp.capabilities import for_revision
 from gateway.mcp.eras import E
 from gateway.mcp.exchange import Core, Exchange
 from gateway.mcp.jsonrpc import INVALID_PARAMS, McpError, params_as
-from gateway.mcp.respondents import fingerprint
+from gateway.mcp.respondents import TaskStart
 from gateway.mcp.tokens import Signer
 
 _PURPOSE: Final = b"greenroom mcp request state 1\n"
@@ -107,6 +108,8 @@ class Rounds:
         self._used: dict[str, tuple[bytes, bytes]] = {}
         self._open: dict[str, Question] = {}
         self._scope = trio.CancelScope()
+        self.start: TaskStart | None = None
+        """Where the call becomes a task, when it can."""
 
     @property
     def wants_input(self) -> bool:
@@ -143,6 +146,20 @@ class Rounds:
 
     def url_done(self, elicitation_id: str) -> None:
         """This revision has no such notice: the next round tells."""
+
+    async def begin_task(self) -> None:
+        """End the run: it was asked for all that comes before the work."""
+        if self.start is not None:
+            await self.start.begin()
+
+    @property
+    def became_task(self) -> bool:
+        """Whether the run was ended so."""
+        return self.start is not None and self.start.begun
+
+    def answers(self) -> dict[str, str]:
+        """What the client answered to the questions of this run, for a task."""
+        return {key: answer_text(print_, answer) for key, (print_, answer) in self._used.items()}
 
     def require_url(self, message: str, url: str) -> bytes:
         """The call failed because the user has to visit an address first: ask for that."""

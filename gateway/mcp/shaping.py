@@ -12,9 +12,10 @@ from typing import Any, Final
 
 import msgspec
 
+from actors.errors import MCPServerError, UnknownToolError, code_of
 from actors.messages import Icon, LogItem, Offered, Progress, Runtime, ToolDescriptor, ToolResult
 from gateway.mcp.eras import B, C, D, E
-from gateway.mcp.jsonrpc import encode, notification
+from gateway.mcp.jsonrpc import INVALID_PARAMS, McpError, encode, notification
 
 LOG_LEVELS: Final = {
     name: rank
@@ -84,14 +85,33 @@ class Shaper:
             + extra
         )
 
-    def tool_list(self, tools: Sequence[ToolDescriptor], next_cursor: str | None, *, ttl_ms: int) -> bytes:
-        """A page of `tools/list`."""
-        members: dict[str, object] = {"tools": [self.tool(tool) for tool in tools]}
+    def failed_call(self, error: MCPServerError, *, runtime: Runtime | None, took_s: float) -> bytes:
+        """The result of a call that failed with this error. An unknown tool is an error of the protocol (raised)."""
+        if isinstance(error, UnknownToolError):
+            raise McpError(INVALID_PARAMS, f"Unknown tool: {error.message}") from None
+        return self.tool_error(
+            error.message,
+            code=code_of(error),
+            retryable=error.retryable,
+            runtime=runtime,
+            duration_ms=took_s * 1000,
+        )
+
+    @staticmethod
+    def with_meta(result: bytes, name: str, value: object) -> bytes:
+        """A result of `tool_result` or `tool_error`, with one more member in its `_meta`, which is its end."""
+        return result[:-2] + b"," + encode(name) + b":" + encode(value) + b"}}"
+
+    def tool_list(
+        self, tools: Sequence[ToolDescriptor], next_cursor: str | None, *, ttl_ms: int, tasks: bool = False
+    ) -> bytes:
+        """A page of `tools/list`. `tasks`: calls can be tasks, so it is said which tools are for that."""
+        members: dict[str, object] = {"tools": [self.tool(tool, tasks=tasks) for tool in tools]}
         if next_cursor is not None:
             members["nextCursor"] = next_cursor
         return self.result(members, ttl_ms=ttl_ms)
 
-    def tool(self, tool: ToolDescriptor) -> dict[str, object]:
+    def tool(self, tool: ToolDescriptor, *, tasks: bool = False) -> dict[str, object]:
         """A tool as it is listed."""
         shown: dict[str, object] = {"name": tool.name}
         if self.revision >= C and tool.title:
@@ -109,6 +129,8 @@ class Shaper:
                 shown["annotations"] = annotations
         if self.revision >= D and tool.icons:
             shown["icons"] = icon_list(tool.icons)
+        if self.revision == D and tasks and tool.task != "forbidden":
+            shown["execution"] = {"taskSupport": tool.task}
         return shown
 
     def progress(self, item: Progress, token: object) -> bytes:

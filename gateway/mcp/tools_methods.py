@@ -9,7 +9,7 @@ directly until it is slow once. (The call that shows it to be slow is answered w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from math import inf
 from typing import Final, Generic, TypeVar
@@ -18,18 +18,21 @@ import msgspec
 import trio
 
 from actors.client import CatalogueView
-from actors.errors import CannotAskError, MCPServerError, UnknownToolError, UrlRequiredError, code_of
-from actors.messages import STREAM, LogItem, Offered, Progress, ToolCall, ToolDescriptor, ToolItem, ToolResult
+from actors.errors import CannotAskError, MCPServerError, UrlRequiredError
+from actors.messages import STREAM, TASK, LogItem, Offered, Progress, ToolCall, ToolDescriptor, ToolItem, ToolResult
 from actors.param_headers import ParamRule, param_rules
 from gateway.mcp.calls import STREAM_AFTER_S, LiveCall
 from gateway.mcp.capabilities import missing
-from gateway.mcp.dialogues import Dialogues, asked_instead, can_of, closing
+from gateway.mcp.dialogues import Dialogues, asked_instead, can_of, run_live
 from gateway.mcp.eras import D, E
 from gateway.mcp.exchange import Core, Exchange
 from gateway.mcp.jsonrpc import INVALID_PARAMS, McpError, is_id, params_as
 from gateway.mcp.paging import Pages
+from gateway.mcp.requests import SessionRespondent
+from gateway.mcp.respondents import TaskStart
 from gateway.mcp.rounds import Rounds
 from gateway.mcp.shaping import LOG_LEVELS
+from gateway.mcp.task_methods import TaskMethods, Wish
 from gateway.types import Answer, Respondent, Stream
 
 TOOLS_TTL_MS: Final = 10_000
@@ -43,6 +46,7 @@ NOTHING_ASKED: Final = ""
 
 
 O = TypeVar("O", bound=Offered)  # noqa: E741
+Run = Callable[[], Awaitable[bytes]]
 
 
 class ListParams(msgspec.Struct):
@@ -93,22 +97,27 @@ class CallMethods(Generic[O]):
         """Whether a call needs no task of its own for the time that it takes."""
         return tool.timeout_s <= STREAM_AFTER_S or not x.may_stream or self._quick.get(tool.name, 0) >= QUICK_CALLS
 
-    async def _asking(self, x: Exchange, tool: O, call: ToolCall, token: object) -> bytes | Answer | Stream:
-        """Run a call of a tool that may ask the client."""
+    async def _asking(
+        self, x: Exchange, tool: O, call: ToolCall, token: object, start: TaskStart | None = None
+    ) -> bytes | Answer | Stream:
+        """Run a call of a tool that may ask the client. `start`: where it becomes a task."""
         can = can_of(x)
+        if start is not None:
+            can += (TASK,)
         if x.revision == E:
             call = msgspec.structs.replace(call, can=can)
             rounds = self._dialogues.rounds.open(x, call.name, call.arguments)
+            rounds.start = start
             if call.progress or call.log_level or not self._is_quick(x, tool):
                 return await self._live(x, tool, call, token, rounds)
-            return await rounds.run(partial(self._run, x, call, tool, respondent=rounds))
+            return await rounds.run(self._starting(partial(self._run, x, call, tool, respondent=rounds), rounds))
         lacking = missing(tool.requires, can)
         if lacking is not None:
             return self._failed(x, tool, CannotAskError(lacking.message), 0.0)
         if x.revision == D:
             can += (STREAM,)
         if can and x.may_stream:
-            return await self._live(x, tool, msgspec.structs.replace(call, can=can), token)
+            return await self._live(x, tool, msgspec.structs.replace(call, can=can), token, start=start)
         if call.progress or call.log_level or not self._is_quick(x, tool):
             return await self._live(x, tool, call, token)
         return await self._direct(x, tool, call)
@@ -132,33 +141,35 @@ class CallMethods(Generic[O]):
         return core.cancelled(x.id_json)
 
     async def _live(
-        self, x: Exchange, tool: O, call: ToolCall, token: object, rounds: Rounds | None = None
+        self,
+        x: Exchange,
+        tool: O,
+        call: ToolCall,
+        token: object,
+        rounds: Rounds | None = None,
+        start: TaskStart | None = None,
     ) -> Answer | Stream:
         """Run a call in a task of its own."""
-        core, session, id_ = self._core, x.session, x.frame.id
-        if core.nursery is None:
-            raise RuntimeError("Protocol.running() must be entered before calls are handled")
+        core = self._core
         live, asked = self._dialogues.open_live(x, call.can)
+        if asked is not None:
+            asked.start = start
         on_item = self._forwarder(live, x.revision, token, call.log_level)
 
         async def work() -> Answer:
-            run = partial(self._run, x, call, tool, on_item, rounds or asked)
+            run = self._starting(partial(self._run, x, call, tool, on_item, rounds or asked), rounds or asked)
             said = await core.respond(x, lambda _: rounds.run(run) if rounds is not None else run())
             assert isinstance(said, Answer)  # `_run` returns bytes
             return said
 
-        async def task() -> None:
-            try:
-                await live.run(work if asked is None else partial(closing, asked, work))
-            finally:
-                if session is not None and session.calls.get(id_) is live.scope:
-                    del session.calls[id_]
+        return await run_live(core, x, live, asked, work, f"call {call.name}")
 
-        if session is not None:
-            session.calls[id_] = live.scope
-        core.nursery.start_soon(task, name=f"call {call.name}")
-        answer = await live.answer()
-        return answer if answer is not None else core.cancelled(x.id_json)
+    @staticmethod
+    def _starting(run: Run, respondent: Rounds | SessionRespondent | None) -> Run:
+        """The run, which may become a task on the way."""
+        if respondent is None or respondent.start is None:
+            return run
+        return partial(respondent.start.run, run, respondent.answers)
 
     def _forwarder(self, live: LiveCall, revision: int, token: object, level: str) -> Callable[[ToolItem], None] | None:
         """What turns items of the tool into notifications of the request; None when none is wanted."""
@@ -213,13 +224,14 @@ class CallMethods(Generic[O]):
 class ToolMethods(CallMethods[ToolDescriptor]):
     """The handlers, with what they remember of the catalogue."""
 
-    def __init__(self, core: Core, page_size: int, dialogues: Dialogues) -> None:
+    def __init__(self, core: Core, page_size: int, dialogues: Dialogues, tasks: TaskMethods) -> None:
         super().__init__(core, dialogues)
+        self._tasks = tasks
         self._pages = Pages(core.secret, page_size)
         self._catalogue: CatalogueView | None = None
         self._version = -1
         self._shown: list[ToolDescriptor] = []
-        self._lists: dict[tuple[int, int], bytes] = {}
+        self._lists: dict[tuple[int, int, bool], bytes] = {}
         self._rules: dict[str, tuple[ParamRule, ...]] = {}
 
     def param_rules(self, name: object) -> tuple[ParamRule, ...]:
@@ -239,12 +251,16 @@ class ToolMethods(CallMethods[ToolDescriptor]):
         cursor = params_as(x.body, list_params).cursor
         self._current()
         start, end = self._pages.bounds([tool.name for tool in self._shown] if cursor else [], cursor)
-        key = (x.revision, start)
+        key = (x.revision, start, self._tasks.there)
         page = self._lists.get(key)
         if page is None:
             tools = self._shown[start:end]
             more = self._pages.cursor(tools[-1].name) if end < len(self._shown) else None
-            page = self._lists[key] = self._core.shapers[x.revision].tool_list(tools, more, ttl_ms=TOOLS_TTL_MS)
+            if x.revision < D:
+                tools = [tool for tool in tools if tool.task != "required"]
+            page = self._lists[key] = self._core.shapers[x.revision].tool_list(
+                tools, more, ttl_ms=TOOLS_TTL_MS, tasks=self._tasks.there
+            )
         return page
 
     async def call(self, x: Exchange) -> bytes | Answer | Stream:
@@ -268,21 +284,26 @@ class ToolMethods(CallMethods[ToolDescriptor]):
         if tool is None or tool.broken:
             # The backend knows why: no such tool, or one that can't be called at the moment.
             return await self._run(x, call, tool)
+        if tool.task != "forbidden" or params.task is not msgspec.UNSET:
+            wish = self._tasks.wish(x, tool)
+            if wish is not None:
+                return await self._as_task(x, tool, call, token, wish)
         return await self._serve(x, tool, call, token)
+
+    async def _as_task(
+        self, x: Exchange, tool: ToolDescriptor, call: ToolCall, token: object, wish: Wish
+    ) -> bytes | Answer | Stream:
+        """Make a task of a call, at once or where the tool says so."""
+        if not tool.begins_task or (x.session is not None and not x.may_stream):
+            return await self._tasks.create(x, tool, call, wish)
+        return await self._asking(x, tool, call, token, TaskStart(partial(self._tasks.create, x, tool, call, wish)))
 
     def _shaped(self, x: Exchange, _offered: ToolDescriptor | None, result: ToolResult) -> bytes:
         return self._core.shapers[x.revision].tool_result(result)
 
     def _failed(self, x: Exchange, offered: ToolDescriptor | None, error: MCPServerError, took_s: float) -> bytes:
-        if isinstance(error, UnknownToolError):
-            raise McpError(INVALID_PARAMS, f"Unknown tool: {error.message}") from None
-        return self._core.shapers[x.revision].tool_error(
-            error.message,
-            code=code_of(error),
-            retryable=error.retryable,
-            runtime=offered.runtime if offered is not None else None,
-            duration_ms=took_s * 1000,
-        )
+        runtime = offered.runtime if offered is not None else None
+        return self._core.shapers[x.revision].failed_call(error, runtime=runtime, took_s=took_s)
 
     def _current(self) -> CatalogueView:
         """The catalogue; what was derived from an older one is dropped."""

@@ -13,10 +13,10 @@ from tool_calls import loaded
 
 from actors.calls import Message
 from actors.client import CatalogueView
-from actors.messages import Catalogue, PromptGet, ResourceRead
+from actors.messages import Catalogue, PromptGet, ResourceRead, ToolCall
 from actors.settings import ToolsSettings
 from actors.toolkit import PromptMessage, ToolContext, UrlRequiredError, choices, prompt, resource, tool
-from actors.tools.execution import Environment
+from actors.tools.execution import Environment, LoadedTool
 from actors.tools.loader import load_functions
 from gateway.backend import _asked
 
@@ -185,11 +185,12 @@ OFFERS = load_functions(
 
 
 class PoolBackend:
-    """Runs `TOOLS` and `OFFERS` in the caller's task."""
+    """Runs `TOOLS`, or others, and `OFFERS` in the caller's task."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, tools: dict[str, LoadedTool] | None = None) -> None:
+        self.tools = TOOLS if tools is None else tools
         offered = Catalogue(
-            tools=[tool.descriptor for tool in TOOLS.values()],
+            tools=[tool.descriptor for tool in self.tools.values()],
             resources=OFFERS.resource_descriptors(),
             prompts=OFFERS.prompt_descriptors(),
             version=1,
@@ -209,5 +210,17 @@ class PoolBackend:
         if isinstance(call, ResourceRead):
             runnable, call = OFFERS.reading(call)
         else:
-            runnable = OFFERS.prompt(call) if isinstance(call, PromptGet) else TOOLS[call.name]
+            runnable = OFFERS.prompt(call) if isinstance(call, PromptGet) else self.tools[call.name]
         return await runnable.run(call, self.environment, on_item, ask)
+
+    async def run_in_task(self, lease, owner):
+        """The run of a tool by a worker that has this lease; `owner` answers its questions."""
+
+        async def ask(method: str, value: Message) -> msgspec.Raw:
+            answer = await owner.on_ask(method, msgspec.Raw(msgspec.msgpack.encode(value)))
+            return msgspec.Raw(msgspec.msgpack.encode(answer))
+
+        call = ToolCall(
+            name=lease.type, arguments=lease.payload.encode(), call_id=lease.id, principal=lease.owner, can=owner.can
+        )
+        return await self.tools[lease.type].run(call, self.environment, None, ask)

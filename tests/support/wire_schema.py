@@ -19,6 +19,9 @@ _BESIDE = Path(__file__).resolve().parents[2].parent / "shared" / "reference" / 
 FOLDER = Path(os.environ.get("GREENROOM_MCP_SCHEMAS", str(_BESIDE)))
 LEGACY = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]
 MODERN = "2026-07-28"
+TASKS = "ext-tasks"
+"""The schema of the tasks extension of 2026-07-28."""
+_OF_TASKS = {"tasks/get": "GetTaskResult", "tasks/update": "UpdateTaskResult", "tasks/cancel": "CancelTaskResult"}
 AVAILABLE = (FOLDER / f"{MODERN}.json").is_file()
 _seen: set[tuple[str, str, bytes]] = set()
 
@@ -75,7 +78,11 @@ def check_message(version: str, message: dict[str, Any], answers: str | None = N
     """A message of a server: a response to the method `answers`, a notification or a request. Raises
     `jsonschema.ValidationError`, and AssertionError for a method that the revision has not."""
     named = "JSONRPCResultResponse" in _schema(version)[1]
-    if "method" in message:
+    if version == MODERN and message.get("method") == "notifications/tasks":
+        check(version, "JSONRPCNotification", message)
+        check(TASKS, "TaskStatusNotification", message)
+        _check_outcome(message["params"])
+    elif "method" in message:
         known = _by_method(version)
         assert message["method"] in known, f"{version} has no {message['method']}"
         check(version, "JSONRPCRequest" if "id" in message else "JSONRPCNotification", message)
@@ -85,8 +92,23 @@ def check_message(version: str, message: dict[str, Any], answers: str | None = N
         if typed := _by_code(version).get(message["error"]["code"]):
             check(version, typed, message)
     else:
+        result = message["result"]
         check(version, "JSONRPCResultResponse" if named else "JSONRPCResponse", message)
-        check(version, _result(version, message["result"], answers), message["result"])
+        if version == MODERN and (answers in _OF_TASKS or result.get("resultType") == "task"):
+            check(TASKS, _OF_TASKS.get(answers or "", "CreateTaskResult"), result)
+            _check_outcome(result)
+        elif version == LEGACY[-1] and answers == "tools/call" and "task" in result:
+            check(version, "CreateTaskResult", result)
+        elif version == LEGACY[-1] and answers == "tasks/result":
+            check(version, "CallToolResult", result)
+        else:
+            check(version, _result(version, result, answers), result)
+
+
+def _check_outcome(task: dict[str, Any]) -> None:
+    """What a task ended with is the result of a call."""
+    if "result" in task:
+        check(MODERN, "CallToolResult", task["result"])
 
 
 def _result(version: str, result: dict[str, Any], method: str | None) -> str:

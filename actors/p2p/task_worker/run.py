@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""One attempt at a task: its tool's call, the beats that keep its lease, and the operation that ends it.
+
+What the tool itself said is final, unless it says that it may be tried again. An attempt that ended without the tool's
+answer, because its process died or its time ran out, may be made again, too: how often is for the task to say
+(`Retry.max_attempts`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final, Literal
+
+import msgspec
+import trio
+
+from actors.calls import Message
+from actors.client import ToolClient
+from actors.errors import (
+    DeadlineExceededError,
+    MCPServerError,
+    OutcomeUnknownError,
+    code_of,
+    to_info,
+)
+from actors.logs import get_logger, log_execution
+from actors.messages import ASK, ErrorInfo, Progress, State, ToolCall, ToolItem, ToolResult
+from actors.p2p.task_worker.asking_queue import End, may_ask_again, persist
+from actors.p2p.task_worker.questions import TaskOwner
+from actors.peers import Peers
+from actors.task_client import TaskClient
+from actors.task_messages import AckCancel, Beat, Beaten, Complete, Fail, Lease, Release
+from actors.tool_tasks import result_text
+
+BEATS_PER_LEASE: Final = 3
+NEWS_EVERY_S: Final = 1.0
+"""Progress and log lines of a tool reach the task at most so often, and when it ends."""
+_LOOK_AGAIN_S: Final = 0.1
+"""Between two beats, whatever the reason."""
+_QUEUE_AGAIN_S: Final = 1.0
+"""After a beat that did not reach the queue."""
+_MOST_LINES: Final = 200
+"""Log lines that wait for a beat: as many as the queue keeps. The oldest are dropped."""
+_MOST_LINE_CHARS: Final = 2000
+
+Why = Literal["cancelled", "given back", "lost"]
+"""The owner wants it cancelled; the worker stops; the task is not this worker's any more."""
+_decode_item = msgspec.msgpack.Decoder(ToolItem).decode
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker goes by, from the settings."""
+
+    worker: str
+    concurrency: int
+    max_waiting: int
+    lease_s: float
+    ask_timeout_s: float
+    max_result_bytes: int
+
+
+class Run:
+    """One lease of a task."""
+
+    def __init__(
+        self,
+        lease: Lease,
+        queue: TaskClient,
+        tools: ToolClient,
+        peers: Peers,
+        rules: Rules,
+        *,
+        new_call_id: Callable[[], str],
+        on_asking: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_asking` hears of each change of `questions`."""
+        self.lease = lease
+        self.over = trio.Event()
+        """Set by the worker when nothing of it is left."""
+        self.questions = 0
+        """That its owner has not answered yet."""
+        self._queue = queue
+        self._tools = tools
+        self._peers = peers
+        self._rules = rules
+        self._new_call_id = new_call_id
+        self._call_id = ""
+        self._on_asking = on_asking
+        self._scope = trio.CancelScope()
+        self._why: Why | None = None
+        self._progress: float | None = None
+        self._text = ""
+        self._lines: list[str] = []
+        self._beat_at = trio.current_time()
+        self._due = self._beat_at + self._every_s
+        self._alarm = trio.CancelScope()
+
+    @property
+    def _every_s(self) -> float:
+        return self._rules.lease_s / BEATS_PER_LEASE
+
+    # --- from outside ----------------------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """The task has changed: ask what there is to know."""
+        self._beat_by(self._beat_at + _LOOK_AGAIN_S)
+
+    def stop(self, why: Why) -> None:
+        """End the call; the first reason counts."""
+        if self._why is None:
+            self._why = why
+            self._scope.cancel()
+
+    async def live(self) -> End | None:
+        """Call the tool. Returns how to end the task; None when it is not ours to end."""
+        end: End | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_lease)
+            end = await self._attempt()
+            nursery.cancel_scope.cancel()
+        return end
+
+    # --- the call --------------------------------------------------------------------------------------------------
+
+    async def _attempt(self) -> End | None:
+        lease = self.lease
+        end: End | None = None
+        if self._tools.catalogue.get(lease.type) is None:
+            # Its tool went away just now; the task is not claimed again before there is one.
+            self.stop("given back")
+        with self._scope:
+            try:
+                end = self._completed(await self._call())
+            except MCPServerError as error:
+                self._log(error)
+                if isinstance(error, OutcomeUnknownError) and self._was_stopped():
+                    self.stop("given back")
+                else:
+                    end = self._failed(told(error))
+            except Exception as error:  # noqa: BLE001 - one task never ends the worker, which has others
+                get_logger().error("task failed unexpectedly", task=lease.id, tool=lease.type, exc_info=error)
+                end = self._failed(to_info(error))
+        if end is not None and self._why != "lost":
+            return end
+        if self._why == "cancelled":
+            return AckCancel(id=lease.id, token=lease.token)
+        return self.given_back() if self._why == "given back" else None
+
+    def given_back(self) -> Release:
+        """It ends without an attempt that counts."""
+        return Release(id=self.lease.id, token=self.lease.token, counts=False, reason="its worker stopped")
+
+    def _failed(self, error: ErrorInfo) -> Fail:
+        return Fail(id=self.lease.id, token=self.lease.token, error=error, logs=self._take_lines())
+
+    async def _call(self) -> ToolResult:
+        lease = self.lease
+        tool = self._tools.find(lease.type)
+        owner = await persist(lambda: TaskOwner.of(self._queue, lease, timeout_s=self._rules.ask_timeout_s))
+        timeout_s = tool.timeout_s if lease.timeout_s is None else lease.timeout_s
+
+        async def on_ask(method: str, body: msgspec.Raw) -> Message:
+            if method != ASK:
+                return await owner.on_ask(method, body)
+            self._count_questions(1)
+            try:
+                return await owner.on_ask(method, body)
+            finally:
+                self._count_questions(-1)
+
+        async def run() -> ToolResult:
+            left = timeout_s if lease.deadline is None else min(timeout_s, lease.deadline - time.time())
+            if left <= 0:
+                raise DeadlineExceededError("the deadline of the task came before its tool was called")
+            self._call_id = self._new_call_id()
+            call = ToolCall(
+                name=lease.type,
+                arguments=lease.payload.encode(),
+                call_id=self._call_id,
+                progress=True,
+                log_level="info",
+                principal=lease.owner,
+                can=owner.can,
+            )
+            return await self._tools.call(call, timeout_s=left, on_item=self._item, on_ask=on_ask)
+
+        return await owner.call(run)
+
+    def _count_questions(self, more: int) -> None:
+        self.questions += more
+        self._on_asking()
+
+    def _was_stopped(self) -> bool:
+        """Whether a process that the call was sent to had been told to end: no fault of the task."""
+        tool = self._tools.catalogue.get(self.lease.type)
+        entries = self._peers.processes(self._tools.way_of(tool)) if tool is not None else []
+        return any(entry.state in {State.DRAINING, State.OFF} for entry in entries)
+
+    def _completed(self, result: ToolResult) -> End:
+        lease = self.lease
+        status = "error" if result.is_error else "success"
+        log_execution(lease.type, result.runtime, result.duration_ms, status, call_id=self._call_id)
+        text = result_text(result)
+        size, most = len(text.encode()), self._rules.max_result_bytes
+        if size > most:
+            reason = f"its result has {size} bytes; p2p.task_queue.max_result_bytes is {most}"
+            return self._failed(ErrorInfo(code="LIMIT_EXCEEDED", message=reason))
+        return Complete(id=lease.id, token=lease.token, result=text, logs=self._take_lines())
+
+    def _log(self, error: MCPServerError) -> None:
+        tool = self._tools.catalogue.get(self.lease.type)
+        runtime = tool.runtime if tool is not None else "unknown"
+        log_execution(self.lease.type, runtime, 0.0, "error", call_id=self._call_id, error=code_of(error))
+
+    # --- news ------------------------------------------------------------------------------------------------------
+
+    def _item(self, body: msgspec.Raw) -> None:
+        item = _decode_item(body)
+        if isinstance(item, Progress):
+            if item.total:
+                self._progress = min(100.0, max(0.0, 100.0 * item.progress / item.total))
+            self._text = item.message[:_MOST_LINE_CHARS]
+        else:
+            text = item.data.decode(errors="replace")
+            where = f"{item.logger}: " if item.logger else ""
+            self._lines.append(f"{item.level}: {where}{text}"[:_MOST_LINE_CHARS])
+            del self._lines[:-_MOST_LINES]
+        self._beat_by(self._beat_at + NEWS_EVERY_S)
+
+    def _take_lines(self) -> list[str]:
+        lines, self._lines = self._lines, []
+        return lines
+
+    # --- the lease -------------------------------------------------------------------------------------------------
+
+    def _beat_by(self, at: float) -> None:
+        self._due = min(self._due, at)
+        self._alarm.deadline = self._due
+
+    async def _keep_lease(self) -> None:
+        while True:
+            with trio.CancelScope(deadline=self._due) as self._alarm:
+                await trio.sleep_forever()
+            self._beat_at = trio.current_time()
+            self._due = self._beat_at + self._every_s
+            await self._beat()
+
+    async def _beat(self) -> None:
+        lines = self._take_lines()
+        beat = Beat(
+            id=self.lease.id,
+            token=self.lease.token,
+            lease_s=self._rules.lease_s,
+            progress=self._progress,
+            progress_text=self._text,
+            logs=lines,
+        )
+        try:
+            beaten = await self._queue.do(beat, Beaten, timeout_s=self._every_s)
+        except MCPServerError as error:
+            if not may_ask_again(error):
+                get_logger().warning("a task is not ours any more", task=self.lease.id, reason=error.message)
+                self.stop("lost")
+                return
+            self._lines[:0] = lines
+            self._beat_by(self._beat_at + _QUEUE_AGAIN_S)
+            return
+        if beaten.cancel_requested:
+            self.stop("cancelled")
+
+
+def told(error: MCPServerError) -> ErrorInfo:
+    """A tool's error as the end of an attempt; see the module's text."""
+    info = to_info(error)
+    without_answer = isinstance(error, (OutcomeUnknownError, DeadlineExceededError))
+    return msgspec.structs.replace(info, retryable=True) if without_answer else info
