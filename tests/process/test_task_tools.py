@@ -88,6 +88,17 @@ def test_an_external_worker_takes_a_task_and_completes_it(client):
     assert told["execution_time"] > 0
 
 
+def test_a_task_that_is_named_like_a_tool_is_done_by_that_tool(client):
+    submit(client, "say", "echo", payload={"text": "hello"})
+    assert client.call("p2p_taskqueue_wait_task", task_id="say")["structuredContent"]["task"]["status"] == "completed"
+    told = ask(client, "task_result", task_id="say")
+    assert (told["output"], told["result"]["worker_id"]) == ("hello", "task_worker")
+    submit(client, "wrong", "echo", payload={"txt": "hello"})
+    assert client.call("p2p_taskqueue_wait_task", task_id="wrong")["structuredContent"]["task"]["status"] == "failed"
+    error = ask(client, "task_result", task_id="wrong")["result"]["error"]
+    assert (error["code"], "did you mean `text`?" in error["message"]) == ("INVALID_ARGUMENTS", True)
+
+
 def test_a_claim_over_http_waits_for_a_task(tree, client):
     hire(client, "waiter", "serve")
     taken = []

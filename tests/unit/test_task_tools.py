@@ -169,7 +169,14 @@ async def test_a_result_is_there_after_the_end_only(desk):
     assert (told["status"], told["output"], told["logs"], told["execution_time"]) == (
         "completed", {"depth": 3}, ["dug"], 5,
     )  # fmt: skip
-    ended = {"ended_at": desk.box.clock.now, "worker_id": "w", "attempt": 1, "error": None, "reason": ""}
+    ended = {
+        "ended_at": desk.box.clock.now,
+        "worker_id": "w",
+        "attempt": 1,
+        "error": None,
+        "is_error": False,
+        "reason": "",
+    }
     assert told["result"] == ended
     assert (await desk("task_result", task_id="a", include_output=False))["output"] is None
 

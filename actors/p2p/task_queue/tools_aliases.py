@@ -16,6 +16,7 @@ from actors.errors import UnavailableError
 from actors.messages import ErrorInfo
 from actors.p2p.task_queue.tools_access import Access, to_json
 from actors.p2p.task_queue.tools_leases import ClaimedTask, claimed_task
+from actors.p2p.task_queue.tools_shown import output_of
 from actors.task_messages import (
     Beat,
     Beaten,
@@ -316,7 +317,7 @@ def _row(task: Task) -> Row:
         model_name=task.model_name,
         payload=msgspec.json.decode(task.payload),
         status=status_of(task.state),
-        result=None if task.result is None else msgspec.json.decode(task.result),
+        result=output_of(task),
         error=None if task.error is None else task.error.message,
         priority=task.priority,
         attempt=task.attempt,

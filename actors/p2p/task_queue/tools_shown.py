@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from actors.task_messages import Retry, Status, Task, TaskState, status_of
 from actors.task_views import TaskEvent
+from actors.tool_tasks import result_of
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -88,6 +89,8 @@ class TaskEnd(msgspec.Struct, kw_only=True):
     attempt: int
     error: TaskError | None
     """Of a failed task."""
+    is_error: bool
+    """The tool that did it was there to say so, and said that it failed: its words are the output."""
     reason: str
     """Why it was cancelled or skipped."""
 
@@ -149,6 +152,14 @@ def summary_of(task: Task) -> TaskSummary:
     )
 
 
+def output_of(task: Task) -> Any:  # noqa: ANN401 - JSON
+    """What it gave: of a tool the value that it returned, of an external worker what that said."""
+    if task.result is None:
+        return None
+    result = result_of(task.result)
+    return msgspec.json.decode(result.value)
+
+
 def end_of(task: Task) -> TaskEnd:
     """How a task ended."""
     error = None
@@ -160,5 +171,6 @@ def end_of(task: Task) -> TaskEnd:
         worker_id=worker_of(task),
         attempt=task.attempt,
         error=error,
+        is_error=task.result is not None and result_of(task.result).is_error,
         reason=task.reason if task.state in (TaskState.CANCELLED, TaskState.SKIPPED) else "",
     )

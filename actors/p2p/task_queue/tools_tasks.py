@@ -18,6 +18,7 @@ from actors.p2p.task_queue.tools_shown import (
     end_of,
     execution_time,
     metrics_of,
+    output_of,
     progress_of,
     summary_of,
     worker_of,
@@ -330,12 +331,11 @@ class TaskTools:
         task = (await self._access.task(ctx.principal, task_id)).task
         if task.state not in FINAL:
             refuse("NOT_FINISHED", f"task {task_id} is {status_of(task.state)}; ask again after its end")
-        output = msgspec.json.decode(task.result) if include_output and task.result is not None else None
         return TaskResult(
             task_id=task_id,
             status=status_of(task.state),
             result=end_of(task),
-            output=output,
+            output=output_of(task) if include_output else None,
             logs=task.logs if include_logs else None,
             execution_time=execution_time(task),
         )
