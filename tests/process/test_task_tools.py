@@ -3,15 +3,24 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
 import threading
+from functools import partial
+from pathlib import Path
 
 import httpx
 import pytest
-from running import NO_SPARES, McpClient, started
+from running import NO_SPARES, McpClient, started, wait_until
 
+from actors.messages import ToolDescriptor
 from actors.p2p_names import TASK_TOOLS
+from supervisor.client import parse_arguments
 
 pytestmark = pytest.mark.process
+
+PAGE = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
 
 TOOLS_ON = NO_SPARES | {"GREENROOM_P2P__TASK_QUEUE__TOOLS": "true", "GREENROOM_P2P__TASK_QUEUE__ALIASES": "true"}
 
@@ -187,3 +196,34 @@ def test_without_the_switch_the_tools_are_unavailable_and_not_unknown(tmp_path):
         result = client.call("task_submit", task_id="a", task_type="b", payload={})
         assert result["_meta"]["greenroom/code"] == "RUNTIME_UNAVAILABLE"
         assert "p2p.task_queue.tools switches it on" in result["content"][0]["text"]
+
+
+def test_the_examples_of_the_page_work_one_after_the_other(tree, client):
+    catalogue = {tool["name"]: tool for tool in client.request("tools/list").json()["result"]["tools"]}
+    task = {}
+    for line in re.findall(r"^greenroom tools call (.+)$", PAGE, re.MULTILINE):
+        for word, key in (("TOKEN", "fencing_token"), ("TASK", "task_id")):
+            line = line.replace(word, str(task.get(key)))
+        name, *arguments = shlex.split(line)
+        values = parse_arguments(described(catalogue[name]), tuple(arguments))
+        call = partial(ask, client, name, **json.loads(values))
+        answer = wait_until(partial(finished, client, call), 20, line) if name == "task_result" else call()
+        if name == "task_claim":
+            [task] = answer["tasks"]
+        if name == "task_result":
+            assert answer["output"] == "hello"
+    ended = {shown["task_id"]: shown["status"] for shown in ask(client, "task_list")["tasks"]}
+    assert ended["dig-1"] == "completed"
+    assert ended[task["task_id"]] == "failed"
+
+
+def finished(client, call):
+    return ask(client, "task_status", task_id="sum-1")["status"] == "completed" and call()
+
+
+def described(tool):
+    """A listed tool as the command line knows it."""
+    schema = json.dumps(tool["inputSchema"]).encode()
+    return ToolDescriptor(
+        name=tool["name"], title="", description="", category="", runtime="p2p", pool="", input_schema=schema
+    )
