@@ -44,6 +44,7 @@ T = TypeVar("T")
 
 _COMMITS_KEPT: Final = 512
 _CHAIN_LOOKUPS: Final = 100
+_LOOKED_UP_TOGETHER: Final = 1000
 
 
 class LogStore:
@@ -86,6 +87,7 @@ class LogStore:
         began = time.perf_counter()
         await trio.to_thread.run_sync(self._history.open, limiter=self._history_writes)
         repairs = await trio.to_thread.run_sync(self._rebuild, limiter=self._log_calls)
+        await self._find_stored()
         m = self._machine
         m.opened(self._now())
         await self._append(m.end())
@@ -109,6 +111,16 @@ class LogStore:
             if collecting:
                 gc.enable()
         return opened.repairs
+
+    async def _find_stored(self) -> None:
+        """A life may have ended after the history had a task and before the log knew that."""
+        ended = self._machine.state.ended
+        ids = list(ended)
+        for start in range(0, len(ids), _LOOKED_UP_TOGETHER):
+            for task in await self._find(ids[start : start + _LOOKED_UP_TOGETHER], []):
+                if task.ended_at == self._machine.state.tasks[task.id].task.ended_at:
+                    del ended[task.id]
+                    self._stored[task.id] = None
 
     async def run(self) -> None:
         """Keep house beside `apply`, from `open` on, until it is cancelled."""
