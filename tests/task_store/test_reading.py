@@ -289,7 +289,9 @@ async def test_who_asks_when_there_is_a_task_does_not_wait(box, waiting):
     assert await woken(await waiting.start(lambda: box.store.wait_ready(Claim(worker="w"))))
 
 
-@pytest.mark.parametrize("how", ["given back", "expired", "due", "resumed", "unblocked", "room", "refilled"])
+@pytest.mark.parametrize(
+    "how", ["given back", "expired", "due", "resumed", "unblocked", "room", "refilled", "worker silent"]
+)
 async def test_whatever_makes_a_task_ready_wakes_who_waits(make_box, waiting, how):
     box = await make_box(
         msgspec.structs.replace(BIG, concurrency={"one": 1}, rates={"slow": Rate(per_s=1.0)}, lease_s=30.0)
@@ -299,6 +301,11 @@ async def test_whatever_makes_a_task_ready_wakes_who_waits(make_box, waiting, ho
     lease = await box.take("w1")
     if how in ("room", "refilled"):
         await box.put("b", type_)
+    if how == "worker silent":
+        await box.do(RegisterWorker(worker="mine"))
+        box.later(5)
+        await box.do(Beat(id="a", token=lease.token, lease_s=1000.0))
+        await box.put("b", sticky_worker="mine")
     if how == "unblocked":
         await box.put("b", depends_on=["a"])
     if how == "due":
@@ -316,7 +323,7 @@ async def test_whatever_makes_a_task_ready_wakes_who_waits(make_box, waiting, ho
         await box.do(Resume())
     else:
         due = box.store.next_due()
-        assert due == box.clock.now + {"expired": 30, "due": 5, "refilled": 1}[how]
+        assert due == box.clock.now + {"expired": 30, "due": 5, "refilled": 1, "worker silent": 85}[how]
         box.clock.now = due
         await box.do(Expire())
     assert await woken(done)

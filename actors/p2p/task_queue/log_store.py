@@ -24,7 +24,7 @@ import trio
 from actors.errors import UnavailableError
 from actors.p2p.task_queue.apply import replay
 from actors.p2p.task_queue.carry import carried
-from actors.p2p.task_queue.decide_claim import may_claim
+from actors.p2p.task_queue.decide_claim import may_claim, next_openings
 from actors.p2p.task_queue.decide_control import clearable
 from actors.p2p.task_queue.decide_expire import next_due
 from actors.p2p.task_queue.events import ARCHIVED, LEASED, STATES
@@ -74,6 +74,8 @@ class LogStore:
         """Ids of tasks that the history has and that are still in the state."""
         self._stored_at = 0.0
         self._changed: dict[str, None] = {}
+        self._keeps = False
+        """Whether the history holds anything."""
         self._next_forget = 0.0
         self._work = trio.Event()
         """Set when `run` may have something to do."""
@@ -87,6 +89,7 @@ class LogStore:
         began = time.perf_counter()
         await trio.to_thread.run_sync(self._history.open, limiter=self._history_writes)
         repairs = await trio.to_thread.run_sync(self._rebuild, limiter=self._log_calls)
+        self._keeps = bool(await trio.to_thread.run_sync(self._history.counts, limiter=self._lists))
         await self._find_stored()
         m = self._machine
         m.opened(self._now())
@@ -216,8 +219,8 @@ class LogStore:
         past = Past(await self._find(ids, keys))
         if any(isinstance(op, RetryTask) for op in ops):
             for _ in range(_CHAIN_LOOKUPS):
-                before = {task.retry_of for task in past.tasks.values() if task.retry_of} - past.tasks.keys()
-                found = await self._find(sorted(before - self._machine.state.tasks.keys()), [])
+                named = {id_ for task in past.tasks.values() for id_ in (task.retry_of, *task.depends_on) if id_}
+                found = await self._find(sorted(named - past.tasks.keys() - self._machine.state.tasks.keys()), [])
                 if not found:
                     break
                 for task in found:
@@ -254,7 +257,9 @@ class LogStore:
         """When `Expire` will have something to do."""
         due = [next_due(self._machine)]
         if self._waits.any_claim():
-            due.append(self._machine.state.ready.next_refill(self._now()))
+            due += next_openings(self._machine.state, self._now())
+        if self._keeps:
+            due.append(self._next_forget)
         if self._stored:
             due.append(self._stored_at + self._limits.archive_after_s)
         return min((at for at in due if at is not None), default=None)
@@ -362,6 +367,7 @@ class LogStore:
             for one in ended:
                 self._machine.state.ended.pop(one.task.id, None)
                 self._stored[one.task.id] = None
+                self._keeps = True
             self._stored_at = self._now()
         return len(ended)
 

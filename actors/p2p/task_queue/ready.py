@@ -212,11 +212,6 @@ class Ready:
         key = self.keys.get(name)
         return key is not None and bool(self._most_per_key) and key.leased >= self._most_per_key
 
-    def next_refill(self, now: float) -> float | None:
-        """When a type whose rate holds tasks back may start one."""
-        due = [lane.bucket.full_at(now) for lane in self.all_lanes() if lane.bucket is not None]
-        return min((at for at in due if at > now), default=None)
-
     def all_lanes(self) -> Iterator[Lane]:
         """Each lane, in no order."""
         for lanes in self.lanes.values():
