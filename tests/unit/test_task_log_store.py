@@ -18,7 +18,7 @@ from actors.errors import UnavailableError
 from actors.messages import ErrorInfo
 from actors.p2p.task_queue import events as ev
 from actors.p2p.task_queue.apply import replay
-from actors.p2p.task_queue.carry import carried
+from actors.p2p.task_queue.carry import carried, pack_globals
 from actors.p2p.task_queue.limits import QueueLimits, Rate
 from actors.p2p.task_queue.machine import Machine
 from actors.p2p.task_queue.operations import decide
@@ -295,11 +295,12 @@ LIMITS = QueueLimits(
 
 
 def whole(state: State):
-    """All that a state holds, as carried events; but for what beats changed in memory."""
+    """All that a state holds, but for what beats changed in memory."""
     for worker in state.workers.values():
         worker.seen_at = 0.0
-    groups = list(carried(state, sorted(state.tasks.values(), key=lambda item: item.seq)))
-    return [event for group in groups for event in group]
+    items = sorted(state.tasks.values(), key=lambda item: item.seq)
+    own = [(i.where, i.seq, i.order, i.waits, i.ready_at, i.lease_s, i.closed, i.closed_by, i.log) for i in items]
+    return pack_globals(state), [item.task for item in items], own
 
 
 def some_life(rng, machine, at, ids):

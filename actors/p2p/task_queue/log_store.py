@@ -11,7 +11,6 @@ task leaves the memory by an `ARCHIVED` event in the first group after the histo
 
 from __future__ import annotations
 
-import gc
 import random
 import time
 from collections import deque
@@ -24,6 +23,7 @@ import trio
 from actors.errors import UnavailableError
 from actors.p2p.task_queue.apply import replay
 from actors.p2p.task_queue.carry import carried
+from actors.p2p.task_queue.collector import collector_asleep
 from actors.p2p.task_queue.decide_claim import may_claim, next_openings
 from actors.p2p.task_queue.decide_control import clearable
 from actors.p2p.task_queue.decide_expire import next_due
@@ -105,14 +105,9 @@ class LogStore:
         return self._recovery
 
     def _rebuild(self) -> list[str]:
-        collecting = gc.isenabled()
-        gc.disable()  # hundreds of thousands of objects are made here, and none is garbage
-        try:
+        with collector_asleep():
             opened = self._log.open()
             replay(self._machine.state, opened.groups, self._log.segment())
-        finally:
-            if collecting:
-                gc.enable()
         return opened.repairs
 
     async def _find_stored(self) -> None:
@@ -236,7 +231,8 @@ class LogStore:
         s, log = self._machine.state, self._log
         oldest = log.oldest_segment()
         leaving = [item for item in s.tasks.values() if item.segment <= oldest] if log.segment() > oldest else []
-        await trio.to_thread.run_sync(log.rotate, carried(s, leaving), limiter=self._log_calls)
+        with collector_asleep():
+            await trio.to_thread.run_sync(log.rotate, carried(s, leaving), limiter=self._log_calls)
         s.segment = log.segment()
         for item in leaving:
             item.segment = s.segment
