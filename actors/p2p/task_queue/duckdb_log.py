@@ -44,6 +44,8 @@ _CHECKPOINT_S: Final = 60.0
 class DuckDBLog(SegmentedLog):
     """See the module."""
 
+    OVERHEAD = 256
+
     def __init__(
         self,
         path: Path,

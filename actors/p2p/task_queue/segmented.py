@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 from actors.errors import UnavailableError
 from actors.p2p.task_queue.announced import Announced
@@ -20,7 +20,8 @@ from actors.p2p.task_queue.files import FileLock, fsync_directory
 from actors.p2p.task_queue.groups import GROUP_BYTES, Chain, Row
 from actors.p2p.task_queue.log import Group, Opened
 
-SEGMENT_BYTES: Final = 32 << 20
+SEGMENT_BYTES: Final = 8 << 20
+"""A checkpoint after each rotation writes about as much, and commits wait for a part of it: so it is small."""
 CHECKPOINT_BYTES: Final = 16 << 20
 _KEEP: Final = 2
 _TABLE: Final = re.compile(r"ev_(\d+)_(\d+)")
@@ -57,15 +58,18 @@ class SegmentedLog(ABC):
         self._carried = 0
         """Of these, what was carried there. A segment is full when as much is new: else a state that is larger than a
         segment would be rewritten with each group."""
-        self._rotations = 0
-        """Since opening. Written by `rotate` only."""
+        self._grown = 0
+        """Bytes of WAL since opening, about. Written by `append` and `rotate` only."""
         self._settled = 0
-        """`_rotations` at the latest checkpoint. Written by `checkpoint` only, which runs in another thread."""
+        """`_grown` at the latest checkpoint. Written by `checkpoint` only, which runs in another thread."""
         self._complete = False
         """All that was there was read and found right."""
         self._failed = False
 
     # --- the engine's part ---
+
+    OVERHEAD: ClassVar[int]
+    """What the WAL grows by, at most, with each group besides its own bytes."""
 
     @abstractmethod
     def _connect(self) -> list[str]:
@@ -126,6 +130,7 @@ class SegmentedLog(ABC):
         if not self._segments:
             self._switch(first := Segment(1, 1), [], None)
             self._segments = [first]
+        self._grown = _size(self._wal())
         fsync_directory(self.path.parent)
         self._chain.start(self._segments[0].first)
         return Opened(groups=self._read(), repairs=repairs)
@@ -195,6 +200,7 @@ class SegmentedLog(ABC):
         self._insert(self._segments[-1].table, row)
         self._chain.wrote(row)
         self._filled += len(row.data)
+        self._grown += len(row.data) + self.OVERHEAD
         self._announced.write(row.seq, row.digest)
         self._failed = False
 
@@ -225,19 +231,20 @@ class SegmentedLog(ABC):
         self._switch(new, rows, old)
         self._segments = [*self._segments[1 if old else 0 :], new]
         self._filled = self._carried = size
-        self._rotations += 1
+        # Only a checkpoint frees the old segment's place: it is due now.
+        self._grown += max(size, self._checkpoint_bytes)
         self._announced.write(self._chain.seq, self._chain.digest)
         self._failed = False
 
     def checkpoint_due(self) -> bool:
-        """See `Log`. After a rotation always: only a checkpoint frees the old segment's place."""
-        return self._rotations != self._settled or _size(self._wal()) >= self._checkpoint_bytes
+        """See `Log`."""
+        return self._grown - self._settled >= self._checkpoint_bytes
 
     def checkpoint(self) -> None:
         """See `Log`."""
-        rotations = self._rotations
+        grown = self._grown
         self._move()
-        self._settled = rotations
+        self._settled = grown
         self._announced.sync()
 
     def sizes(self) -> dict[str, int]:

@@ -25,6 +25,8 @@ _BUSY_S: Final = 10.0
 class SQLiteLog(SegmentedLog):
     """See the module."""
 
+    OVERHEAD = 3 * 4096
+
     def __init__(
         self, path: Path, *, segment_bytes: int = SEGMENT_BYTES, checkpoint_bytes: int = CHECKPOINT_BYTES
     ) -> None:
@@ -89,10 +91,11 @@ class SQLiteLog(SegmentedLog):
 
     def _move(self) -> None:
         assert self._side is not None, "open"
-        # Most of it beside the writer; then what came meanwhile, so that the WAL begins anew.
+        # Most of it beside the writer; then what came meanwhile, so that the WAL begins anew. It keeps its size:
+        # writing over old bytes is faster than growing.
         self._side.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         with self._writing:
-            self._side.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._side.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
 
     def _disconnect(self, *, tidy: bool) -> None:
         wal = self._wal()
