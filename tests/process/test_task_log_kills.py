@@ -24,6 +24,7 @@ pytestmark = pytest.mark.process
 KILLS = int(os.environ.get("GREENROOM_LOG_KILLS", "20"))
 SEED = os.environ.get("GREENROOM_LOG_SEED", "")
 PATIENCE_S = 60
+STEPS = (("rotate", "rotated"), ("checkpoint", "checkpointed"))
 
 
 @pytest.fixture(params=list(KINDS))
@@ -94,7 +95,9 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_made_up(kind, tmp_path):
         words = [line[0] for line in child.lines]
         rotations += words.count("rotated")
         checkpoints += words.count("checkpointed")
-        inside += words.count("rotate") > words.count("rotated") or words.count("checkpoint") > words.count("checkpointed")
+        inside += words.count("rotate") > words.count("rotated") or words.count("checkpoint") > words.count(
+            "checkpointed"
+        )
     log = KINDS[kind](path)
     assert read(log.open().groups) in (done, tried)
     log.close()

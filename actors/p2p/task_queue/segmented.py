@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar, Final, NamedTuple
@@ -72,6 +73,14 @@ class SegmentedLog(ABC):
     """What the WAL grows by, at most, with each group besides its own bytes."""
 
     @abstractmethod
+    def _errors(self) -> type[Exception]:
+        """What the engine raises."""
+
+    @abstractmethod
+    def _proven(self) -> int:
+        """The number of a group that the WAL proves to be stored, before the database is opened."""
+
+    @abstractmethod
     def _connect(self) -> list[str]:
         """Open the database, mend it if need be; what was mended. Nothing may be changed yet that mending needs."""
 
@@ -113,7 +122,8 @@ class SegmentedLog(ABC):
         """See `Log`."""
         self._lock.take()
         try:
-            return self._open()
+            with self._said_clearly():
+                return self._open()
         except BaseException:
             self._failed = True
             self.close()
@@ -124,9 +134,10 @@ class SegmentedLog(ABC):
             self._announced.open()
         except OSError as error:
             raise self._refusal(f"{self._announced.path} can't be opened ({error.strerror})") from None
+        proven = self._proven()
         repairs = self._connect()
         self._segments = self._find_segments()
-        repairs += self._compare()
+        repairs += self._compare(proven)
         if not self._segments:
             self._switch(first := Segment(1, 1), [], None)
             self._segments = [first]
@@ -147,10 +158,16 @@ class SegmentedLog(ABC):
                 raise self._refusal(f"segment {before.number + 1} is missing. {_PERSON}")
         return found
 
-    def _compare(self) -> list[str]:
-        """Whether all is there that was announced."""
+    def _compare(self, proven: int) -> list[str]:
+        """Whether all is there that was announced, and what the WAL proves."""
         newest = next(filter(None, (self._last(segment.table) for segment in reversed(self._segments))), None)
         seq = newest[0] if newest else self._segments[-1].first - 1 if self._segments else 0
+        if seq < proven:
+            raise self._refusal(
+                f"it ends with group {seq}, but group {proven} was stored, as {self._wal().name} shows: what was "
+                f"acknowledged is missing. {_PERSON} To go on without, move that file away and remove "
+                f"{self._announced.path}"
+            )
         if not self._announced.known:
             if newest:
                 return [f"{self._announced.path} was missing or damaged: whether the last groups are there is unknown"]
@@ -162,12 +179,25 @@ class SegmentedLog(ABC):
             )
         return []
 
+    @contextmanager
+    def _said_clearly(self) -> Iterator[None]:
+        """What the database says about damage, as this log's own error."""
+        try:
+            yield
+        except self._errors() as error:
+            raise self._refusal(f"the database says: {str(error).splitlines()[0]}. {_PERSON}") from None
+
     def _read(self) -> Iterator[tuple[int, Group]]:
         for segment in self._segments:
             if segment.first != self._chain.seq + 1:
                 raise self._refusal(f"groups {self._chain.seq + 1} to {segment.first - 1} are missing. {_PERSON}")
             self._filled = 0
-            for row in self._rows(segment.table):
+            rows = self._rows(segment.table)
+            while True:
+                with self._said_clearly():
+                    row = next(rows, None)
+                if row is None:
+                    break
                 try:
                     events = self._chain.check(row)
                 except UnavailableError as error:
