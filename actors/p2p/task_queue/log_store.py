@@ -37,7 +37,7 @@ from actors.p2p.task_queue.records import Item
 from actors.p2p.task_queue.store import Recovery
 from actors.p2p.task_queue.views import scan, stats, view
 from actors.p2p.task_queue.waits import Waits
-from actors.task_messages import FINAL, Claim, Clear, Cleared, Expire, Expired, Op, Outcome, RetryTask, Task
+from actors.task_messages import FINAL, Claim, Clear, Cleared, Expire, Expired, Op, Outcome, RetryTask, Task, WorkerInfo
 from actors.task_views import GetTask, QueueStats, ScanTasks, TaskEvent, TaskPage, TaskView
 
 T = TypeVar("T")
@@ -311,6 +311,14 @@ class LogStore:
             here, in_state = await self._look(lambda: scan(self._machine.state, ask, most, self._stored))
         tasks = sorted([*here, *past], key=lambda task: task.created_at, reverse=not ask.oldest_first)
         return TaskPage(tasks=tasks[ask.offset : most], total=in_state + in_past)
+
+    async def worker(self, name: str) -> WorkerInfo | None:
+        """A worker that registered or claimed."""
+        return await self._look(lambda: self._crew_member(name))
+
+    def _crew_member(self, name: str) -> WorkerInfo | None:
+        worker = self._machine.state.workers.get(name)
+        return None if worker is None else worker.info(self._now(), self._limits.worker_timeout_s)
 
     async def stats(self) -> QueueStats:
         """The whole queue in numbers."""
