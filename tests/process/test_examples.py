@@ -108,3 +108,9 @@ def test_the_example_configuration_is_in_force(tree, client):
     result = client.call("word_count", path=str(documents / "latin.txt"))
     assert "is not UTF-8 text" in result["content"][0]["text"]
     assert "tools.data#0" in tree.actors()
+
+
+def test_the_example_report_is_a_task_for_clients_that_know_them(client):
+    """This one knows none, and can't be asked."""
+    called = client.call("long_report", topic="moss", minutes=0)
+    assert called["content"][0]["text"] == "A short report on moss: nothing was found."
