@@ -45,7 +45,7 @@ CREATE TABLE task(
 CREATE UNIQUE INDEX task_id ON task(id);
 CREATE INDEX task_key ON task(key, owner) WHERE key IS NOT NULL;
 CREATE INDEX task_created ON task(created_at, id);
-CREATE INDEX task_owner ON task(owner, created_at, id);
+CREATE INDEX task_owner ON task(owner, created_at, id) WHERE owner <> '';
 CREATE INDEX task_drop ON task(drop_at);
 CREATE TABLE tally(type TEXT, state TEXT, tasks INTEGER NOT NULL, PRIMARY KEY(type, state)) WITHOUT ROWID;
 """
@@ -117,11 +117,11 @@ class SQLiteHistory:
         latest = {one.task.id: one for one in ended}
         rows = [_row(one) for one in latest.values()]
         tally = Counter((one.task.type, one.task.state.value) for one in latest.values())
-        with self._writer.use() as con, _transaction(con):
-            for some in _lists(list(latest)):
-                tally.subtract(_remove(con, f"id IN ({_marks(some)})", some))
-            con.executemany(_INSERT, rows)
-            con.executemany(_TALLY, [(*of, tasks) for of, tasks in tally.items()])
+        with self._writer.use() as con:
+            try:
+                _insert(con, rows, tally)
+            except sqlite3.IntegrityError:  # some are there already: rarely, after a crash
+                _insert(con, rows, tally, first_remove=list(latest))
 
     def get(self, task_id: str) -> Ended | None:
         """See `History`."""
@@ -238,6 +238,16 @@ def _transaction(con: sqlite3.Connection) -> Iterator[None]:
         if con.in_transaction:
             con.execute("ROLLBACK")
         raise
+
+
+def _insert(
+    con: sqlite3.Connection, rows: Sequence[Any], tally: Counter[tuple[str, str]], first_remove: Sequence[str] = ()
+) -> None:
+    with _transaction(con):
+        for some in _lists(first_remove):
+            tally.subtract(_remove(con, f"id IN ({_marks(some)})", some))
+        con.executemany(_INSERT, rows)
+        con.executemany(_TALLY, [(*of, tasks) for of, tasks in tally.items()])
 
 
 def _remove(con: sqlite3.Connection, where: str, values: Sequence[Any]) -> Counter[tuple[str, str]]:

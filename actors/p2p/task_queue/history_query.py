@@ -16,7 +16,8 @@ def matching(ask: ScanTasks, now: float) -> tuple[str, list[Any]]:
         states = [state.value for state in TaskState if status_of(state) == ask.status]
         terms.append(_one_of("state", states))
     if ask.owner is not None:
-        terms.append(("owner = ?", [ask.owner]))
+        # The second half is what lets SQLite use the index, which leaves out those without an owner.
+        terms.append(("owner = ?" + (" AND owner <> ''" if ask.owner else ""), [ask.owner]))
     if ask.worker:
         terms.append(("worker = ?", [ask.worker]))
     if ask.types:

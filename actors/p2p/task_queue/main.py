@@ -16,6 +16,7 @@ from actors.messages import Boot
 from actors.p2p.task_queue.embedded import open_embedded
 from actors.p2p.task_queue.service import TaskQueue
 from actors.p2p.task_queue.store import Recovery
+from actors.p2p.task_queue.tools import load_task_tools
 from actors.tools.host import ToolHost
 
 _MOST_WAITING = 20_000
@@ -34,7 +35,9 @@ async def main(boot: Boot) -> None:
             queue = TaskQueue(store, most_waiting=_MOST_WAITING, leaving=lambda: actor.draining.is_set())  # noqa: PLW0108
             actor.on_draining = queue.leave
             nursery.start_soon(queue.run)
-            host = ToolHost(actor, {}, [], actor.settings.channel.max_calls_at_once)
+            loaded = load_task_tools(actor.settings, queue)
+            most = actor.settings.channel.max_calls_at_once
+            host = ToolHost(actor, loaded.tools, loaded.broken, most, loaded.offers)
             await actor.serve(queue.methods() | host.methods())
             nursery.start_soon(host.send_notices)
             actor.ready(_told(recovery))

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from actors.task_messages import Claim, Op, Outcome
+from actors.task_messages import Claim, Op, Outcome, WorkerInfo
 from actors.task_views import GetTask, QueueStats, ScanTasks, TaskEvent, TaskPage, TaskView
 
 
@@ -72,6 +72,10 @@ class TaskStore(Protocol):
 
     async def history(self, task_id: str) -> list[TaskEvent]:
         """What happened to a task, oldest first; of old events only the latest are kept."""
+        ...
+
+    async def worker(self, name: str) -> WorkerInfo | None:
+        """A worker that registered or claimed; None = unknown. To look at it is no sign of life of it."""
         ...
 
     async def stats(self) -> QueueStats:
