@@ -64,7 +64,17 @@ class _Batch:
 class Asker:
     """The questions of one call. `ask` belongs to the loop; `from_thread` to the tool's threads."""
 
-    def __init__(self, way: Ask | None, can: Sequence[str], loop: trio.lowlevel.TrioToken) -> None:
+    def __init__(
+        self,
+        way: Ask | None,
+        can: Sequence[str],
+        loop: trio.lowlevel.TrioToken,
+        task: trio.lowlevel.Task,
+        on_wait: Callable[[bool], object],
+    ) -> None:
+        """`task`: the call's own. `on_wait` hears when nothing of the call runs while it asks, and when that ends."""
+        self._task = task
+        self._on_wait = on_wait
         self.can = frozenset(can) if way is not None else frozenset()
         self._way = way
         self._loop = loop
@@ -103,12 +113,23 @@ class Asker:
             finally:
                 self._batch = None
             questions = self._named(batch.drafts)
-            answers = _decode_answers(await self.tell(ASK, Questions(questions=questions))).answers
+            answers = _decode_answers(await self._wait(Questions(questions=questions))).answers
             batch.answers = [answers[question.key] for question in questions]
         except Exception as error:  # noqa: BLE001 - every member of the batch raises it
             batch.error = error
         finally:
             batch.done.set()
+
+    async def _wait(self, questions: Questions) -> msgspec.Raw:
+        # Tasks that the tool started may run while one of them asks.
+        alone = not any(nursery.child_tasks for nursery in self._task.child_nurseries)
+        if not alone:
+            return await self.tell(ASK, questions)
+        self._on_wait(True)
+        try:
+            return await self.tell(ASK, questions)
+        finally:
+            self._on_wait(False)
 
     def _named(self, drafts: list[Draft]) -> list[Question]:
         """The questions with keys that are unique in the call and the same in each run of it."""

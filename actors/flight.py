@@ -3,10 +3,11 @@
 
 It is a small file in the runtime directory, named by incarnation and mapped into the memory of the process: what was
 written there stays when the process dies, however it dies. Each running call has a slot with the tool's name, a keyed
-digest of the arguments (never the arguments), the call's id and the time of its start; calls beyond the slots are
-counted only. The process that runs the calls writes (`FlightRecorder`), the root reads it once the process is dead
-(`read_flight`). Tools run in that process and may have written anything there, so the reader trusts nothing: it never
-raises, reads a bounded number of bytes, and tells `damaged` where something can't be right.
+digest of the arguments (never the arguments), the call's id, the time of its start, and whether nothing of it runs
+because it waits for its client's answer; calls beyond the slots are counted only. The process that runs the calls
+writes (`FlightRecorder`), the root reads it once the process is dead (`read_flight`). Tools run in that process and may
+have written anything there, so the reader trusts nothing: it never raises, reads a bounded number of bytes, and tells
+`damaged` where something can't be right.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ _HEADER = struct.Struct("<8sII")
 """Magic, slots, running calls that have no slot."""
 _MORE_AT = 12
 _SLOT = struct.Struct("<d16sBB128s64sB")
-"""Start (CLOCK_MONOTONIC, seconds), digest, lengths of both texts, tool, call id, in use. The last is written last."""
+"""Start (CLOCK_MONOTONIC, seconds), digest, lengths of both texts, tool, call id, state. The last is written last."""
 _SLOT_BYTES = 256
-_IN_USE = _SLOT.size - 1
+_STATE = _SLOT.size - 1
+_FREE, _RUNS, _WAITS = 0, 1, 2
 _MAX_CALL_ID = 64
 _MAX_MORE = 1_000_000
 _TOOL = re.compile(rb"[A-Za-z0-9_.-]{1,128}")
@@ -48,6 +50,8 @@ class Flying(msgspec.Struct, frozen=True):
     call_id: str
     started: float
     """`time.monotonic()`, the same clock in all processes of this boot."""
+    waiting: bool = False
+    """It only waited for its client's answer."""
 
 
 class FlightRecord(msgspec.Struct, frozen=True):
@@ -112,13 +116,18 @@ class FlightRecorder:
             return 0
         at = self._free.pop()
         shown = call_id.encode()[:_MAX_CALL_ID]
-        _SLOT.pack_into(self._memory, at, monotonic(), digest, len(tool), len(shown), tool, shown, 1)
+        _SLOT.pack_into(self._memory, at, monotonic(), digest, len(tool), len(shown), tool, shown, _RUNS)
         return at
+
+    def waits(self, at: int, waiting: bool) -> None:
+        """The call only waits for its client now, or runs again."""
+        if at:
+            self._memory[at + _STATE] = _WAITS if waiting else _RUNS
 
     def end(self, at: int) -> None:
         """The call runs no more. May be called from any thread."""
         if at:
-            self._memory[at + _IN_USE] = 0
+            self._memory[at + _STATE] = _FREE
             self._free.append(at)
         else:
             self._count_more(-1)
@@ -141,7 +150,7 @@ def read_flight(path: Path) -> FlightRecord | None:
     damaged = magic != _MAGIC or slots != there or more > _MAX_MORE
     calls = []
     for at in range(_SLOT_BYTES, _SLOT_BYTES * (there + 1), _SLOT_BYTES):
-        if data[at + _IN_USE]:
+        if data[at + _STATE] != _FREE:
             one = _read_slot(data, at)
             damaged = damaged or one is None
             calls += [one] if one is not None else []
@@ -168,9 +177,9 @@ def _read_bounded(path: Path) -> bytes | None:
 
 
 def _read_slot(data: bytes, at: int) -> Flying | None:
-    started, digest, tool_length, id_length, tool, call_id, in_use = _SLOT.unpack_from(data, at)
+    started, digest, tool_length, id_length, tool, call_id, state = _SLOT.unpack_from(data, at)
     tool, call_id = tool[:tool_length], call_id[:id_length]
-    if in_use != 1 or not math.isfinite(started) or _TOOL.fullmatch(tool) is None:
+    if state not in {_RUNS, _WAITS} or not math.isfinite(started) or _TOOL.fullmatch(tool) is None:
         return None
     shown = call_id.decode() if _CALL_ID.fullmatch(call_id) is not None else "?"
-    return Flying(tool=tool.decode(), digest=digest.hex(), call_id=shown, started=started)
+    return Flying(tool=tool.decode(), digest=digest.hex(), call_id=shown, started=started, waiting=state == _WAITS)

@@ -511,6 +511,8 @@ class SessionNote(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     log_level: str | None = None
     ended: bool = False
     """The session was ended: its id is good for nothing any more."""
+    subscriptions: bool = False
+    """Its subscriptions are others now; where they are kept they can be read."""
 
 
 class ResumeStream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

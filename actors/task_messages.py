@@ -68,7 +68,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """The bound never exceeds it."""
 
 
-class Task(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class Task(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """A task with all that is known of it."""
 
     id: str

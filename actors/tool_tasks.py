@@ -81,12 +81,11 @@ def result_text(result: ToolResult) -> str:
 
 def result_of(text: str) -> ToolResult:
     """The tool's result that a task ended with. Any other JSON, as external workers give it, becomes the value of a
-    result with structured content."""
+    result with structured content; what is no JSON is shown as it is."""
     try:
         stored = _decode_stored(text)
     except msgspec.MsgspecError:
-        shape: Shape = "object" if text.lstrip().startswith("{") else "wrapped"
-        return ToolResult(value=text.encode(), shape=shape, runtime="general", duration_ms=0.0)
+        return _foreign(text)
     return ToolResult(
         value=bytes(stored.value),
         shape=stored.shape,
@@ -94,6 +93,16 @@ def result_of(text: str) -> ToolResult:
         duration_ms=stored.duration_ms,
         is_error=stored.is_error,
     )
+
+
+def _foreign(text: str) -> ToolResult:
+    shape: Shape
+    try:
+        value = text.encode()
+        shape = "object" if isinstance(msgspec.json.decode(value), dict) else "wrapped"
+    except (msgspec.MsgspecError, RecursionError):
+        value, shape = _encode(text), "text"
+    return ToolResult(value=value, shape=shape, runtime="general", duration_ms=0.0)
 
 
 # --- questions and answers -----------------------------------------------------------------------------------------

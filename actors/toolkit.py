@@ -217,9 +217,11 @@ class ToolContext(Asks):
         ask: Ask | None = None,
         can: Sequence[str] = (),
         timed: Timed | None = None,
+        on_wait: Callable[[bool], object] = lambda _: None,
     ) -> None:
         """Made inside the call's task, by `actors.tools.execution`. `timed`: what knows the call's deadline; without it
-        that is the deadline of the task's cancel scopes."""
+        that is the deadline of the task's cancel scopes. `on_wait` is told when the call only waits for its client's
+        answer, and when it runs again."""
         self.call_id = call_id
         """Never repeats."""
         self.principal = principal
@@ -246,7 +248,8 @@ class ToolContext(Asks):
         self._cancelled = False
         self._ended = False
         self._on_cancel: list[Callable[[], object]] = []
-        self._ask, self._can = ask, can
+        self._ask, self._can, self._on_wait = ask, can, on_wait
+        self._task = trio.lowlevel.current_task()
         self._asker: Asker | None = None
 
     @property
@@ -254,7 +257,7 @@ class ToolContext(Asks):
         """The questions of this call."""
         with self._lock:
             if self._asker is None:
-                self._asker = Asker(self._ask, self._can, self._loop)
+                self._asker = Asker(self._ask, self._can, self._loop, self._task, self._on_wait)
             return self._asker
 
     @property

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from gateway.legacy_sse import LegacySse
 from gateway.mcp import Protocol
 from gateway.metrics import MeteredBackend, Metrics
 from gateway.siblings import Siblings
+from gateway.subscriptions import FILE_NAME, SubscriptionFile
 
 _CATALOGUE_TIMEOUT_S = 8.0
 _IDLE_S = 1.0
@@ -43,6 +45,13 @@ def _tree_status(actor: Actor) -> tuple[bool, list[DirectoryEntry], int]:
 async def _settle_when_loaded(lane: FastLane) -> None:
     await lane.handover_ready.wait()
     settle_memory()
+
+
+@asynccontextmanager
+async def _running(kept: SubscriptionFile, protocol: Protocol, legacy_sse: LegacySse | None) -> AsyncIterator[None]:
+    with closing(kept):
+        async with protocol.running(), legacy_sse.running() if legacy_sse is not None else nullcontext():
+            yield
 
 
 async def main(boot: Boot) -> None:
@@ -78,6 +87,7 @@ async def main(boot: Boot) -> None:
         metrics.marks = lambda: actor.marks
         backend = MeteredBackend(plain, metrics)
         siblings = Siblings(actor)
+        kept = SubscriptionFile(Path(boot.data_dir) / FILE_NAME, settings.mcp.max_subscriptions_in_all)
         protocol = siblings.protocol = Protocol(
             settings,
             backend,
@@ -87,6 +97,7 @@ async def main(boot: Boot) -> None:
             new_call_id=plain.new_call_id,
             gateway=boot.incarnation,
             siblings=siblings,
+            kept=kept,
             tasks=TaskBackend(actor.peers, actor.nursery),
         )
         actor.on_peer_event = on_event
@@ -106,7 +117,7 @@ async def main(boot: Boot) -> None:
             )
 
         legacy_sse = LegacySse(protocol, settings.server) if settings.server.legacy_sse else None
-        async with protocol.running(), legacy_sse.running() if legacy_sse is not None else nullcontext():
+        async with _running(kept, protocol, legacy_sse):
 
             async def serve_http(task_status: trio.TaskStatus[FastLane]) -> None:
                 listener = None if boot.spare else boot.listen_fds[actor.name]

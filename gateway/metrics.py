@@ -50,7 +50,7 @@ class _ToolCounts:
     __slots__ = ("buckets", "by_status", "sum_ms")
 
     def __init__(self) -> None:
-        self.by_status = {"success": 0, "error": 0, "failed": 0, "input_required": 0}
+        self.by_status = {"success": 0, "error": 0, "failed": 0, "input_required": 0, "task": 0}
         self.buckets = [0] * (len(BUCKETS_MS) + 1)
         self.sum_ms = 0.0
 
@@ -84,7 +84,8 @@ class Metrics(Collector):
         self.connection_errors += 1
 
     def tool_finished(self, runtime: str, tool: str, status: str, duration_ms: float) -> None:
-        """A tool ran to its end; `status` is `success` or `error`; or to a question, `input_required`."""
+        """A tool ran to its end; `status` is `success` or `error`; or to a question, `input_required`; or
+        to where its call became a `task`."""
         counts = self._tools[runtime, tool]
         counts.by_status[status] += 1
         counts.buckets[bisect_left(BUCKETS_MS, duration_ms)] += 1

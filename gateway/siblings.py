@@ -91,7 +91,7 @@ class Siblings:
     async def take_note(self, call: IncomingCall) -> None:
         """Method `note` (`SessionNote` -> null)."""
         if self.protocol is not None:
-            self.protocol.take_note(_decode_note(call.body))
+            await self.protocol.take_note(_decode_note(call.body))
 
     def _entry(self, gateway: int) -> DirectoryEntry | None:
         for entry in self._actor.peers.entries.values():

@@ -40,6 +40,8 @@ class RunningThen(msgspec.Struct, kw_only=True):
     """Of its tool and arguments together, as `greenroom quarantine` names them."""
     call_id: str
     running_ms: float
+    waiting: bool = False
+    """It only waited for its client's answer."""
 
 
 class Exit(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -138,6 +140,7 @@ def _running_then(flight: FlightRecord | None) -> list[RunningThen]:
             id=short_id(one.digest),
             call_id=one.call_id,
             running_ms=round(max(0.0, now - one.started) * 1000, 1),
+            waiting=one.waiting,
         )
         for one in (flight.calls[:_MAX_CALLS] if flight is not None else [])
     ]

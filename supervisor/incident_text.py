@@ -33,7 +33,11 @@ def exit_story(one: Exit) -> str:
         f"  pid {one.pid}, incarnation {one.incarnation}, ready for {one.uptime_s:.1f} s, "
         f"{one.calls_in_flight} calls in flight"
     )
-    lines += [f"    {call.tool}  {call.id}  call {call.call_id}, for {span(call.running_ms)}" for call in one.calls]
+    lines += [
+        f"    {call.tool}  {call.id}  call {call.call_id}, for {span(call.running_ms)}"
+        + (", waiting for its client" if call.waiting else "")
+        for call in one.calls
+    ]
     written = last_lines(one.stderr_tail.encode())
     if written:
         lines += ["  it wrote last:", *(f"    {line}" for line in written)]

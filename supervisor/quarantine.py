@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Which calls and which tools are refused because they end processes. Pure decisions: no clock, no I/O.
 
-What is counted are deaths of processes that nobody ordered, with the calls that were running then:
+What is counted are deaths of processes that nobody ordered, with the calls that were running then (one that only waited
+for its client's answer was not):
 
 * A tool with certain arguments (known by a digest) that was running at `after` deaths, and was not answered in between
   by a living process, is *quarantined* until an operator releases it. An answer, result or error, sets the count back,

@@ -2,10 +2,11 @@
 """The root's side of the quarantine: it reads what a dead process was running, asks `supervisor.quarantine` what that
 means, tells every actor, and keeps what is quarantined in the data directory.
 
-Of a process that hung the calls of the tool that its stacks name are to blame, of any other all that it was running.
-Deaths that were ordered (a stop, a restart, the end of the tree) never count; every other end of a process counts, also
-an exit with code 0: nobody asked for it. The list is pushed within the same turn in which the death is noticed, before
-anything that follows from the death, so a spare has it when it takes the place. It is written by a task of its own.
+Of a process that hung the calls of the tool that its stacks name are to blame, of any other all that it was running;
+never those that only waited for their client's answer, which people may take long to give. Deaths that were ordered (a
+stop, a restart, the end of the tree) never count; every other end of a process counts, also an exit with code 0: nobody
+asked for it. The list is pushed within the same turn in which the death is noticed, before anything that follows from
+the death, so a spare has it when it takes the place. It is written by a task of its own.
 """
 
 from __future__ import annotations
@@ -80,7 +81,9 @@ class Warden:
         path.unlink(missing_ok=True)
         if life.flight is None or not life.flight.calls or life.ordered or life.stop is not None:
             return
-        calls = blamed([Call(one.tool, one.digest) for one in life.flight.calls], life.stacks)
+        calls = blamed([Call(one.tool, one.digest) for one in life.flight.calls if not one.waiting], life.stacks)
+        if not calls:
+            return
         cause = reason.words.partition(": ")[0]
         at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         self._decided(self._state.died(calls, cause=cause, at=at, now=trio.current_time()))

@@ -178,6 +178,7 @@ class Runnable:
             ask=ask,
             can=call.can,
             timed=timed,
+            on_wait=running.waits if running is not None else lambda _: None,
         )
         try:
             if self._is_async:

@@ -38,7 +38,7 @@ class _Tool:
 class RunningCall:
     """One call between its start and its end."""
 
-    __slots__ = ("abandoned", "at", "digest", "guard", "probe", "tool")
+    __slots__ = ("abandoned", "at", "digest", "guard", "over", "probe", "tool")
 
     def __init__(self, guard: CallGuard, tool: str, digest: bytes, at: int, *, probe: bool) -> None:
         self.guard = guard
@@ -48,9 +48,17 @@ class RunningCall:
         self.probe = probe
         self.abandoned = False
         """Its caller has left and its thread runs on: it stays on the record until that ends."""
+        self.over = False
+        """Its place on the record may be another call's."""
+
+    def waits(self, waiting: bool) -> None:
+        """Nothing of it runs, because it waits for its client's answer; or it runs again."""
+        if not self.over:
+            self.guard.recorder.waits(self.at, waiting)
 
     def thread_ended(self) -> None:
         """The thread that was left behind has ended. From that thread."""
+        self.over = True
         self.guard.recorder.end(self.at)
 
 
@@ -102,6 +110,7 @@ class CallGuard:
         A question is no answer: a tool that ends its process after it asked would clear itself each time it asks.
         """
         if not call.abandoned:
+            call.over = True
             self.recorder.end(call.at)
         if call.probe:
             self._probes.discard(call.tool)

@@ -50,10 +50,14 @@ class Outbox:
         self._frames.append(frame)
         self._rouse()
 
-    def put_once(self, frame: bytes) -> None:
-        """Queue a frame unless the very same still waits."""
-        if frame not in self._frames:
-            self.put(frame)
+    def put_once(self, frame: bytes, event_id: bytes = b"") -> None:
+        """Queue a frame, after the line with its id, unless the very same still waits, under whatever id."""
+        if not any(queued.endswith(frame) for queued in self._frames):
+            self.put(event_id + frame)
+
+    def clear(self) -> None:
+        """Forget what was queued."""
+        self._frames.clear()
 
     def finish(self, last: bytes = b"") -> None:
         """End the stream after what is queued and the frame `last`."""

@@ -14,3 +14,8 @@ def protocol_error(what: str, error: MCPServerError, data: dict[str, object]) ->
     message = f"{what} failed: {error.cause}" if isinstance(error, ToolExecutionError) else error.message
     ours = {"greenroom/code": code_of(error), "greenroom/retryable": error.retryable}
     return McpError(INTERNAL_ERROR, message, data | ours)
+
+
+def may_pass(error: McpError) -> bool:
+    """Whether what `protocol_error` told of may be otherwise in a moment."""
+    return isinstance(error.data, dict) and error.data.get("greenroom/retryable") is True

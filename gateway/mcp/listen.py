@@ -1,32 +1,49 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Who is told what: changed lists and resources, on legacy GET streams and on `subscriptions/listen` at revision E.
 
-The streams and subscriptions live in this process. When it dies they end, and clients open new ones and list again. A
+The streams live in this process. When it dies they end, and clients open new ones; on that of a session the news that
+it missed come first (`news`). Listens take their subscriptions
+along; those of a session are kept outside (`keeping`) and read again by the gateway where it has its next stream. A
 reader that has not taken the last notice of a change gets no second one, and one listen has a bounded number of
 subscriptions, so what waits for a slow reader is bounded without dropping any news.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import Final
 
 import msgspec
+import trio
 
-from actors.messages import Kind
+from actors.messages import Kind, SessionNote
 from actors.uris import MAX_URI_CHARS
 from gateway.mcp.calls import Outbox
 from gateway.mcp.exchange import Core, Exchange
 from gateway.mcp.http import SSE_HEADERS, sse
-from gateway.mcp.jsonrpc import INVALID_PARAMS, INVALID_REQUEST, McpError, notification, params_as, result_body
+from gateway.mcp.jsonrpc import (
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    McpError,
+    notification,
+    params_as,
+    result_body,
+)
+from gateway.mcp.keeping import KeptSubscriptions, NotKeptError
+from gateway.mcp.news import KINDS, News
 from gateway.mcp.offers_methods import not_found
+from gateway.mcp.requests import Siblings
 from gateway.mcp.sessions import Session
 from gateway.mcp.task_methods import TaskMethods
 from gateway.mcp.task_news import TaskNews
 from gateway.types import Stream
 
 SUBSCRIPTION_ID: Final = "io.modelcontextprotocol/subscriptionId"
-KINDS: Final[tuple[Kind, ...]] = ("tools", "prompts", "resources")
 _UPDATED: Final = "notifications/resources/updated"
+_END_S: Final = 2.0
+"""Time to forget what is kept of an ended session; what stays goes when the session's id is stale."""
+_log = logging.getLogger(__name__)
 
 
 class Wanted(msgspec.Struct, rename="camel"):
@@ -68,10 +85,25 @@ _subscribe_params = msgspec.json.Decoder(SubscribeParams)
 class Listeners:
     """All open streams for changes."""
 
-    def __init__(self, core: Core, tasks: TaskMethods, news: TaskNews) -> None:
+    def __init__(
+        self,
+        core: Core,
+        news: News,
+        tasks: TaskMethods,
+        task_news: TaskNews,
+        kept: KeptSubscriptions | None = None,
+        siblings: Siblings | None = None,
+    ) -> None:
+        """Without `kept` the subscriptions of sessions end with this process."""
         self._core = core
-        self._tasks = tasks
         self._news = news
+        self._tasks = tasks
+        self._task_news = task_news
+        self._max_age_s = core.settings.sessions.max_age_s
+        self._kept = kept
+        self._siblings = siblings
+        self._keeping = trio.Lock()
+        """Held while what is kept and what is known here may differ."""
         self._shaper = core.shapers[-1]
         self._most_streams = core.settings.sessions.max_streams
         self._most = core.settings.mcp.max_subscriptions
@@ -88,7 +120,7 @@ class Listeners:
     @property
     def subscriptions(self) -> int:
         """To resources and tasks, of all clients."""
-        return self._subscriptions + len(self._news)
+        return self._subscriptions + len(self._task_news)
 
     # --- what happened ---------------------------------------------------------------------------------------------
 
@@ -98,68 +130,168 @@ class Listeners:
         for outbox, listen in self._listens.items():
             if kind in listen.lists:
                 outbox.put_once(sse(notification(method, {"_meta": listen.tag})))
-        frame = sse(notification(method))
+        event_id, frame = self._id_line(self._news.list_changed(kind)), sse(notification(method))
         for session in self._sessions:
-            session.streams[-1].put_once(frame)
+            session.streams[-1].put_once(frame, event_id)
 
     def resource_updated(self, uri: str) -> None:
         """Tell all that subscribed to it that a resource has other contents."""
-        legacy = b""
+        self._tell(uri, self._news.resource_updated(uri))
+
+    def any_resource_updated(self) -> None:
+        """More resources changed than could be named."""
+        at = self._news.any_resource_updated()
+        for uri in list(self._by_uri):
+            self._tell(uri, at)
+
+    def _tell(self, uri: str, at: int) -> None:
+        event_id = frame = b""
         for subscriber in self._by_uri.get(uri, ()):
             if isinstance(subscriber, Outbox):
                 tag = self._listens[subscriber].tag
                 subscriber.put_once(sse(notification(_UPDATED, {"_meta": tag, "uri": uri})))
             elif subscriber.streams:
-                legacy = legacy or sse(notification(_UPDATED, {"uri": uri}))
-                subscriber.streams[-1].put_once(legacy)
+                event_id, frame = event_id or self._id_line(at), frame or sse(notification(_UPDATED, {"uri": uri}))
+                subscriber.streams[-1].put_once(frame, event_id)
 
-    def any_resource_updated(self) -> None:
-        """More resources changed than could be named."""
-        for uri in list(self._by_uri):
-            self.resource_updated(uri)
+    def _id_line(self, at: int) -> bytes:
+        return b"id: %s\n" % self._news.event_id(at).encode()
 
     # --- legacy ----------------------------------------------------------------------------------------------------
 
-    def open_legacy(self, session: Session) -> Stream:
-        """A GET stream. Each message goes to the newest stream of a session only."""
+    async def open_legacy(self, session: Session, last_event_id: str, age_s: float) -> Stream:
+        """A GET stream, which begins with what the session missed. Each message goes to its newest stream only.
+
+        `last_event_id`: what the client names, or ''. `age_s`: seconds since the session was opened.
+        """
 
         def gone() -> None:
             if outbox in session.streams:
                 session.streams.remove(outbox)
             if not session.streams:
                 self._sessions.discard(session)
+                session.left_at = self._news.now()
 
+        missed_since = self._news.read_event_id(last_event_id)
+        if missed_since is None:
+            missed_since = self._left_at(session, age_s)
         outbox = Outbox(gone)
         if len(session.streams) >= self._most_streams:
             session.streams.pop(0).finish()
         session.streams.append(outbox)
         self._sessions.add(session)
+        try:
+            async with self._keeping:
+                await self._restore(session)
+        except NotKeptError as error:
+            _log.error("a session's subscriptions are unknown until its next stream: %s", error)
+        except trio.Cancelled:
+            with trio.CancelScope(shield=True):
+                await outbox.aclose()
+            raise
+        self._catch_up(outbox, session, missed_since)
         return Stream(200, SSE_HEADERS, outbox)
+
+    def _left_at(self, session: Session, age_s: float) -> int:
+        """Since when a client that names no event may have missed something."""
+        if session.streams:
+            return self._news.now()  # the other stream has it
+        if session.left_at is not None:
+            return session.left_at
+        return self._news.now() - round(age_s * 1e9)
+
+    def _catch_up(self, outbox: Outbox, session: Session, at: int) -> None:
+        """Begin with all that happened after a time."""
+        outbox.clear()  # what came in the meantime is among it
+        lists, uris = self._news.since(at, session.subscriptions)
+        frames = [sse(notification(f"notifications/{kind}/list_changed")) for kind in lists]
+        frames += [sse(notification(_UPDATED, {"uri": uri})) for uri in uris]
+        # Only the last one has an id: a client that loses the rest of them gets all of them again.
+        for frame in frames[:-1]:
+            outbox.put(frame)
+        for frame in frames[-1:]:
+            outbox.put(self._id_line(self._news.now()) + frame)
+        self._task_news.again(session)
 
     async def subscribe(self, x: Exchange) -> bytes:
         """Handler of `resources/subscribe`."""
         uri = params_as(x.body, _subscribe_params).uri
-        assert x.session is not None  # legacy only
-        if uri not in x.session.subscriptions:
-            if not self._may_subscribe(uri):
-                raise not_found(uri, x.revision)
-            self._check_room(len(x.session.subscriptions) + 1, 1)
-            x.session.subscriptions.add(uri)
-            self._add(uri, x.session)
+        session = x.session
+        assert session is not None  # legacy only
+        try:
+            async with self._keeping:
+                await self._restore(session)
+                if uri in session.subscriptions:
+                    return b"{}"
+                if not self._may_subscribe(uri):
+                    raise not_found(uri, x.revision)
+                self._check_room(len(session.subscriptions) + 1, 1)
+                if self._kept is not None:
+                    await self._kept.add(session.claims.nonce, uri, session.claims.issued_at + self._max_age_s)
+                self._know(session, session.subscriptions | {uri})
+        except NotKeptError as error:
+            raise _not_kept(error) from None
+        await self._spread(session)
         return b"{}"
 
     async def unsubscribe(self, x: Exchange) -> bytes:
         """Handler of `resources/unsubscribe`. Also of what was not subscribed to: the wish is fulfilled."""
         uri = params_as(x.body, _subscribe_params).uri
-        assert x.session is not None  # legacy only
-        if uri in x.session.subscriptions:
-            x.session.subscriptions.discard(uri)
-            self._remove(uri, x.session)
+        session = x.session
+        assert session is not None  # legacy only
+        try:
+            async with self._keeping:
+                if self._kept is not None:
+                    await self._kept.remove(session.claims.nonce, uri)
+                self._know(session, session.subscriptions - {uri})
+        except NotKeptError as error:
+            raise _not_kept(error) from None
+        await self._spread(session)
         return b"{}"
+
+    async def ended(self, session: Session) -> None:
+        """A client ended its session: nothing is kept of it. Also of one that leaves right after its DELETE."""
+        try:
+            with trio.move_on_after(_END_S, shield=True):
+                async with self._keeping:
+                    if self._kept is not None:
+                        await self._kept.end(session.claims.nonce)
+        except NotKeptError as error:
+            _log.warning("the subscriptions of an ended session are forgotten only when its id is stale: %s", error)
+
+    async def read_again(self, session: Session) -> None:
+        """Another gateway changed what is kept of a session. One that was not read yet will be when it has to."""
+        try:
+            async with self._keeping:
+                if session.restored:
+                    session.restored = False
+                    await self._restore(session)
+        except NotKeptError as error:
+            _log.error("a session's subscriptions are unknown until its next stream: %s", error)
+
+    async def _restore(self, session: Session) -> None:
+        """Read what is kept of a session, unless that is known."""
+        if self._kept is not None and not session.restored:
+            self._know(session, await self._kept.read(session.claims.nonce))
+            session.restored = True
+
+    def _know(self, session: Session, uris: set[str]) -> None:
+        """These are a session's subscriptions now."""
+        if session.dropped:
+            return
+        for uri in session.subscriptions - uris:
+            self._remove(uri, session)
+        for uri in uris - session.subscriptions:
+            self._add(uri, session)
+        session.subscriptions = uris
+
+    async def _spread(self, session: Session) -> None:
+        if self._siblings is not None:
+            await self._siblings.spread(SessionNote(session=session.claims.nonce, subscriptions=True))
 
     def forget(self, session: Session) -> None:
         """A session's state is dropped here, and its subscriptions with it."""
-        self._news.forget(session)
+        self._task_news.forget(session)
         for uri in session.subscriptions:
             self._remove(uri, session)
         session.subscriptions.clear()
@@ -184,7 +316,7 @@ class Listeners:
             accepted["taskIds"] = [view.task.id for view in tasks]
 
         def gone() -> None:
-            self._news.forget(outbox)
+            self._task_news.forget(outbox)
             listen = self._listens.pop(outbox, None)
             for uri in listen.uris if listen is not None else ():
                 self._remove(uri, outbox)
@@ -198,7 +330,7 @@ class Listeners:
         for uri in uris:
             self._add(uri, outbox)
         if tasks:
-            self._news.listen(outbox, tag, tasks)
+            self._task_news.listen(outbox, tag, tasks)
         return Stream(200, SSE_HEADERS, outbox)
 
     def close(self) -> None:
@@ -230,3 +362,8 @@ class Listeners:
         if not subscribers:
             del self._by_uri[uri]
         self._subscriptions -= 1
+
+
+def _not_kept(error: NotKeptError) -> McpError:
+    _log.error("a subscription was refused: %s", error)
+    return McpError(INTERNAL_ERROR, "subscriptions can't be kept at the moment; try again later")

@@ -25,9 +25,11 @@ from gateway.mcp.exchange import Backend, Core, Handler, Tasks
 from gateway.mcp.guard import Guard
 from gateway.mcp.http import JSON_HEADERS, NO_HEADERS, SSE_HEADERS, Accepts, accepts, is_json, sse
 from gateway.mcp.jsonrpc import INVALID_REQUEST, Frame, McpError, error_body, id_json, parse
+from gateway.mcp.keeping import KeptSubscriptions
 from gateway.mcp.legacy import Legacy
 from gateway.mcp.listen import Listeners
 from gateway.mcp.modern import Modern
+from gateway.mcp.news import News
 from gateway.mcp.offers_methods import (
     CompletionMethods,
     PromptMethods,
@@ -85,13 +87,16 @@ class Protocol:
         session_secret: bytes,
         new_call_id: Callable[[], str],
         now: Callable[[], float] = time.time,
+        clock: Callable[[], int] = time.monotonic_ns,
         gateway: int = 0,
         siblings: Siblings | None = None,
+        kept: KeptSubscriptions | None = None,
         tasks: Tasks | None = None,
     ) -> None:
         """`session_secret` signs session ids: the same in all gateways and over restarts. `now`: seconds since 1970.
-        `gateway` is this process's incarnation, `siblings` are the node's other gateways. Without
-        `tasks`, the way to the task queue, calls can't be tasks."""
+        `clock`: nanoseconds of a clock that all gateways of a machine share. `gateway` is this process's incarnation,
+        `siblings` are the node's other gateways, and `kept` is what they all keep; without it the subscriptions of
+        sessions end with this process. Without `tasks`, the way to the task queue, calls can't be tasks."""
         if len(session_secret) < _MIN_SECRET_BYTES:
             raise ValueError(f"session_secret needs at least {_MIN_SECRET_BYTES} bytes")
         server = settings.server
@@ -118,9 +123,10 @@ class Protocol:
         self._max_body = server.max_body_bytes
         task_shaper = TaskShaper(settings, self._core.shapers, lambda: backend.catalogue, now)
         self._has_queue = tasks is not None
-        self._news = TaskNews(tasks, task_shaper)
-        task_methods = TaskMethods(self._core, tasks, task_shaper, self._news)
-        self._listeners = Listeners(self._core, task_methods, self._news)
+        self._task_news = TaskNews(tasks, task_shaper)
+        task_methods = TaskMethods(self._core, tasks, task_shaper, self._task_news)
+        news = News(gateway, settings.streams.max_events, clock)
+        self._listeners = Listeners(self._core, news, task_methods, self._task_news, kept, siblings)
         self._sessions = Sessions(session_secret, now, settings.sessions, self._listeners.forget)
         self._siblings = siblings
         self._requests = Requests(settings.questions, gateway, siblings)
@@ -158,7 +164,7 @@ class Protocol:
             self._core.nursery = nursery
             nursery.start_soon(self._end_when_cancelled)
             if self._has_queue:
-                nursery.start_soon(self._news.run)
+                nursery.start_soon(self._task_news.run)
             try:
                 yield
             finally:
@@ -304,12 +310,17 @@ class Protocol:
             return _not_served(way, b"")
         if request.method == "DELETE":
             self._sessions.end(token, session)
+            await self._listeners.ended(session)
             if self._siblings is not None:
                 await self._siblings.spread(SessionNote(session=session.claims.nonce, ended=True))
             return Answer(200, NO_HEADERS, b"")
         if not takes.sse:
             return _refused(406, "Accept must list text/event-stream")
-        return self._resumed(request, session) or self._listeners.open_legacy(session)
+        resumed = self._resumed(request, session)
+        if resumed is not None:
+            return resumed
+        last_event_id = request.headers.get("last-event-id", "")
+        return await self._listeners.open_legacy(session, last_event_id, self._sessions.age_s(session))
 
     def _resumed(self, request: Request, session: Session) -> Stream | None:
         """The rest of the stream that a client lost, or its end; None when it asks for no such thing."""
@@ -323,9 +334,11 @@ class Protocol:
                 return Stream(200, SSE_HEADERS, events)
         return self.resume_here(nonce, at)
 
-    def take_note(self, note: SessionNote) -> None:
+    async def take_note(self, note: SessionNote) -> None:
         """Another gateway was told something by a client of a session."""
-        self._sessions.take_note(note)
+        session = self._sessions.take_note(note)
+        if note.subscriptions and session is not None:
+            await self._listeners.read_again(session)
 
     def resume_here(self, session: bytes, at: EventId) -> Stream:
         """The rest of a stream that this gateway has (or had). `session`: the session's nonce."""

@@ -4,7 +4,8 @@
 An id is a signed token (HMAC-SHA256), so that any gateway process with the same secret, also one that was started
 later, serves the session. What is *not* in the token lives in the processes: the log level, running calls, open
 streams, and the ids that were ended by DELETE. What a client says of these to one gateway is told to the
-others (`take_note`); a gateway that starts later does not know it.
+others (`take_note`); a gateway that starts later does not know it. Subscriptions are kept outside (`keeping`), and
+only read into the processes.
 """
 
 from __future__ import annotations
@@ -60,12 +61,24 @@ class Claims(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     """See `CAPABILITY_BITS`."""
     principal: bytes
     """Digest of who opened the session; others can't use it."""
+    issued_ms: int = 0
+    """Milliseconds beyond `issued_at`, rounded up: the client does not have the id before then."""
 
 
 class Session:
     """A live session as this process knows it."""
 
-    __slots__ = ("calls", "claims", "log_level", "revision", "streams", "subscriptions")
+    __slots__ = (
+        "calls",
+        "claims",
+        "dropped",
+        "left_at",
+        "log_level",
+        "restored",
+        "revision",
+        "streams",
+        "subscriptions",
+    )
 
     def __init__(self, claims: Claims) -> None:
         self.claims = claims
@@ -77,7 +90,13 @@ class Session:
         self.streams: list[Outbox] = []
         """Open GET streams, the newest last."""
         self.subscriptions: set[str] = set()
-        """URIs of resources whose changes it wants to hear of."""
+        """URIs of resources whose changes it wants to hear of, as far as they were read."""
+        self.restored = False
+        """What is kept of it was read."""
+        self.left_at: int | None = None
+        """When its last GET stream was closed, by the clock of `news`; None when it had none here."""
+        self.dropped = False
+        """This object stands for no session any more."""
 
     @property
     def busy(self) -> bool:
@@ -111,9 +130,11 @@ class Sessions:
 
     def open(self, revision: int, *, client: object, capabilities: object, principal: str) -> str:
         """A new session's id. `client` and `capabilities` are JSON values from the handshake."""
+        seconds, part = divmod(self._now(), 1)
         claims = Claims(
             revision=revision,
-            issued_at=int(self._now()),
+            issued_at=int(seconds),
+            issued_ms=int(part * 1000) + 1,
             nonce=secrets.token_bytes(12),
             client=_digest(msgspec.json.encode(client, order="deterministic")),
             capabilities=_bits(capabilities),
@@ -147,10 +168,10 @@ class Sessions:
             scope.cancel()
         for stream in list(session.streams):
             stream.finish()
-        self._on_drop(session)
+        self._drop(session)
 
-    def take_note(self, note: SessionNote) -> None:
-        """Another gateway was told something by a client of this session."""
+    def take_note(self, note: SessionNote) -> Session | None:
+        """Another gateway was told something by a client of this session, which is returned if it is known here."""
         nonce = note.session
         found = next(((token, known) for token, known in self._live.items() if known.claims.nonce == nonce), None)
         if note.ended:
@@ -168,6 +189,11 @@ class Sessions:
             scope = found[1].calls.get(msgspec.json.decode(note.cancelled))
             if scope is not None:
                 scope.cancel()
+        return None if found is None else found[1]
+
+    def age_s(self, session: Session) -> float:
+        """Seconds since it was opened."""
+        return self._now() - session.claims.issued_at - session.claims.issued_ms / 1000
 
     def __len__(self) -> int:
         return len(self._live)
@@ -188,8 +214,12 @@ class Sessions:
         for token, session in self._live.items():
             if not session.busy:
                 del self._live[token]
-                self._on_drop(session)
+                self._drop(session)
                 return
+
+    def _drop(self, session: Session) -> None:
+        session.dropped = True
+        self._on_drop(session)
 
     def _verify(self, token: str) -> Claims | None:
         payload = self._signer.open(token)

@@ -46,7 +46,7 @@ from gateway.mcp.tokens import Signer
 PAGE: Final = 50
 """Tasks on one page of `tasks/list`."""
 ATTEMPTS: Final = 3
-"""Of a tool that may be run again. (One that waited for answers when its process died may always.)"""
+"""Of a tool that may be run again. A run that waited for answers when its process died does not count."""
 _PURPOSE: Final = b"greenroom mcp task cursor 1\n"
 _INVALID_STATE: Final = "INVALID_STATE"
 _DECLARED: Final[dict[str, object]] = {"extensions": {TASKS: {}}}
@@ -167,7 +167,7 @@ class TaskMethods:
             fairness_key=x.principal or session,
             tags=[MCP_TAG, session] if session else [MCP_TAG],
             metadata=metadata_text(caller),
-            retry=Retry(max_attempts=ATTEMPTS if tool.retry_safe or tool.asks else 1),
+            retry=Retry(max_attempts=ATTEMPTS if tool.retry_safe else 1),
             timeout_s=tool.timeout_s,
             keep_s=wish.keep_s,
         )

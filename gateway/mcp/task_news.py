@@ -8,6 +8,7 @@ changes some may be left out, never the last one. A reader that is slow is told 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final
@@ -31,6 +32,7 @@ _MOST_WAITING: Final = 8
 """Notifications that may wait for one reader: each may carry a whole result."""
 _SLOW_S: Final = 0.1
 _AGAIN_S: Final = 1.0
+_log = logging.getLogger(__name__)
 
 
 class _Follower:
@@ -106,6 +108,13 @@ class TaskNews:
             if len(follower.told) > MOST_OF_SESSION:
                 del follower.told[next(iter(follower.told))]
             self._due(follower, [task_id])
+
+    def again(self, session: Session) -> None:
+        """A session has another stream: tell it how the tasks are that it is told of."""
+        follower = self._followers.get(session)
+        if follower is not None:
+            follower.told = dict.fromkeys(follower.told, 0.0)
+            self._due(follower, follower.told)
 
     def forget(self, reader: Outbox | Session) -> None:
         """It hears nothing any more."""
@@ -184,5 +193,8 @@ class TaskNews:
                 follower.due[id_] = None
                 return True
             if view is not None:
-                follower.tell(view)
+                try:
+                    follower.tell(view)
+                except Exception:  # noqa: BLE001 - a task that can't be shown costs its news, not the gateway
+                    _log.exception("task %s can't be told of", id_)
         return False

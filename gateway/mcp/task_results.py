@@ -19,6 +19,7 @@ from actors.task_views import GetTask, TaskView
 from actors.tool_tasks import answer_text, fingerprint, no_answer_text, question_of
 from gateway.mcp.dialogues import Dialogues, can_of, run_live
 from gateway.mcp.exchange import Core, Exchange
+from gateway.mcp.failures import may_pass
 from gateway.mcp.jsonrpc import INVALID_PARAMS, McpError
 from gateway.mcp.requests import LateError, SessionRespondent
 from gateway.mcp.task_methods import TaskMethods
@@ -28,7 +29,7 @@ from gateway.types import Answer, Stream
 _WAIT_S: Final = 25.0
 """One reading that waits for a change."""
 _AGAIN_S: Final = 1.0
-"""Pause when the session has as many open questions as it may have."""
+"""Pause when the session has as many open questions as it may have, or the queue is away."""
 
 
 class TaskResults:
@@ -60,40 +61,65 @@ class TaskResults:
         return self._core.shapers[x.revision].with_meta(outcome, RELATED, {"taskId": task.id})
 
     async def _wait(self, task: Task, asked: SessionRespondent | None) -> Task:
-        open_: dict[str, trio.CancelScope] = {}
+        """The task, once it has ended."""
+        failure: McpError | None = None
         async with trio.open_nursery() as nursery:
-            while task.state not in FINAL:
-                if asked is not None:
-                    for key, text in task.asked.items():
-                        question = question_of(key, text) if key not in open_ else None
-                        if question is not None:
-                            open_[key] = trio.CancelScope()
-                            nursery.start_soon(self._ask, task.id, question, asked, open_[key])
-                    for key in [key for key in open_ if key not in task.asked]:
-                        open_.pop(key).cancel()
-                ask = GetTask(id=task.id, wait_s=_WAIT_S, newer_than=task.updated_at)
-                view = await self._tasks.read(ask)
-                if view is None:
-                    raise McpError(INVALID_PARAMS, f"Unknown task: {task.id} was removed")
-                task = view.task
+            try:
+                task = await self._follow(task, asked, nursery)
+            except McpError as error:
+                failure = error  # raised outside of the nursery, which would wrap it into a group
             nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        return task
+
+    async def _follow(self, task: Task, asked: SessionRespondent | None, nursery: trio.Nursery) -> Task:
+        open_: dict[str, trio.CancelScope] = {}
+        while task.state not in FINAL:
+            if asked is not None:
+                for key, text in task.asked.items():
+                    question = question_of(key, text) if key not in open_ else None
+                    if question is not None:
+                        open_[key] = trio.CancelScope()
+                        nursery.start_soon(self._ask, task.id, question, asked, open_[key])
+                for key in [key for key in open_ if key not in task.asked]:
+                    open_.pop(key).cancel()
+            view = await self._tasks.read(GetTask(id=task.id, wait_s=_WAIT_S, newer_than=task.updated_at))
+            if view is None:
+                raise McpError(INVALID_PARAMS, f"Unknown task: {task.id} was removed")
+            task = view.task
         return task
 
     async def _ask(self, task_id: str, question: Question, asked: SessionRespondent, scope: trio.CancelScope) -> None:
         """Have the client answer one question; no answer is left for the next who asks."""
         shown = _related(question, task_id)
+        print_ = fingerprint(question)
         with scope:
             try:
                 said = await self._once_there_is_room(shown, asked)
-                answer = answer_text(fingerprint(question), said[question.key])
+                answer = answer_text(print_, said[question.key])
             except LateError:
                 return
             except NoAnswerError as error:
                 # The tool is told, as it would be if it ran without a task.
-                answer = no_answer_text(fingerprint(question), error.message)
-            await self._tasks.store(task_id, {question.key: answer})
+                answer = no_answer_text(print_, error.message)
+            if not await self._stored(task_id, question.key, answer):
+                why = "the client's answer could not be stored; it may be too large"
+                await self._stored(task_id, question.key, no_answer_text(print_, why))
             return
         asked.withdraw(shown)
+
+    async def _stored(self, task_id: str, key: str, answer: str) -> bool:
+        """Give the answer to the task, also when the queue is away for a while. False when it does not take it."""
+        while True:
+            try:
+                await self._tasks.store(task_id, {key: answer})
+            except McpError as error:
+                if not may_pass(error):
+                    return False
+                await trio.sleep(_AGAIN_S)
+            else:
+                return True
 
     @staticmethod
     async def _once_there_is_room(question: Question, asked: SessionRespondent) -> dict[str, bytes]:

@@ -143,6 +143,8 @@ def _message(view: TaskView) -> str:
         return "it is being cancelled"
     if task.asked:
         return "it waits for answers"
+    if task.progress is not None:
+        return f"{task.progress:.0f} %{f': {task.progress_text}' if task.progress_text else ''}"
     return task.progress_text or (f"it waits: {view.why_waiting}" if view.why_waiting else "")
 
 

@@ -33,7 +33,7 @@ Say = Callable[[bytes], Awaitable[None]]
 
 
 def list_changed(kind: str) -> bytes:
-    """A notification that a list may have changed: after a gap in a stream nobody knows better."""
+    """A notification that a list may have changed: of another session's time nobody knows better."""
     return b'{"jsonrpc":"2.0","method":"notifications/%b/list_changed"}' % kind.encode()
 
 
@@ -45,6 +45,8 @@ class LegacySession:
         self._say = say
         self._event_limit = event_limit
         self.token = ""
+        self._streamed = ""
+        """The session that had the last stream."""
         self._version = ""
         self._initialize = b""
         self._initialized = b""
@@ -124,30 +126,33 @@ class LegacySession:
 
     async def listen(self) -> None:
         """Hand on what the server says outside of requests, until cancelled, or the server offers no such stream."""
-        last_id, pause, seen = "", AGAIN_S, False
+        last_id, pause = "", AGAIN_S
+        self._streamed = self.token
         while True:
             began, token = trio.current_time(), self.token
             reader = EventReader(self._event_limit)
             reader.last_id = last_id
             try:
-                status = await self._listen_once(reader, gap=seen)
+                status = await self._listen_once(reader)
                 if status not in {200, 404} or (status == 404 and not await self.renew(token)):
                     return
-                seen = True
             except (NotSentError, LostError, EventTooLongError) as problem:
                 _log.debug("the stream of the session ended: %s", problem)
-                seen = True
             last_id = reader.last_id
             pause = AGAIN_S if trio.current_time() - began > AGAIN_CAP_S else min(pause * 2, AGAIN_CAP_S)
             await trio.sleep(reader.retry_s if reader.retry_s is not None and pause == AGAIN_S else pause)
 
-    async def _listen_once(self, reader: EventReader, *, gap: bool) -> int:
-        """Read the stream to its end. The HTTP status: 404 when the session is unknown."""
+    async def _listen_once(self, reader: EventReader) -> int:
+        """Read the stream to its end. The HTTP status: 404 when the session is unknown.
+
+        What changed between two streams of one session the gateway says.
+        """
         async with self._wire.once("GET", resume_headers(self.headers(), reader.last_id)) as response:
             if response.status_code != 200:
                 await response.aread()
                 return response.status_code
-            if gap:
+            if self.token != self._streamed:
+                self._streamed = self.token
                 for kind in self._changes:
                     await self._say(list_changed(kind))
             async for chunk in response.aiter_raw():

@@ -188,6 +188,23 @@ def test_a_session_call_goes_on_when_its_process_dies_while_it_asks(tree, victim
     assert bookings(tree) == before + 1
 
 
+def test_deaths_while_users_think_are_not_held_against_the_call(tree):
+    session, calls = Session(tree.url), []
+    for _ in range(3):
+        call = session.call("book_table", restaurant="Chez Nous")
+        calls.append((call, call.next()))
+        tree.wait_ready("tools.general#0", tree.kill("tools.general#0"))
+    refused = json.loads(tree.run("quarantine", "list", "--json").stdout)
+    assert (refused["quarantined"], refused["breakers"]) == ([], [])
+    call, wish = calls[-1]
+    session.answer(wish, WISH)
+    session.answer(call.next(), SURE)
+    assert call.next()["result"]["content"][0]["text"] == BOOKED
+    why = tree.run("why", "tools.general#0").stdout
+    assert "waiting for its client" in why
+    httpx.delete(f"{tree.url}/mcp", headers=session.headers)  # ends the others
+
+
 def text_of(result):
     return result["contents"][0]["text"] if "contents" in result else result["messages"][0]["content"]["text"]
 

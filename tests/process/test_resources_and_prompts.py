@@ -265,6 +265,51 @@ def test_a_session_goes_on_after_the_gateways_death(tree):
     assert text["contents"][0]["text"] == "Emma"
 
 
+def test_a_session_hears_what_changed_while_its_gateway_was_replaced(tree):
+    client = Client(tree.url, "2025-11-25")
+    assert client.ask("resources/subscribe", uri="shelf://2") == {}
+    tree.wait_ready("gateway", tree.kill("gateway"))
+    client.http.close()
+    client.http = httpx.Client(base_url=tree.url, timeout=10)
+    with client.listening() as messages:
+        # The new gateway can't know what changed before it was there, so it names all that the session asked for.
+        missed = [next(messages) for _ in range(4)]
+        assert {one["method"] for one in missed} == {
+            *(f"notifications/{kind}/list_changed" for kind in ("tools", "resources", "prompts")),
+            "notifications/resources/updated",
+        }
+        with McpClient(tree.url) as other:
+            for number in (1, 2):
+                other.call("rename", number=number, title="x")
+        updated = next(messages)
+        assert (updated["method"], updated["params"]["uri"]) == ("notifications/resources/updated", "shelf://2")
+    with McpClient(tree.url) as other:
+        other.call("rename", number=2, title="x")
+    with client.listening() as messages:
+        assert next(messages)["params"]["uri"] == "shelf://2"
+    client.http.close()
+
+
+def test_a_subscription_is_known_to_every_gateway(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    write(folder)
+    numbers = range(8)
+    env = {"GREENROOM_SERVER__GATEWAYS": "2"}
+    with started(tmp_path / "data", "--tools", str(folder), env=env) as tree:
+        client = Client(tree.url, "2025-11-25")
+        with client.listening() as messages, McpClient(tree.url) as other:
+            for number in numbers:
+                with httpx.Client(base_url=tree.url, timeout=10) as connection:  # the kernel chooses the gateway
+                    params = {"uri": f"shelf://{number}"}
+                    body = {"jsonrpc": "2.0", "id": 1, "method": "resources/subscribe", "params": params}
+                    assert connection.post("/mcp", json=body, headers=client.headers).json()["result"] == {}
+            for number in numbers:
+                other.call("rename", number=number, title="x")
+            assert {next(messages)["params"]["uri"] for _ in numbers} == {f"shelf://{number}" for number in numbers}
+        client.http.close()
+
+
 def test_news_reach_the_clients_of_every_gateway(tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()

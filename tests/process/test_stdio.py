@@ -180,6 +180,30 @@ def test_several_subscriptions_are_told_apart_and_survive_the_gateway(client, tr
     assert not client.answers("first")
 
 
+@pytest.mark.parametrize("modern", ERAS)
+def test_a_reload_announces_the_new_list_of_tools_and_of_nothing_else(client, tree, modern):
+    if modern:
+        listen(client, "news", toolsListChanged=True, promptsListChanged=True)
+        client.notified("notifications/subscriptions/acknowledged")
+    else:
+        client.initialize()
+    tool = f"added_{'modern' if modern else 'legacy'}"
+    names = [one["name"] for one in client.request("tools/list", modern)["result"]["tools"]]
+    assert tool not in names
+    assert not [one for one in client.messages if one.get("method", "").endswith("list_changed")]
+    text = f'from actors.toolkit import tool\n\n\n@tool()\ndef {tool}() -> str:\n    """New."""\n    return "here"\n'
+    (Path(tree.data_dir).parent / "tools" / f"{tool}.py").write_text(text)
+    tree.run("reload")
+    changed = client.notified("notifications/tools/list_changed")
+    assert changed.get("params", {}).get("_meta", {}) == (
+        {"io.modelcontextprotocol/subscriptionId": "news"} if modern else {}
+    )
+    listed = [one["name"] for one in client.request("tools/list", modern)["result"]["tools"]]
+    assert set(listed) == {*names, tool}
+    assert client.text(tool, modern) == "here"
+    assert not [one for one in client.messages if one.get("method") == "notifications/prompts/list_changed"]
+
+
 # --- bad input -----------------------------------------------------------------------------------------------------
 
 

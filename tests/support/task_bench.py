@@ -49,8 +49,7 @@ class QueueHere:
         if changed:
             for tell in self.watchers:
                 tell(changed)
-            self._news.set()
-            self._news = trio.Event()
+            self.wake()
         if isinstance(outcome, Refused):
             raise from_info(outcome.error)
         assert isinstance(outcome, answer)
@@ -66,6 +65,7 @@ class QueueHere:
                 if not ask.wait_s:
                     break
                 await self._news.wait()
+                await self._way()
         return self._view(ask)
 
     async def scan(self, ask, *, timeout_s=30.0):
@@ -90,6 +90,11 @@ class QueueHere:
         await trio.lowlevel.checkpoint()
         if self.failing is not None:
             raise self.failing
+
+    def wake(self):
+        """Let all who wait for a change look again."""
+        self._news.set()
+        self._news = trio.Event()
 
     def go_away(self):
         self.failing = RuntimeUnavailableError("the task queue was not back before the deadline; try again")

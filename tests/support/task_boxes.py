@@ -4,13 +4,18 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import trio
+import trio.testing
 from task_files import MemoryHistory, MemoryLog
 
+from actors.p2p.task_queue.duckdb_log import DuckDBLog
+from actors.p2p.task_queue.history import SQLiteHistory
 from actors.p2p.task_queue.limits import QueueLimits
 from actors.p2p.task_queue.log_store import LogStore
+from actors.p2p.task_queue.sqlite_log import SQLiteLog
 from actors.p2p.task_queue.store import Recovery, TaskStore
 from actors.task_messages import Claim, Enqueue, Lease, Op, Outcome, Refused, Task
 from actors.task_views import GetTask
@@ -32,7 +37,9 @@ class Clock:
 class Box:
     """A store and all that it needs. What every kind of store has to bring is `make_store` and `crash`."""
 
-    def __init__(self, limits: QueueLimits = BIG) -> None:
+    def __init__(self, directory: Path, limits: QueueLimits = BIG) -> None:
+        self.directory = directory
+        """Empty at first; for those who need files."""
         self.limits = limits
         self.clock = Clock()
         self.rng = random.Random(1)
@@ -105,10 +112,10 @@ class Box:
 class MemoryBox(Box):
     """The embedded store on files in memory."""
 
-    def __init__(self, limits: QueueLimits = BIG, *, rotate_at: int = 10**9) -> None:
+    def __init__(self, directory: Path, limits: QueueLimits = BIG, *, rotate_at: int = 10**9) -> None:
         self.log = MemoryLog(rotate_at=rotate_at)
         self.kept = MemoryHistory()
-        super().__init__(limits)
+        super().__init__(directory, limits)
 
     def make_store(self) -> TaskStore:
         return LogStore(self.log, self.kept, self.limits, clock=self.clock, rng=self.rng)
@@ -117,7 +124,36 @@ class MemoryBox(Box):
         pass
 
 
-KINDS: dict[str, type[Box]] = {"memory": MemoryBox}
+class FileBox(Box):
+    """The embedded store on files of a real engine."""
+
+    LOG: type[DuckDBLog | SQLiteLog]
+
+    def __init__(self, directory: Path, limits: QueueLimits = BIG) -> None:
+        self.directory = directory
+        self._logs: list[DuckDBLog | SQLiteLog] = []
+        super().__init__(directory, limits)
+
+    def make_store(self) -> TaskStore:
+        log = self.LOG(self.directory / "queue")
+        self._logs.append(log)
+        history = SQLiteHistory(self.directory / "history", now=self.clock)
+        return LogStore(log, history, self.limits, clock=self.clock, rng=self.rng)
+
+    async def crash(self) -> None:
+        self._logs[-1]._failed = True  # its files stay as they are
+        await self.store.close()
+
+
+class DuckDBBox(FileBox):
+    LOG = DuckDBLog
+
+
+class SQLiteBox(FileBox):
+    LOG = SQLiteLog
+
+
+KINDS: dict[str, type[Box]] = {"memory": MemoryBox, "sqlite": SQLiteBox, "duckdb": DuckDBBox}
 """The stores that have to keep the contract. A new one is added here."""
 
 

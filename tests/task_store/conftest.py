@@ -8,12 +8,12 @@ from task_boxes import BIG, KINDS, Box
 
 
 @pytest.fixture(params=KINDS)
-async def make_box(request):
+async def make_box(request, tmp_path):
     """Makes an open box with these limits."""
     boxes: list[Box] = []
 
-    async def make(limits=BIG, **more) -> Box:
-        box = KINDS[request.param](limits, **more)
+    async def make(limits=BIG) -> Box:
+        box = KINDS[request.param](tmp_path, limits)
         boxes.append(box)
         await box.open()
         return box

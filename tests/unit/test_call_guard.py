@@ -73,7 +73,23 @@ async def ask_first(ctx: ToolContext, a: int) -> str:
     return (await ctx.elicit("Sure?", Yes)).action
 
 
-TOOLS = loaded(add, other, hold, stuck, ask_first)
+@tool()
+def ask_in_a_thread(ctx: ToolContext, a: int) -> str:
+    """Ask."""
+    return ctx.elicit("Sure?", Yes).wait().action
+
+
+@tool()
+async def ask_beside_work(ctx: ToolContext, a: int) -> str:
+    """Ask while another task works."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+        answer = await ctx.elicit("Sure?", Yes)
+        nursery.cancel_scope.cancel()
+    return answer.action
+
+
+TOOLS = loaded(add, other, hold, stuck, ask_first, ask_in_a_thread, ask_beside_work)
 
 
 class Process:
@@ -292,3 +308,29 @@ async def test_a_question_is_no_answer_but_what_follows_it_is(process):
     # The trial of the half-open breaker goes on with the round that brings the answer.
     await TOOLS["ask_first"].run(call, process.environment, None, at_once)
     assert [one.tool for one in process.told] == ["ask_first"]
+
+
+@pytest.mark.parametrize(
+    ("name", "waits"), [("ask_first", True), ("ask_in_a_thread", True), ("ask_beside_work", False)]
+)
+async def test_the_record_says_that_nothing_of_a_call_runs_while_it_asks(process, name, waits):
+    asked, answered = trio.Event(), trio.Event()
+    call = ToolCall(name=name, arguments=b'{"a": 1}', call_id="call-1", can=("elicitation",))
+    after = []
+
+    async def later(_method, _questions):
+        asked.set()
+        await answered.wait()
+        return msgspec.Raw(msgspec.msgpack.encode(Answers(answers={"q1": b'{"action": "decline"}'})))
+
+    def waiting():
+        return [one.waiting for one in read_flight(process.path).calls]
+
+    end = process.guard.end
+    process.guard.end = lambda *seen, **how: (after.extend(waiting()), end(*seen, **how))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(TOOLS[name].run, call, process.environment, None, later)
+        await asked.wait()
+        assert waiting() == [waits]
+        answered.set()
+    assert (after, waiting()) == ([False], [])

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from actors.flight import _IN_USE, _SLOT_BYTES, MAX_SLOTS, FlightRecorder, flight_path, read_flight, short_id
+from actors.flight import _SLOT_BYTES, _STATE, MAX_SLOTS, FlightRecorder, flight_path, read_flight, short_id
 
 DIGEST = bytes(range(16))
 
@@ -39,6 +39,17 @@ def test_what_runs_is_on_record_and_what_has_ended_is_not(path):
     assert seen(path) == ["1-2"]
     recorder.end(second)
     assert (read_flight(path).count, read_flight(path).damaged) == (0, False)
+
+
+def test_a_call_that_waits_is_told_from_one_that_runs(path):
+    recorder = FlightRecorder.create(path, 2)
+    slots = [begin(recorder, number) for number in range(3)]
+    recorder.waits(slots[1], True)
+    recorder.waits(slots[2], True)  # it has no slot
+    assert [one.waiting for one in read_flight(path).calls] == [False, True]
+    recorder.waits(slots[1], False)
+    assert [one.waiting for one in read_flight(path).calls] == [False, False]
+    assert not read_flight(path).damaged
 
 
 def test_slots_are_used_again_for_ever(path):
@@ -110,7 +121,7 @@ def test_a_slot_that_can_not_be_right_costs_itself_only(path):
         file.write(b"\xff" * 40)
         file.seek(slots[2])
         file.write(b"\xff" * 8)  # not a number
-        file.seek(slots[3] + _IN_USE)
+        file.seek(slots[3] + _STATE)
         file.write(b"\x07")
     record = read_flight(path)
     assert record.damaged

@@ -236,7 +236,7 @@ async def test_an_answer_finds_its_question_through_another_gateway(tmp_path):
 async def test_what_a_client_says_of_its_session_reaches_all_gateways(tmp_path):
     class Way:
         async def spread(self, note):
-            one.take_note(msgspec.msgpack.decode(msgspec.msgpack.encode(note), type=SessionNote))
+            await one.take_note(msgspec.msgpack.decode(msgspec.msgpack.encode(note), type=SessionNote))
 
         async def pass_on(self, *_):
             raise AssertionError

@@ -10,6 +10,7 @@ from task_bench import QueueHere, Worker
 from task_tools import TOOLS
 from trio.testing import wait_all_tasks_blocked
 
+from actors.errors import RuntimeUnavailableError
 from actors.settings import QuestionsSettings, Settings
 from gateway.mcp.testing import CLIENT, HEADERS, legacy, messages, post, protocol, said
 from gateway.types import Request, Stream
@@ -354,6 +355,50 @@ async def test_a_question_stays_when_nobody_answers_on_one_stream(tmp_path, auto
             await client.reply(question["id"], result=ADA)
             await first.ended.wait()
     assert first.seen[-1]["result"]["content"][0]["text"] == "Hello, Ada!"
+
+
+async def test_an_answer_that_can_not_be_stored_is_none(world, client, nursery):
+    task = await client.task("asks")
+    nursery.start_soon(world.worker.work)
+    reading = Reading(await client.ask("tasks/result", taskId=task["taskId"]))
+    nursery.start_soon(reading.run)
+    question = await reading.until(is_question)
+    await client.reply(question["id"], result={"action": "accept", "content": {"name": "x" * 100_000}})
+    await reading.ended.wait()
+    assert "could not be stored" in reading.seen[-1]["result"]["content"][0]["text"]
+
+
+async def test_an_answer_waits_for_a_queue_that_is_away(tmp_path, autojump_clock):
+    world = World(tmp_path)
+    with trio.fail_after(1000):
+        async with world.endpoint.running(), trio.open_nursery() as nursery:
+            client = await world.connect()
+            task = await client.task("asks")
+            nursery.start_soon(world.worker.work)
+            reading = Reading(await client.ask("tasks/result", taskId=task["taskId"]))
+            nursery.start_soon(reading.run)
+            question = await reading.until(is_question)
+            world.queue.go_away()
+            await client.reply(question["id"], result=ADA)
+            await trio.sleep(20)
+            world.queue.failing = None
+            await reading.ended.wait()
+    assert reading.seen[-1]["result"]["content"][0]["text"] == "Hello, Ada!"
+
+
+async def test_who_waits_for_a_result_hears_that_the_queue_is_gone(world, client, nursery):
+    task = await client.task("text")
+    answers = []
+
+    async def wait():
+        answers.append(await client.ask("tasks/result", taskId=task["taskId"]))
+
+    nursery.start_soon(wait)
+    await wait_all_tasks_blocked()
+    world.queue.failing = RuntimeUnavailableError("the task queue was not back before the deadline; try again")
+    world.queue.wake()
+    await wait_all_tasks_blocked()
+    assert answers[0]["error"]["data"]["greenroom/code"] == "RUNTIME_UNAVAILABLE"
 
 
 async def test_a_client_that_takes_no_stream_waits_without_being_asked(world, client, nursery):

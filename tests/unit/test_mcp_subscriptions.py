@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
 import pytest
 
-from actors.messages import Changed
+from actors.messages import Changed, SessionNote
 from actors.settings import McpSettings, Settings
 from gateway.mcp.protocol import Protocol
 from gateway.mcp.testing import (
@@ -20,15 +24,41 @@ from gateway.mcp.testing import (
     resource,
     said,
 )
+from gateway.subscriptions import SubscriptionFile
 from gateway.types import Request, Stream
 
 LEGACY = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]
 
 
-def endpoint_of(**limits: int) -> Protocol:
+def backend_of() -> ScriptedBackend:
     backend = ScriptedBackend()
     backend.replace([], [resource("a://1"), resource("a://2"), resource("t://{x}")], [prompt("p")])
-    return protocol(backend, Settings(mcp=McpSettings(**limits)))
+    return backend
+
+
+def endpoint_of(**limits: int) -> Protocol:
+    return protocol(backend_of(), Settings(mcp=McpSettings(**limits)))
+
+
+class Node:
+    """Gateways that keep their subscriptions in one file and tell each other of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "subscriptions"
+        self.endpoints: list[Protocol] = []
+
+    @asynccontextmanager
+    async def gateway(self, most: int = 100) -> AsyncIterator[Protocol]:
+        with closing(SubscriptionFile(self.path, most)) as kept:
+            endpoint = protocol(backend_of(), siblings=self, kept=kept)
+            async with endpoint.running():
+                self.endpoints.append(endpoint)
+                yield endpoint
+                self.endpoints.remove(endpoint)
+
+    async def spread(self, note: SessionNote) -> None:
+        for endpoint in self.endpoints:
+            await endpoint.take_note(note)
 
 
 async def listen(endpoint: Protocol, **wanted: object) -> tuple[Stream, dict]:
@@ -118,17 +148,6 @@ async def test_a_session_subscribes_and_unsubscribes(version: str) -> None:
         assert (error["code"], error["data"]) == (-32002, {"uri": "nowhere://"})
 
 
-async def test_a_session_without_a_stream_misses_news_and_breaks_nothing() -> None:
-    endpoint = endpoint_of()
-    async with endpoint.running():
-        session = await open_session(endpoint, "2025-11-25")
-        await endpoint.handle(legacy("resources/subscribe", {"uri": "a://1"}, session))
-        endpoint.changed(Changed(uris=["a://1"]))
-        stream = await open_stream(endpoint, session)
-        endpoint.changed(Changed(uris=["a://1"]))
-        assert len(await waiting(stream)) == 1
-
-
 async def test_a_session_that_ends_takes_its_subscriptions_along() -> None:
     endpoint = endpoint_of()
     async with endpoint.running():
@@ -175,3 +194,82 @@ async def test_modern_requests_have_no_subscribe_and_streams_end_in_order() -> N
     (end,) = await drain(stream)
     assert end["result"]["resultType"] == "complete"
     assert endpoint.statistics().subscriptions == 0
+
+
+async def heard(endpoint: Protocol, stream: Stream, *uris: str) -> list[str]:
+    """Which of these changes a session is told of."""
+    endpoint.changed(Changed(uris=list(uris), lists=["tools"]))  # the list's change comes in any case
+    return [one["params"]["uri"] for one in await waiting(stream) if "uri" in one.get("params", {})]
+
+
+async def test_what_a_session_subscribed_to_outlives_its_gateway(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    async with node.gateway() as first:
+        session = await open_session(first, "2025-11-25")
+        for method, uri in [("subscribe", "a://1"), ("subscribe", "a://2"), ("unsubscribe", "a://1")]:
+            await first.handle(legacy(f"resources/{method}", {"uri": uri}, session))
+    async with node.gateway() as second:
+        stream = await open_stream(second, session)
+        assert await heard(second, stream, "a://1", "a://2") == ["a://2"]
+        assert second.statistics().subscriptions == 1
+
+
+async def test_a_session_that_has_no_stream_yet_can_end_what_it_subscribed_to_before(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    async with node.gateway() as first:
+        session = await open_session(first, "2025-11-25")
+        await first.handle(legacy("resources/subscribe", {"uri": "a://1"}, session))
+    async with node.gateway() as second:
+        await second.handle(legacy("resources/unsubscribe", {"uri": "a://1"}, session))
+        stream = await open_stream(second, session)
+        assert await heard(second, stream, "a://1") == []
+
+
+async def test_a_stream_hears_of_what_was_subscribed_to_at_another_gateway(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    async with node.gateway() as one, node.gateway() as two:
+        session = await open_session(one, "2025-11-25")
+        stream = await open_stream(one, session)
+        await two.handle(legacy("resources/subscribe", {"uri": "a://1"}, session))
+        assert await heard(one, stream, "a://1") == ["a://1"]
+        await two.handle(legacy("resources/unsubscribe", {"uri": "a://1"}, session))
+        assert await heard(one, stream, "a://1") == []
+
+
+async def test_nothing_is_kept_of_a_session_that_was_ended(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    async with node.gateway() as first:
+        session = await open_session(first, "2025-11-25")
+        await first.handle(legacy("resources/subscribe", {"uri": "a://1"}, session))
+        await first.handle(Request("DELETE", legacy("x", headers=session).headers))
+    async with node.gateway() as second:  # it does not know that the session was ended
+        stream = await open_stream(second, session)
+        assert await heard(second, stream, "a://1") == []
+
+
+async def test_what_is_kept_is_bounded_and_stale_sessions_go_first(tmp_path: Path) -> None:
+    now = 100.0
+    with closing(SubscriptionFile(tmp_path / "file", 2, lambda: now)) as kept:
+        await kept.add(b"young", "a://1", 300.0)
+        await kept.add(b"stale", "a://1", 99.0)
+        await kept.add(b"young", "a://2", 300.0)
+        assert (await kept.read(b"stale"), await kept.read(b"young")) == (set(), {"a://1", "a://2"})
+        await kept.add(b"other", "a://1", 300.0)
+        assert (await kept.read(b"young"), await kept.read(b"other")) == ({"a://2"}, {"a://1"})
+
+
+async def test_a_subscription_that_can_not_be_kept_is_refused_and_streams_open_nevertheless(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = Node(tmp_path)
+    node.path.mkdir()
+    async with node.gateway() as endpoint:
+        session = await open_session(endpoint, "2025-11-25")
+        for method in ("resources/subscribe", "resources/unsubscribe"):
+            error = said(await endpoint.handle(legacy(method, {"uri": "a://1"}, session)))["error"]
+            assert error["code"] == -32603
+            assert "try again later" in error["message"]
+        stream = await open_stream(endpoint, session)
+        assert await heard(endpoint, stream, "a://1") == []
+        assert (await endpoint.handle(Request("DELETE", legacy("x", headers=session).headers))).status == 200
+    assert str(node.path) in caplog.text

@@ -140,16 +140,18 @@ def test_a_runtime_is_active_while_one_of_its_actors_is_ready():
     assert line(metrics, 'mcp_runtime_active{runtime="p2p"}') == "1.0"
 
 
-async def test_a_call_that_ends_with_a_question_is_no_failure():
+@pytest.mark.parametrize("status", ["input_required", "task"])
+async def test_a_call_that_ends_with_a_question_or_becomes_a_task_is_no_failure(status):
     class Asked:
-        wants_input = True
+        wants_input = status == "input_required"
+        became_task = status == "task"
 
     metrics = Metrics()
     with trio.CancelScope() as scope:
         scope.cancel()
         await MeteredBackend(Backend(None), metrics).call(CALL, timeout_s=1, respondent=Asked())
     found = metrics.text().decode()
-    assert 'mcp_tool_execution_total{runtime="general",status="input_required",tool="echo"} 1.0' in found
+    assert f'mcp_tool_execution_total{{runtime="general",status="{status}",tool="echo"}} 1.0' in found
     assert 'status="failed",tool="echo"} 0.0' in found
 
 

@@ -104,6 +104,21 @@ async def test_every_end_that_nobody_ordered_counts(autojump_clock, tmp_path, en
         assert kept(t) == [("divide", 2)]
 
 
+async def test_a_call_that_only_waited_for_its_client_is_not_to_blame(autojump_clock, tmp_path):
+    async with tree(tmp_path, child("a")) as t:
+        await t.until("a", "ready")
+        for _ in range(3):
+            process, lives = t.process("a"), t.spawner.lives("a")
+            recorder = FlightRecorder.create(flight_path(tmp_path, process.incarnation), 8)
+            recorder.waits(recorder.begin(b"asks", OTHER, "call-1"), True)
+            recorder.begin(b"divide", POISON, "call-2")
+            process.crash(3)
+            await t.until("a", "ready", lives=lives + 1)
+        await trio.sleep(0.1)
+        assert kept(t) == [("divide", 3)]
+        assert [one.tool for one in t.runtime.warden.marks().breakers] == ["divide"]
+
+
 async def test_no_end_that_was_ordered_counts(autojump_clock, tmp_path):
     async with tree(tmp_path, child("a"), child("b", shutdown="kill")) as t:
         for name in ("a", "b"):

@@ -8,15 +8,25 @@ nothing, since the newest segment begins with the records of all such tasks that
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
-from actors.errors import UnavailableError
 from actors.p2p.task_queue import events as ev
+from actors.p2p.task_queue.apply_attempts import (
+    beaten,
+    claimed,
+    completed,
+    enqueued,
+    expired,
+    failed,
+    give_back,
+    known,
+    released,
+)
 from actors.p2p.task_queue.carry import take_globals
-from actors.p2p.task_queue.events import CANCEL, COMPLETE, FAILURE, LEASED, READY, SCHEDULED, SKIP
-from actors.p2p.task_queue.log import Event
-from actors.p2p.task_queue.records import Item, new_task, unpack_error, unpack_fields, unpack_item
+from actors.p2p.task_queue.events import CANCEL, FAILURE, LEASED, READY, SCHEDULED, SKIP
+from actors.p2p.task_queue.log import Event, Group
+from actors.p2p.task_queue.records import unpack_error, unpack_item
 from actors.p2p.task_queue.state import State
 
 
@@ -25,19 +35,18 @@ def apply(s: State, e: Event) -> None:
     _HOW[e[0]](s, e)
 
 
-def put_lines(s: State, item: Item, lines: list[str]) -> None:
-    """Add lines to a task's log."""
-    item.task.logs = (item.task.logs + lines)[-s.limits.max_log_lines :]
-
-
-def _known(s: State, task_id: str) -> Item | None:
-    item = s.tasks.get(task_id)
-    if item is None and not s.partial:
-        raise UnavailableError(
-            f"the task queue's log speaks of task {task_id}, which it does not hold; restore a copy of the file",
-            task=task_id,
-        )
-    return item
+def replay(s: State, groups: Iterable[tuple[int, Group]], newest: int) -> None:
+    """Make all that a log holds count: groups with the numbers of their segments, of which `newest` is the last."""
+    s.indexed = False
+    how = _HOW
+    for segment, group in groups:
+        s.segment = segment
+        s.partial = segment < newest
+        for e in group:
+            how[e[0]](s, e)
+        s.changed.clear()
+    s.segment, s.partial = newest, False
+    s.index()
 
 
 def _opened(s: State, e: Event) -> None:
@@ -53,159 +62,9 @@ def _opened(s: State, e: Event) -> None:
             worker.seen_at = at
 
 
-def _enqueued(s: State, e: Event) -> None:
-    at, where, waits = e[1], e[4], e[5]
-    task = new_task(e[2], e[3], where, at)
-    unpack_fields(task, e, 6)
-    s.seq += 1
-    item = Item(task, where, s.seq, s.segment)
-    item.ready_at = at
-    if waits:
-        item.waits = set(waits)
-        task.blocked_by = len(item.waits)
-    item.note(s.limits.max_task_events, at, "submitted", f"again {task.retry_of}" if task.retry_of else "")
-    if where == SKIP:
-        task.ended_at = at
-        task.reason = "a task that it depends on did not complete"
-    s.add(item)
-    s.tallies.count("submitted", at)
-
-
-def _claimed(s: State, e: Event) -> None:
-    _, at, name, request, lease_s = e[:5]
-    worker = s.worker(name, at)
-    worker.request = request
-    worker.given = e[5:]
-    worker.seen_at = max(worker.seen_at, at)
-    for i in range(5, len(e), 2):
-        item = _known(s, e[i])
-        if item is None:
-            s.last_token = max(s.last_token, e[i + 1])
-        else:
-            s.lease(item, at, e[i + 1], worker, lease_s)
-
-
-def _beaten(s: State, e: Event) -> None:
-    _, at, task_id, _, until, progress, text, lines = e
-    item = _known(s, task_id)
-    if item is None:
-        return
-    beat(s, item, at, until, progress, text)
-    item.logged_until = until
-    if lines:
-        put_lines(s, item, lines)
-
-
-def beat(s: State, item: Item, at: float, until: float, progress: float | None, text: str) -> None:
-    """The holder is alive."""
-    task = item.task
-    task.lease_until = until
-    task.beat_at = task.updated_at = at
-    if progress is not None:
-        task.progress = progress
-    if text:
-        task.progress_text = text
-    worker = s.workers.get(task.worker)
-    if worker is not None:
-        worker.seen_at = max(worker.seen_at, at)
-
-
-def _completed(s: State, e: Event) -> None:
-    _, at, task_id, _, result, lines = e
-    item = _known(s, task_id)
-    if item is not None:
-        task = item.task
-        late = item.where != LEASED
-        s.move(item, COMPLETE, at)
-        task.result = result
-        task.error = None
-        task.lease_until = 0.0
-        task.progress = 100.0
-        if lines:
-            put_lines(s, item, lines)
-        ran_s = at - (task.started_at or at)
-        s.tallies.ran(ran_s)
-        worker = s.workers.get(task.worker)
-        if worker is not None:
-            worker.completed += 1
-            worker.run_s += ran_s
-            worker.seen_at = max(worker.seen_at, at)
-        item.note(s.limits.max_task_events, at, "completed", "late" if late else "")
-        s.tallies.count("completed", at)
-    s.settle(task_id, at)
-
-
-def _failed(s: State, e: Event) -> None:
-    _, at, task_id, token, to, run_at, error, lines = e
-    item = _known(s, task_id)
-    if item is None:
-        return
-    task = item.task
-    if lines:
-        put_lines(s, item, lines)
-    worker = s.workers.get(task.worker)
-    if worker is not None:
-        worker.failed += 1
-    task.error = unpack_error(error)
-    item.closed, item.closed_by = token, "failed"
-    _after_attempt(s, item, to, at, run_at)
-    item.note(s.limits.max_task_events, at, "failed", error[1])
-
-
-def _after_attempt(s: State, item: Item, to: int, at: float, run_at: float) -> None:
-    """An attempt ended without a result."""
-    if to <= READY:
-        item.task.run_at = run_at
-        s.requeue(item, to, at)
-        s.tallies.count("retried", at)
-    else:
-        item.task.lease_until = 0.0
-        s.move(item, to, at)
-        s.tallies.count("failed" if to == FAILURE else "cancelled", at)
-
-
-def _released(s: State, e: Event) -> None:
-    _, at, task_id, _, to, reason, counts, error = e
-    item = _known(s, task_id)
-    if item is not None:
-        _give_back(s, item, at, to, reason, counts=counts)
-        if error is not None:
-            item.task.error = unpack_error(error)
-
-
-def _give_back(s: State, item: Item, at: float, to: int, reason: str, *, counts: bool) -> None:
-    task = item.task
-    item.closed, item.closed_by = task.token, "released"
-    if not counts:
-        task.attempt -= 1
-    task.reason = reason
-    worker = s.workers.get(task.worker)
-    if worker is not None:
-        worker.released += 1
-    s.tallies.count("released", at)
-    if to == READY:
-        s.requeue(item, to, at)
-    else:
-        task.lease_until = 0.0
-        s.move(item, to, at)
-        s.tallies.count("failed" if to == FAILURE else "cancelled", at)
-    item.note(s.limits.max_task_events, at, "released", reason)
-
-
-def _expired(s: State, e: Event) -> None:
-    _, at, task_id, _, to, error = e
-    item = _known(s, task_id)
-    if item is None:
-        return
-    s.tallies.count("expired", at)
-    item.task.error = unpack_error(error)
-    _after_attempt(s, item, to, at, item.task.run_at)
-    item.note(s.limits.max_task_events, at, "expired")
-
-
 def _cancel_asked(s: State, e: Event) -> None:
     _, at, task_id, reason = e
-    item = _known(s, task_id)
+    item = known(s, task_id)
     if item is not None:
         item.task.cancel_requested = True
         item.task.reason = reason
@@ -217,7 +76,7 @@ def _cancel_asked(s: State, e: Event) -> None:
 def _cancelled(s: State, e: Event) -> None:
     _, at, task_id, token, reason = e
     s.last_token = max(s.last_token, token)
-    item = _known(s, task_id)
+    item = known(s, task_id)
     if item is None:
         return
     s.move(item, CANCEL, at)
@@ -232,7 +91,7 @@ def _cancelled(s: State, e: Event) -> None:
 
 def _asked(s: State, e: Event) -> None:
     _, at, task_id, _, questions = e
-    item = _known(s, task_id)
+    item = known(s, task_id)
     if item is not None:
         item.task.asked = item.task.asked | questions
         item.task.updated_at = at
@@ -242,7 +101,7 @@ def _asked(s: State, e: Event) -> None:
 
 def _answered(s: State, e: Event) -> None:
     _, at, task_id, answers = e
-    item = _known(s, task_id)
+    item = known(s, task_id)
     if item is not None:
         task = item.task
         task.answers = task.answers | answers
@@ -254,7 +113,7 @@ def _answered(s: State, e: Event) -> None:
 
 def _reprioritised(s: State, e: Event) -> None:
     _, at, task_id, priority, at_once = e
-    item = _known(s, task_id)
+    item = known(s, task_id)
     if item is None:
         return
     task = item.task
@@ -263,13 +122,7 @@ def _reprioritised(s: State, e: Event) -> None:
         task.next_priority = priority
         s.changed[task_id] = None
         return
-    if item.where == READY:
-        s.ready.remove(item)
-    task.priority = priority
-    task.next_priority = None
-    item.order = task.created_at - priority * s.limits.ageing_s
-    if item.where == READY:
-        s.ready.add(item)
+    s.reorder(item, priority)
     item.note(s.limits.max_task_events, at, "priority", f"{priority:g}")
     s.changed[task_id] = None
 
@@ -277,7 +130,7 @@ def _reprioritised(s: State, e: Event) -> None:
 def _timed_out(s: State, e: Event) -> None:
     _, at, task_id, token, error = e
     s.last_token = max(s.last_token, token)
-    item = _known(s, task_id)
+    item = known(s, task_id)
     if item is None:
         return
     item.task.error = unpack_error(error)
@@ -290,7 +143,7 @@ def _timed_out(s: State, e: Event) -> None:
 
 def _due(s: State, e: Event) -> None:
     for task_id in e[2:]:
-        item = _known(s, task_id)
+        item = known(s, task_id)
         if item is not None and item.where == SCHEDULED:
             s.move(item, READY, e[1])
 
@@ -298,7 +151,7 @@ def _due(s: State, e: Event) -> None:
 def _skipped(s: State, e: Event) -> None:
     _, at, reason = e[:3]
     for task_id in e[3:]:
-        item = _known(s, task_id)
+        item = known(s, task_id)
         if item is not None:
             s.move(item, SKIP, at)
             item.task.reason = reason
@@ -343,7 +196,7 @@ def _worker_gone(s: State, e: Event) -> None:
     for task_id in list(worker.running) if release else ():
         item = s.tasks[task_id]
         to = CANCEL if item.task.cancel_requested else READY
-        _give_back(s, item, at, to, f"worker {name} went", counts=False)
+        give_back(s, item, at, to, f"worker {name} went", counts=False)
 
 
 def _workers_forgotten(s: State, e: Event) -> None:
@@ -377,13 +230,13 @@ def _counted(s: State, e: Event) -> None:
 
 _HOW: Final[dict[int, Callable[[State, Event], None]]] = {
     ev.OPENED: _opened,
-    ev.ENQUEUED: _enqueued,
-    ev.CLAIMED: _claimed,
-    ev.BEATEN: _beaten,
-    ev.COMPLETED: _completed,
-    ev.FAILED: _failed,
-    ev.RELEASED: _released,
-    ev.EXPIRED: _expired,
+    ev.ENQUEUED: enqueued,
+    ev.CLAIMED: claimed,
+    ev.BEATEN: beaten,
+    ev.COMPLETED: completed,
+    ev.FAILED: failed,
+    ev.RELEASED: released,
+    ev.EXPIRED: expired,
     ev.CANCEL_ASKED: _cancel_asked,
     ev.CANCELLED: _cancelled,
     ev.ASKED: _asked,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final, NoReturn
 
 from actors.messages import ErrorInfo
-from actors.p2p.task_queue.apply import beat as apply_beat
+from actors.p2p.task_queue.apply_attempts import beat as apply_beat
 from actors.p2p.task_queue.attempts import attempts_left, backoff_s
 from actors.p2p.task_queue.checks import check_name, check_size, cut, cut_all, lease_length
 from actors.p2p.task_queue.events import (

@@ -11,6 +11,7 @@ task leaves the memory by an `ARCHIVED` event in the first group after the histo
 
 from __future__ import annotations
 
+import gc
 import random
 import time
 from collections import deque
@@ -21,6 +22,7 @@ import msgspec
 import trio
 
 from actors.errors import UnavailableError
+from actors.p2p.task_queue.apply import replay
 from actors.p2p.task_queue.carry import carried
 from actors.p2p.task_queue.decide_claim import may_claim
 from actors.p2p.task_queue.decide_control import clearable
@@ -34,6 +36,7 @@ from actors.p2p.task_queue.operations import decide
 from actors.p2p.task_queue.records import Item
 from actors.p2p.task_queue.store import Recovery
 from actors.p2p.task_queue.views import scan, stats, view
+from actors.p2p.task_queue.waits import Waits
 from actors.task_messages import FINAL, Claim, Clear, Cleared, Expire, Expired, Op, Outcome, RetryTask, Task
 from actors.task_views import GetTask, QueueStats, ScanTasks, TaskEvent, TaskPage, TaskView
 
@@ -41,15 +44,6 @@ T = TypeVar("T")
 
 _COMMITS_KEPT: Final = 512
 _CHAIN_LOOKUPS: Final = 100
-
-
-class _Look:
-    """A reading that waits for the end of a group."""
-
-    def __init__(self, look: Callable[[], object]) -> None:
-        self.look = look
-        self.done = trio.Event()
-        self.found: object = None
 
 
 class LogStore:
@@ -69,18 +63,16 @@ class LogStore:
         self._log_calls = trio.CapacityLimiter(1)
         self._checkpoints = trio.CapacityLimiter(1)
         self._history_writes = trio.CapacityLimiter(1)
-        self._history_reads = trio.CapacityLimiter(1)
+        self._lookups = trio.CapacityLimiter(1)
+        self._lists = trio.CapacityLimiter(1)
         self._archiving = trio.Lock()
         """Held while the history and what is known of it here may differ."""
         self._writing = False
-        self._group_end = trio.Event()
-        self._looks: list[_Look] = []
+        self._waits = Waits()
         self._stored: dict[str, None] = {}
         """Ids of tasks that the history has and that are still in the state."""
         self._stored_at = 0.0
         self._changed: dict[str, None] = {}
-        self._claims: dict[trio.Event, Claim] = {}
-        self._watched: dict[str, list[trio.Event]] = {}
         self._next_forget = 0.0
         self._work = trio.Event()
         """Set when `run` may have something to do."""
@@ -108,17 +100,14 @@ class LogStore:
         return self._recovery
 
     def _rebuild(self) -> list[str]:
-        opened = self._log.open()
-        s, replay = self._machine.state, self._machine.replay
-        newest = self._log.segment()
-        for segment, group in opened.groups:
-            s.segment = segment
-            s.partial = segment < newest
-            for event in group:
-                replay(event)
-        s.partial = False
-        s.segment = self._log.segment()
-        s.in_order()
+        collecting = gc.isenabled()
+        gc.disable()  # hundreds of thousands of objects are made here, and none is garbage
+        try:
+            opened = self._log.open()
+            replay(self._machine.state, opened.groups, self._log.segment())
+        finally:
+            if collecting:
+                gc.enable()
         return opened.repairs
 
     async def run(self) -> None:
@@ -156,7 +145,7 @@ class LogStore:
                     outcomes = await self._apply(ops)
             except BaseException:
                 self._broken = True
-                self._end_group()
+                self._waits.give_up()
                 raise
         return outcomes
 
@@ -174,6 +163,8 @@ class LogStore:
         events = m.end()
         if events:
             await self._append(events)
+        else:
+            await trio.lowlevel.checkpoint()
         self._end_group()
         return [
             await self._finish(op, outcome) if isinstance(op, Expire | Clear) else outcome
@@ -224,7 +215,7 @@ class LogStore:
     async def _find(self, ids: list[str], keys: list[tuple[str, str]]) -> list[Task]:
         if not ids and not keys:
             return []
-        return await trio.to_thread.run_sync(self._history.find, ids, keys, limiter=self._history_reads)
+        return await trio.to_thread.run_sync(self._history.find, ids, keys, limiter=self._lookups)
 
     async def _rotate(self) -> None:
         s, log = self._machine.state, self._log
@@ -236,22 +227,12 @@ class LogStore:
             item.segment = s.segment
 
     def _end_group(self) -> None:
-        """What the group changed is on disk, or never will be: tell all that wait for it."""
+        """What the group changed is on disk."""
         self._writing = False
-        s = self._machine.state
-        for task_id in s.changed:
-            self._changed[task_id] = None
-            for event in self._watched.pop(task_id, ()):
-                event.set()
+        s, now = self._machine.state, self._now()
+        self._changed |= s.changed
+        self._waits.group_ended(s.changed, lambda claim: may_claim(s, claim, now))
         s.changed.clear()
-        looks, self._looks = self._looks, []
-        for look in looks:
-            if not self._broken:
-                look.found = look.look()
-            look.done.set()
-        self._group_end.set()
-        self._group_end = trio.Event()
-        self._wake_claims()
         if s.ended or self._log.checkpoint_due():
             self._work.set()
 
@@ -260,7 +241,7 @@ class LogStore:
     def next_due(self) -> float | None:
         """When `Expire` will have something to do."""
         due = [next_due(self._machine)]
-        if self._claims:
+        if self._waits.any_claim():
             due.append(self._machine.state.ready.next_refill(self._now()))
         if self._stored:
             due.append(self._stored_at + self._limits.archive_after_s)
@@ -272,20 +253,8 @@ class LogStore:
         if not self._writing and may_claim(self._machine.state, claim, self._now()):
             await trio.lowlevel.checkpoint()
             return
-        event = trio.Event()
-        self._claims[event] = claim
-        try:
-            await event.wait()
-        finally:
-            self._claims.pop(event, None)
+        await self._waits.for_claim(claim)
         self._check_usable()
-
-    def _wake_claims(self) -> None:
-        if self._claims:
-            s, now = self._machine.state, self._now()
-            for event, claim in list(self._claims.items()):
-                if self._broken or may_claim(s, claim, now):
-                    event.set()
 
     async def wait_change(self, task_id: str) -> None:
         """Return when this task has changed since the call, or is not there."""
@@ -294,15 +263,7 @@ class LogStore:
         if item is None or (item.where > LEASED and task_id not in self._machine.state.changed):
             await trio.lowlevel.checkpoint()
             return
-        event = trio.Event()
-        waiting = self._watched.setdefault(task_id, [])
-        waiting.append(event)
-        try:
-            await event.wait()
-        finally:
-            waiting.remove(event)
-            if not waiting and self._watched.get(task_id) is waiting:
-                del self._watched[task_id]
+        await self._waits.for_change(task_id)
         self._check_usable()
 
     def take_changed(self) -> list[str]:
@@ -333,7 +294,7 @@ class LogStore:
         """Those that match."""
         most = ask.offset + ask.limit
         async with self._archiving:
-            past, in_past = await trio.to_thread.run_sync(self._history.scan, ask, most, limiter=self._history_reads)
+            past, in_past = await trio.to_thread.run_sync(self._history.scan, ask, most, limiter=self._lists)
             here, in_state = await self._look(lambda: scan(self._machine.state, ask, most, self._stored))
         tasks = sorted([*here, *past], key=lambda task: task.created_at, reverse=not ask.oldest_first)
         return TaskPage(tasks=tasks[ask.offset : most], total=in_state + in_past)
@@ -341,9 +302,9 @@ class LogStore:
     async def stats(self) -> QueueStats:
         """The whole queue in numbers."""
         async with self._archiving:
-            past = await trio.to_thread.run_sync(self._history.counts, limiter=self._history_reads)
+            past = await trio.to_thread.run_sync(self._history.counts, limiter=self._lists)
             found = await self._look(lambda: stats(self._machine, past, self._stored, self._now()))
-            sizes = await trio.to_thread.run_sync(self._history.sizes, limiter=self._history_reads)
+            sizes = await trio.to_thread.run_sync(self._history.sizes, limiter=self._lists)
         sizes = sizes | await trio.to_thread.run_sync(self._log.sizes, limiter=self._log_calls)
         commits = sorted(self._commits)
         store: dict[str, Any] = {**sizes, "commits": len(commits)}
@@ -362,28 +323,21 @@ class LogStore:
         """The task in memory, once it is as on disk. Nothing runs between this and what its caller does next."""
         self._check_usable()
         while self._writing and task_id in self._machine.state.changed:
-            await self._group_end.wait()
+            await self._waits.for_group()
             self._check_usable()
         return self._machine.state.tasks.get(task_id)
 
     async def _ended(self, task_id: str) -> Ended | None:
-        return await trio.to_thread.run_sync(self._history.get, task_id, limiter=self._history_reads)
+        return await trio.to_thread.run_sync(self._history.get, task_id, limiter=self._lookups)
 
     async def _look(self, look: Callable[[], T]) -> T:
         """Read the state between two groups."""
         self._check_usable()
         if not self._writing:
             return look()
-        waiting = _Look(look)
-        self._looks.append(waiting)
-        try:
-            await waiting.done.wait()
-        except trio.Cancelled:
-            if waiting in self._looks:
-                self._looks.remove(waiting)
-            raise
+        found = await self._waits.look(look)
         self._check_usable()
-        return waiting.found  # type: ignore[return-value]
+        return found
 
     # --- history ---------------------------------------------------------------------------------------------------
 

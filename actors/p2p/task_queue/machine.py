@@ -85,10 +85,6 @@ class Machine:
         self.events.append(event)
         apply(self.state, event)
 
-    def replay(self, event: Event) -> None:
-        """Make an event of the log count."""
-        apply(self.state, event)
-
     def opened(self, now: float) -> None:
         """A new life of the queue begins: the first decision in it."""
         self.begin(now)

@@ -3,8 +3,8 @@
 
 Tasks that the same claims may have lie in one lane: they have the same type, needs and sticky worker. In a lane each
 fairness key has a heap of its own, smallest `order` first. Keys take turns by virtual time: the key that was served
-least goes first, and each start adds the inverse of its weight. A key that comes back after a pause starts at the
-present virtual time, so that it cannot claim the turns that it did not use.
+least goes first, and each start adds the inverse of its weight. A key that could not use its turns has lost them: its
+next start counts from the present virtual time.
 
 Heaps are cleaned lazily: an entry counts only while it is its task's `entry`. All of this follows from events, so that
 a restart goes on in the same order.
@@ -113,7 +113,6 @@ class Ready:
             if len(self.keys) >= _MANY_KEYS:
                 self._forget_keys()
             key = self.keys[name] = Key(name, 1.0 / self._limits.weights.get(name, 1.0))
-            key.time = self.time
         return key
 
     def add(self, item: Item) -> None:
@@ -121,8 +120,6 @@ class Ready:
         task = item.task
         lane = self._lane(item)
         key = self.keys.get(task.fairness_key) or self.key(task.fairness_key)
-        if not key.ready and key.time < self.time:
-            key.time = self.time
         key.ready += 1
         lane.live += 1
         entry = item.entry = (item.order, item.seq, task.id)
@@ -150,11 +147,11 @@ class Ready:
 
     def started(self, item: Item, at: float) -> None:
         """It was claimed: its key has had a turn."""
-        key = self.key(item.task.fairness_key)
-        key.leased += 1
+        name = item.task.fairness_key
+        key = self.keys.get(name) or self.key(name)
         if key.time > self.time:
             self.time = key.time
-        key.time += key.share
+        key.time = self.time + key.share
         bucket = self.buckets.get(item.task.type)
         if bucket is not None:
             bucket.take(at)
@@ -169,7 +166,7 @@ class Ready:
             key.parked.clear()
 
     def holds(self, item: Item) -> None:
-        """It is leased already, as a record says."""
+        """It is leased."""
         self.key(item.task.fairness_key).leased += 1
 
     def lanes_for(self, claim: Claim, types: Iterable[str], offline: Callable[[str], bool]) -> list[Lane]:
@@ -277,7 +274,7 @@ class Ready:
             elif key.time > time:
                 heapreplace(turns, (key.time, name))
             else:
-                return key.time, heap[0]
+                return max(time, self.time), heap[0]
         return None
 
     def _clean(self, lane: Lane) -> None:

@@ -40,7 +40,7 @@ _RUN_AT: Final = _NUMBER["run_at"]
 _RETRY_OF: Final = _NUMBER["retry_of"]
 
 
-class Item(msgspec.Struct, eq=False):
+class Item(msgspec.Struct, eq=False, gc=False):
     """A task with what the queue alone needs to know of it."""
 
     task: Task
@@ -68,16 +68,16 @@ class Item(msgspec.Struct, eq=False):
     """How: `failed` or `released`."""
     waits: set[str] | None = None
     """Ids of tasks that it still waits for."""
-    log: list[list[Any]] = []
-    """What happened to it, each as the fields of a `TaskEvent`; at most so many as the limits say."""
+    log: tuple[tuple[Any, ...], ...] = ()
+    """What happened to it, each as the fields of a `TaskEvent`; at most so many as the limits say. Tuples, since the
+    garbage collector would visit lists of all tasks again and again."""
 
     def note(self, most: int, at: float, what: str, note: str = "") -> None:
         """Remember what happened to it."""
         task = self.task
-        log = self.log
-        log.append([at, what, task.worker, task.token, task.attempt, note])
-        if len(log) > most:
-            del log[1]  # the first says when it was submitted
+        log = (*self.log, (at, what, task.worker, task.token, task.attempt, note))
+        # The first says when it was submitted.
+        self.log = log if len(log) <= most else (log[0], *log[2:])
 
     def history(self) -> list[TaskEvent]:
         """What happened to it, oldest first."""
@@ -168,7 +168,16 @@ def pack_item(item: Item) -> Event:
     task = item.task
     waits = sorted(item.waits) if item.waits else []
     own = [item.ready_at, item.lease_s, item.logged_until, item.closed, item.closed_by]
-    event: Event = [CARRIED, task.id, task.type, NUMBERS[task.state], item.seq, waits, own, item.log[:]]
+    event: Event = [
+        CARRIED,
+        task.id,
+        task.type,
+        NUMBERS[task.state],
+        item.seq,
+        waits,
+        own,
+        [list(one) for one in item.log],
+    ]
     for number, name, usual in _KEPT:
         value = getattr(task, name)
         if value != usual:
@@ -189,5 +198,5 @@ def unpack_item(event: Event, segment: int) -> Item:
     item = Item(task, where, seq, segment)
     item.ready_at, item.lease_s, item.logged_until, item.closed, item.closed_by = own
     item.waits = set(waits) if waits else None
-    item.log = [list(one) for one in log]
+    item.log = tuple(tuple(one) for one in log)
     return item

@@ -58,14 +58,21 @@ class State:
         self.seq = 0
         self.segment = 0
         """Of the log, that is written to."""
+        self.indexed = True
+        """Whether ready tasks, timers and leases by key are kept up; not while a log is read (`index`)."""
         self.partial = False
         """Events of tasks that are not known are no fault."""
 
-    def in_order(self) -> None:
-        """Bring the tasks into the order of submission, in which they are listed."""
+    def index(self) -> None:
+        """Catch up on all that was not kept up while `indexed` was false, and bring the tasks into the order of
+        submission, in which they are listed."""
         items = sorted(self.tasks.values(), key=lambda item: item.seq)
         self.tasks.clear()
         self.tasks.update((item.task.id, item) for item in items)
+        self.changed.clear()
+        self.indexed = True
+        for item in items:
+            self._index(item)
 
     def waiting(self) -> int:
         """Tasks that wait for anything."""
@@ -102,29 +109,24 @@ class State:
         where = item.where
         counts[where] += 1
         self.totals[where] += 1
-        if task.deadline is not None and where <= LEASED:
-            self.set_timer((task.deadline, DEADLINE, task.id, 0))
-        if where == READY:
-            self._enter_ready(item)
-        elif where == SCHEDULED:
-            self.set_timer((task.run_at, STARTS, task.id, 0))
-        elif where == LEASED:
+        if where == LEASED:
             self.worker(task.worker, task.beat_at or task.created_at).running[task.id] = None
-            self.ready.holds(item)
-            self.set_timer((task.lease_until, LEASE_ENDS, task.id, task.token))
         elif where == BLOCKED:
             for parent in item.waits or ():
                 self.children.setdefault(parent, {})[task.id] = None
-        else:
+        elif where > LEASED:
             self.ended[task.id] = None
         self.changed[task.id] = None
+        if self.indexed:
+            self._index(item)
 
     def move(self, item: Item, to: int, at: float) -> None:
         """Bring a task into another state, with all that follows for the indexes."""
         where = item.where
         task = item.task
         if where == READY:
-            self.ready.remove(item)
+            if self.indexed:
+                self.ready.remove(item)
         elif where == LEASED:
             self._leave_lease(item)
         elif where == BLOCKED:
@@ -140,9 +142,11 @@ class State:
         self.changed[task.id] = None
         if to == READY:
             item.ready_at = at
-            self._enter_ready(item)
+            if self.indexed:
+                self._enter_ready(item)
         elif to == SCHEDULED:
-            self.set_timer((task.run_at, STARTS, task.id, 0))
+            if self.indexed:
+                self.set_timer((task.run_at, STARTS, task.id, 0))
         elif to > LEASED:
             task.ended_at = at
             task.asked = NO_MAP
@@ -153,7 +157,8 @@ class State:
         """Forget a task that is not leased."""
         task = item.task
         if item.where == READY:
-            self.ready.remove(item)
+            if self.indexed:
+                self.ready.remove(item)
         elif item.where == BLOCKED:
             self._leave_blocked(item)
         item.counts[item.where] -= 1
@@ -179,7 +184,9 @@ class State:
         item.lease_s = lease_s
         worker.running[task.id] = None
         self.ready.started(item, at)
-        self.set_timer((task.lease_until, LEASE_ENDS, task.id, token))
+        if self.indexed:
+            self.ready.holds(item)
+            self.set_timer((task.lease_until, LEASE_ENDS, task.id, token))
         self.tallies.starts.hit(at)
         self.tallies.waited(at - item.ready_at)
         item.note(self.limits.max_task_events, at, "claimed")
@@ -189,14 +196,25 @@ class State:
         task = item.task
         task.lease_until = 0.0
         if task.next_priority is not None:
-            task.priority, task.next_priority = task.next_priority, None
-            item.order = task.created_at - task.priority * self.limits.ageing_s
+            self.reorder(item, task.next_priority)
         self.move(item, to, at)
+
+    def reorder(self, item: Item, priority: float) -> None:
+        """Give a task another priority, now."""
+        ready = item.where == READY and self.indexed
+        if ready:
+            self.ready.remove(item)
+        task = item.task
+        task.priority, task.next_priority = priority, None
+        item.order = task.created_at - priority * self.limits.ageing_s
+        if ready:
+            self.ready.add(item)
 
     def renew(self, item: Item) -> None:
         """The end of a task's lease is another one now."""
-        task = item.task
-        self.set_timer((task.lease_until, LEASE_ENDS, task.id, task.token))
+        if self.indexed:
+            task = item.task
+            self.set_timer((task.lease_until, LEASE_ENDS, task.id, task.token))
 
     def settle(self, task_id: str, at: float) -> None:
         """A task is completed: those that waited for nothing else may start."""
@@ -244,6 +262,18 @@ class State:
             return task.deadline == at
         return item.where == READY and task.started_at is None
 
+    def _index(self, item: Item) -> None:
+        task, where = item.task, item.where
+        if task.deadline is not None and where <= LEASED:
+            self.set_timer((task.deadline, DEADLINE, task.id, 0))
+        if where == READY:
+            self._enter_ready(item)
+        elif where == SCHEDULED:
+            self.set_timer((task.run_at, STARTS, task.id, 0))
+        elif where == LEASED:
+            self.ready.holds(item)
+            self.set_timer((task.lease_until, LEASE_ENDS, task.id, task.token))
+
     def _enter_ready(self, item: Item) -> None:
         task = item.task
         self.ready.add(item)
@@ -254,7 +284,8 @@ class State:
         worker = self.workers.get(item.task.worker)
         if worker is not None:
             worker.running.pop(item.task.id, None)
-        self.ready.stopped(item)
+        if self.indexed:
+            self.ready.stopped(item)
 
     def _leave_blocked(self, item: Item) -> None:
         task_id = item.task.id

@@ -75,6 +75,9 @@ class Tallies:
     def __init__(self) -> None:
         self.counters = dict.fromkeys(COUNTERS, 0)
         self.hours: dict[int, list[int]] = {}
+        self._hour = -1
+        self._row: list[int] = []
+        """Of that hour."""
         self.wait_s: float | None = None
         self.run_s: float | None = None
         self.starts = Rate()
@@ -86,12 +89,15 @@ class Tallies:
         column = _BY_HOUR.get(what)
         if column is not None:
             hour = int(at) // _HOUR_S
-            row = self.hours.get(hour)
-            if row is None:
-                row = self.hours[hour] = [0, 0, 0, 0]
-                for old in [one for one in self.hours if one <= hour - _HOURS]:
-                    del self.hours[old]
-            row[column] += n
+            if hour != self._hour:
+                self._turn_to(hour)
+            self._row[column] += n
+
+    def _turn_to(self, hour: int) -> None:
+        self._hour = hour
+        self._row = self.hours.setdefault(hour, [0, 0, 0, 0])
+        for old in [one for one in self.hours if one <= hour - _HOURS]:
+            del self.hours[old]
 
     def waited(self, seconds: float) -> None:
         """A task was ready for so long before it was claimed."""
@@ -127,6 +133,7 @@ class Tallies:
         """Take the place of those that were packed."""
         self.counters = dict.fromkeys(COUNTERS, 0) | packed["counters"]
         self.hours = {hour: row for hour, *row in packed["hours"]}
+        self._hour = -1
         self.wait_s = packed["wait_s"]
         self.run_s = packed["run_s"]
         self.starts.unpack(packed["starts"])

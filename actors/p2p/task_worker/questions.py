@@ -49,9 +49,6 @@ class TaskOwner:
         caller = caller_of(task.metadata)
         self.can = caller.can
         """For `ToolCall.can`."""
-        self.was_asked = bool(task.asked)
-        """The run before this one, if there was one, waited for answers: it had no effect yet, so that this one may
-        begin whatever the tool does."""
         self._queue = queue
         self._lease = lease
         self._timeout_s = timeout_s

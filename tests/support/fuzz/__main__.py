@@ -26,6 +26,8 @@ from fuzz.scripts import script
 
 EARLY = 0.2
 """The share of a run after which memory is read first."""
+LOOK_EVERY = 25_000
+"""Requests after which memory is read and told, so that its course shows whether it levels off."""
 SETTLE_S = 12.0
 """Time for connections and calls to end: longer than every time-out of the tree's settings."""
 FOUND = Path(".cache") / "fuzz"
@@ -49,13 +51,16 @@ async def fuzz(greenroom, *, seed: int, requests: int, connections: int, say=lam
     """A whole run against a running tree."""
     driver = Driver(greenroom.url, tree.secrets(greenroom), say)
     look = partial(trio.to_thread.run_sync, tree.look, greenroom)
-    before = await look()
+    before = early = await look()
     began = time.monotonic()
-    await driver.run(partial(script, seed), int(requests * EARLY), connections)
-    early = await look()
-    say(f"fuzz: {driver.sent} requests; memory was read")
-    done = driver.sent
-    await driver.run(lambda number: script(seed, done + number), requests, connections)
+    early_at = int(requests * EARLY)
+    for stop in sorted({*range(LOOK_EVERY, requests, LOOK_EVERY), early_at, requests}):
+        done = driver.sent
+        await driver.run(lambda number, done=done: script(seed, done + number), stop, connections)
+        now = await look()
+        early = now if stop == early_at else early
+        sizes = (f"{name} {actor.rss_kib / 1024:.1f}" for name, actor in now.actors.items() if actor.pid)
+        say(f"fuzz: {driver.sent} requests; MiB of their own: {', '.join(sizes)}")
     seconds = time.monotonic() - began
     await driver.probe(None)
     late = await settled(look, before)

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Those who wait for something in the queue: for a task to claim, for a task to change, for the end of a group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import trio
+
+from actors.task_messages import Claim
+
+T = TypeVar("T")
+
+
+class _Look:
+    """A reading that waits for the end of a group."""
+
+    def __init__(self, look: Callable[[], object]) -> None:
+        self.look = look
+        self.done = trio.Event()
+        self.found: object = None
+
+
+class Waits:
+    """See the module's text. Whoever is woken looks again whether it is what it waited for."""
+
+    def __init__(self) -> None:
+        self._claims: dict[trio.Event, Claim] = {}
+        self._changes: dict[str, list[trio.Event]] = {}
+        self._looks: list[_Look] = []
+        self._group_end = trio.Event()
+
+    def any_claim(self) -> bool:
+        """Whether a claim waits."""
+        return bool(self._claims)
+
+    async def for_claim(self, claim: Claim) -> None:
+        """Return when `group_ended` finds that this claim may be given a task."""
+        event = trio.Event()
+        self._claims[event] = claim
+        try:
+            await event.wait()
+        finally:
+            self._claims.pop(event, None)
+
+    async def for_change(self, task_id: str) -> None:
+        """Return when `group_ended` is told that this task changed."""
+        event = trio.Event()
+        waiting = self._changes.setdefault(task_id, [])
+        waiting.append(event)
+        try:
+            await event.wait()
+        finally:
+            waiting.remove(event)
+            if not waiting and self._changes.get(task_id) is waiting:
+                del self._changes[task_id]
+
+    async def for_group(self) -> None:
+        """Return when the running group has ended."""
+        await self._group_end.wait()
+
+    async def look(self, look: Callable[[], T]) -> T:
+        """What `look` finds at the end of the running group."""
+        waiting = _Look(look)
+        self._looks.append(waiting)
+        try:
+            await waiting.done.wait()
+        finally:
+            if waiting in self._looks:
+                self._looks.remove(waiting)
+        return waiting.found  # type: ignore[return-value]
+
+    def group_ended(self, changed: Iterable[str], may: Callable[[Claim], bool]) -> None:
+        """A group is on disk: tell those who wait for it, for one of these tasks, or for a claim that `may` allow."""
+        looks, self._looks = self._looks, []
+        for look in looks:
+            look.found = look.look()
+            look.done.set()
+        for task_id in changed:
+            for event in self._changes.pop(task_id, ()):
+                event.set()
+        for event, claim in self._claims.items():
+            if may(claim):
+                event.set()
+        self._group_end.set()
+        self._group_end = trio.Event()
+
+    def give_up(self) -> None:
+        """Nothing will ever happen again: wake everybody."""
+        for event in [
+            *(look.done for look in self._looks),
+            *(event for events in self._changes.values() for event in events),
+            *self._claims,
+            self._group_end,
+        ]:
+            event.set()

@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""MCP tasks of both revisions in a real tree, while parts of it die in the middle of a task."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import uuid
+
+import httpx
+import pytest
+from running import META, MODERN, started, wait_until
+
+pytestmark = pytest.mark.process
+
+TASKS = "io.modelcontextprotocol/tasks"
+RELATED = "io.modelcontextprotocol/related-task"
+CAN = {"elicitation": {"form": {}}, "extensions": {TASKS: {}}}
+ADA = {"action": "accept", "content": {"name": "Ada"}}
+VICTIMS = ["gateway", "task_queue", "task_worker", "tools.general#0"]
+TOOLS = '''
+from typing import TypedDict
+
+import msgspec
+import trio
+
+from actors.toolkit import ToolContext, tool
+
+
+class Name(msgspec.Struct):
+    name: str
+
+
+class Report(TypedDict):
+    label: str
+    runs: int
+
+
+def began(ctx: ToolContext, label: str) -> int:
+    """Leave a mark that the tool runs; how many there are now."""
+    folder = ctx.data_dir / "marks"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{label}.{len(list(folder.glob(label + '.*')))}").touch()
+    return len(list(folder.glob(label + ".*")))
+
+
+@tool(read_only=True, task="optional", timeout=60)
+async def slow(ctx: ToolContext, label: str, seconds: float = 2.0) -> Report:
+    """Take a while."""
+    runs = began(ctx, label)
+    await trio.sleep(seconds)
+    return {"label": label, "runs": runs}
+
+
+@tool(task="optional")
+async def greet(ctx: ToolContext, label: str) -> str:
+    """Ask who is greeted. It may not run twice, but nothing happens before the answer."""
+    answer = await ctx.elicit("Your name?", Name, key="name")
+    began(ctx, label)
+    return f"Hello, {answer.content.name}!"
+'''
+
+
+class Modern:
+    """A client of 2026-07-28."""
+
+    def __init__(self, tree):
+        self.url = f"{tree.url}/mcp"
+
+    def ask(self, method, **params):
+        meta = META | {"io.modelcontextprotocol/clientCapabilities": CAN}
+        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {"_meta": meta, **params}}
+        headers = MODERN | {"mcp-method": method, "mcp-name": params.get("name") or params.get("taskId", "")}
+        answer = httpx.post(self.url, json=body, headers=headers, timeout=60).json()
+        assert "result" in answer, answer
+        return answer["result"]
+
+    def task(self, name, **arguments):
+        made = self.ask("tools/call", name=name, arguments=arguments)
+        assert made["resultType"] == "task"
+        return made["taskId"]
+
+    def get(self, task_id):
+        return self.ask("tasks/get", taskId=task_id)
+
+    def status(self, task_id):
+        return self.get(task_id)["status"]
+
+    def result(self, task_id):
+        """The result, once it is there."""
+        return wait_until(lambda: self.get(task_id).get("result"), 60, f"the result of {task_id}")
+
+    def answer(self, task_id, answer):
+        assert list(self.get(task_id)["inputRequests"]) == ["name"]
+        self.ask("tasks/update", taskId=task_id, inputResponses={"name": answer})
+
+
+class Session:
+    """A client of 2025-11-25."""
+
+    def __init__(self, tree):
+        self.url = f"{tree.url}/mcp"
+        self.headers = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+        params = {"protocolVersion": "2025-11-25", "capabilities": CAN, "clientInfo": {"name": "t", "version": "1"}}
+        answer = self.post({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params})
+        self.headers |= {"mcp-session-id": answer.headers["mcp-session-id"], "mcp-protocol-version": "2025-11-25"}
+        self.post({"jsonrpc": "2.0", "method": "notifications/initialized"})
+
+    def post(self, body):
+        return httpx.post(self.url, json=body, headers=self.headers, timeout=60)
+
+    def ask(self, method, **params):
+        answer = self.post({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).json()
+        assert "result" in answer, answer
+        return answer["result"]
+
+    def task(self, name, **arguments):
+        return self.ask("tools/call", name=name, arguments=arguments, task={"ttl": 60_000})["task"]["taskId"]
+
+    def status(self, task_id):
+        return self.ask("tasks/get", taskId=task_id)["status"]
+
+    def waiting(self, task_id):
+        """An open request for the result."""
+        body = {"jsonrpc": "2.0", "id": 2, "method": "tasks/result", "params": {"taskId": task_id}}
+        return Reader(self.url, self.headers, body)
+
+    def result(self, task_id):
+        *_, last = iter(self.waiting(task_id).next, None)
+        assert last["result"]["_meta"].pop(RELATED) == {"taskId": task_id}
+        return last["result"]
+
+    def answer(self, task_id, answer):
+        reader = self.waiting(task_id)
+        question = reader.next()
+        assert question["params"]["_meta"] == {RELATED: {"taskId": task_id}}
+        assert self.post({"jsonrpc": "2.0", "id": question["id"], "result": answer}).status_code == 202
+        *_, last = iter(reader.next, None)
+        assert "result" in last, last
+
+
+class Reader:
+    """Reads one answer in a thread."""
+
+    def __init__(self, url, headers, body):
+        self.messages = queue.Queue()
+        threading.Thread(target=self._read, args=(url, headers, body), daemon=True).start()
+
+    def next(self):
+        """The next message; None at the end."""
+        return self.messages.get(timeout=60)
+
+    def _read(self, url, headers, body):
+        try:
+            with httpx.stream("POST", url, json=body, headers=headers, timeout=60) as answer:
+                for line in answer.iter_lines():
+                    if line.startswith(("data: {", "{")):
+                        self.messages.put(json.loads(line.removeprefix("data: ")))
+        except httpx.HTTPError:
+            pass  # the connection ended with its gateway
+        self.messages.put(None)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tasks")
+    (folder / "tasks.py").write_text(TOOLS)
+    # The tests kill more often than a tree would take for an accident.
+    with started(
+        folder / "data", "--tools", str(folder / "tasks.py"), env={"GREENROOM_SUPERVISOR__RESTARTS": "1000"}
+    ) as running:
+        yield running
+
+
+@pytest.fixture(params=[Modern, Session])
+def client(request, tree):
+    return request.param(tree)
+
+
+@pytest.fixture
+def label():
+    return uuid.uuid4().hex
+
+
+def runs(tree, label):
+    return len(list((tree.data_dir / "marks").glob(f"{label}.*")))
+
+
+def kill(tree, victim):
+    tree.wait_ready(victim, 0)
+    tree.wait_ready(victim, tree.kill(victim))
+
+
+def test_a_task_is_done_and_its_result_is_that_of_a_call(tree, client, label):
+    task_id = client.task("slow", label=label, seconds=0.01)
+    done = client.result(task_id)
+    assert done["structuredContent"] == {"label": label, "runs": 1}
+    assert json.loads(done["content"][0]["text"]) == done["structuredContent"]
+    assert done["_meta"]["greenroom/duration_ms"] >= 10
+    assert client.status(task_id) == "completed"
+
+
+@pytest.mark.parametrize("victim", VICTIMS)
+def test_a_task_survives_a_death_in_its_middle(tree, client, victim, label):
+    task_id = client.task("slow", label=label)
+    wait_until(lambda: runs(tree, label), 30, "the tool runs")
+    kill(tree, victim)
+    done = client.result(task_id)
+    assert done["structuredContent"]["label"] == label
+    assert not done.get("isError")
+    # It runs again only where its run died; a worker whose queue died may bring it to its end before it goes.
+    assert done["structuredContent"]["runs"] in {"gateway": {1}, "task_queue": {1, 2}}.get(victim, {2})
+
+
+@pytest.mark.parametrize("victim", VICTIMS)
+def test_a_question_survives_a_death(tree, client, victim, label):
+    task_id = client.task("greet", label=label)
+    wait_until(lambda: client.status(task_id) == "input_required", 30, "the tool asks")
+    kill(tree, victim)
+    wait_until(lambda: client.status(task_id) == "input_required", 30, "the tool still asks")
+    client.answer(task_id, ADA)
+    done = client.result(task_id)
+    assert done["content"][0]["text"] == "Hello, Ada!"
+    assert runs(tree, label) == 1
+
+
+@pytest.mark.parametrize("victim", ["task_queue", "task_worker"])
+def test_who_waits_for_the_result_is_not_troubled_by_a_death(tree, victim, label):
+    client = Session(tree)
+    task_id = client.task("greet", label=label)
+    reader = client.waiting(task_id)
+    question = reader.next()
+    kill(tree, victim)
+    assert client.post({"jsonrpc": "2.0", "id": question["id"], "result": ADA}).status_code == 202
+    *_, last = iter(reader.next, None)
+    assert last["result"]["content"][0]["text"] == "Hello, Ada!"
+
+
+def test_who_waits_at_a_gateway_that_dies_asks_again(tree, label):
+    client = Session(tree)
+    task_id = client.task("greet", label=label)
+    reader = client.waiting(task_id)
+    assert reader.next()["method"] == "elicitation/create"
+    kill(tree, "gateway")
+    assert reader.next() is None
+    client.answer(task_id, ADA)
+    assert client.result(task_id)["content"][0]["text"] == "Hello, Ada!"
+
+
+def test_a_listener_hears_of_changes_after_the_queue_was_killed(tree, label):
+    client = Modern(tree)
+    task_id = client.task("greet", label=label)
+    meta = META | {"io.modelcontextprotocol/clientCapabilities": CAN}
+    params = {"_meta": meta, "notifications": {"taskIds": [task_id]}}
+    body = {"jsonrpc": "2.0", "id": 9, "method": "subscriptions/listen", "params": params}
+    reader = Reader(client.url, MODERN | {"mcp-method": "subscriptions/listen"}, body)
+    assert reader.next()["params"]["notifications"] == {"taskIds": [task_id]}
+    while reader.next()["params"]["status"] != "input_required":
+        pass
+    kill(tree, "task_queue")
+    wait_until(lambda: client.status(task_id) == "input_required", 30, "the tool still asks")
+    client.answer(task_id, ADA)
+    while (told := reader.next()["params"])["status"] != "completed":
+        pass
+    assert told["result"]["content"][0]["text"] == "Hello, Ada!"
+
+
+def test_a_running_task_is_cancelled(tree, client, label):
+    task_id = client.task("slow", label=label, seconds=50.0)
+    wait_until(lambda: runs(tree, label), 30, "the tool runs")
+    client.ask("tasks/cancel", taskId=task_id)
+    wait_until(lambda: client.status(task_id) == "cancelled", 10, "the task is cancelled")
+    wait_until(lambda: tree.actors()["tools.general#0"]["open_calls"] == 0, 10, "the tool has stopped")
+
+
+def test_the_worker_needs_no_client(tree, client, label):
+    """Whoever knows the id may look, from another connection, later."""
+    task_id = client.task("slow", label=label, seconds=0.5)
+    other = type(client)(tree)
+    assert other.result(task_id)["structuredContent"] == {"label": label, "runs": 1}
