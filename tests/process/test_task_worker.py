@@ -48,6 +48,11 @@ def begun(folder) -> int:
     return len((folder / "begun").read_text().split())
 
 
+async def running(folder, count: int) -> None:
+    """Until so many tasks have begun."""
+    await trio.to_thread.run_sync(wait_until, lambda: begun(folder) >= count, 20, f"{count} tasks to begin")
+
+
 async def submit(tasks: TaskClient, count: int, seconds: float, **more) -> list[str]:
     ops = [
         Enqueue(type="slow", payload=json.dumps({"number": number, "seconds": seconds}), **more)
@@ -59,11 +64,9 @@ async def submit(tasks: TaskClient, count: int, seconds: float, **more) -> list[
 
 
 async def ended(tasks: TaskClient, ids: list[str], timeout_s: float = 60.0) -> list[Task]:
-    found = []
     with trio.fail_after(timeout_s):
-        for task_id in ids:
-            found.append((await tasks.get(GetTask(id=task_id, wait_s=timeout_s), timeout_s=timeout_s)).task)
-    return found
+        views = [await tasks.get(GetTask(id=task_id, wait_s=timeout_s), timeout_s=timeout_s) for task_id in ids]
+    return [view.task for view in views]
 
 
 def test_fifty_tasks_are_done_whatever_is_killed_in_the_middle(tmp_path, tools):
@@ -71,10 +74,7 @@ def test_fifty_tasks_are_done_whatever_is_killed_in_the_middle(tmp_path, tools):
         async with open_tasks(tree.data_dir) as tasks:
             ids = await submit(tasks, 50, 0.4)
             for already, victim in ((4, "task_worker"), (12, "task_queue"), (24, "tools.general#0"), (32, "router")):
-                before = begun(tmp_path) + already
-                await trio.to_thread.run_sync(
-                    wait_until, lambda: begun(tmp_path) >= min(50, before), 20, "tasks to run"
-                )  # noqa: B023
+                await running(tmp_path, min(50, begun(tmp_path) + already))
                 incarnation = await trio.to_thread.run_sync(tree.kill, victim)
                 await trio.to_thread.run_sync(tree.wait_ready, victim, incarnation)
             done = await ended(tasks, ids)
@@ -94,7 +94,7 @@ def test_a_stop_of_the_tree_gives_tasks_back_without_an_attempt_used(tmp_path, t
     async def before(tree):
         async with open_tasks(tree.data_dir) as tasks:
             ids = await submit(tasks, 3, 20.0, retry=Retry(max_attempts=1))
-            await trio.to_thread.run_sync(wait_until, lambda: begun(tmp_path) == 3, 20, "tasks to run")
+            await running(tmp_path, 3)
             return ids
 
     async def after(tree):
@@ -119,7 +119,7 @@ def test_a_running_task_is_cancelled_at_once(tmp_path, tools):
     async def main(tree):
         async with open_tasks(tree.data_dir) as tasks:
             (task_id,) = await submit(tasks, 1, 50.0)
-            await trio.to_thread.run_sync(wait_until, lambda: begun(tmp_path) == 1, 20, "the task to run")
+            await running(tmp_path, 1)
             told = trio.current_time()
             await tasks.do(Cancel(id=task_id, reason="enough"), Ended)
             (task,) = await ended(tasks, [task_id], 10)
@@ -148,7 +148,7 @@ def test_an_operator_takes_the_worker_out_of_service_and_back(tmp_path, tools):
     async def main(tree):
         async with open_tasks(tree.data_dir) as tasks:
             (first,) = await submit(tasks, 1, 1.0)
-            await trio.to_thread.run_sync(wait_until, lambda: begun(tmp_path) == 1, 20, "the task to run")
+            await running(tmp_path, 1)
             await trio.to_thread.run_sync(lambda: tree.run("drain", "task_worker", "--yes"))
             (second,) = await submit(tasks, 1, 0.0)
             (task,) = await ended(tasks, [first])
@@ -174,7 +174,7 @@ def test_the_death_of_the_queue_uses_no_attempt(tmp_path, tools):
     async def main(tree):
         async with open_tasks(tree.data_dir) as tasks:
             ids = await submit(tasks, 4, 1.0, retry=Retry(max_attempts=1))
-            await trio.to_thread.run_sync(wait_until, lambda: begun(tmp_path) == 4, 20, "tasks to run")
+            await running(tmp_path, 4)
             incarnation = await trio.to_thread.run_sync(tree.kill, "task_queue")
             await trio.to_thread.run_sync(tree.wait_ready, "task_queue", incarnation)
             done = await ended(tasks, ids)
@@ -189,7 +189,7 @@ def test_a_task_that_may_not_run_twice_does_not_when_its_worker_is_killed(tmp_pa
     async def main(tree):
         async with open_tasks(tree.data_dir) as tasks:
             (task_id,) = await submit(tasks, 1, 30.0, retry=Retry(max_attempts=1))
-            await trio.to_thread.run_sync(wait_until, lambda: begun(tmp_path) == 1, 20, "the task to run")
+            await running(tmp_path, 1)
             await trio.to_thread.run_sync(tree.kill, "task_worker")
             (task,) = await ended(tasks, [task_id], 15)
         assert (task.state, task.error.code) == (TaskState.FAILED, "OUTCOME_UNKNOWN")
