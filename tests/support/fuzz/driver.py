@@ -116,7 +116,10 @@ class Driver:
             self._live[CURSOR.encode()] = cursor
             body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "fuzz_job", "task": {}}}
             answer = http.post("/mcp", json=body, headers={"accept": "application/json", "mcp-session-id": token})
-            self._live[TASK.encode()] = answer.json()["result"]["task"]["taskId"].encode()
+            task = answer.json()["result"]["task"]["taskId"].encode()
+            if len(task) != len(TASK):
+                raise ValueError(f"ids of tasks have {len(task)} characters now: give messages.TASK as many")
+            self._live[TASK.encode()] = task
 
     def filled(self, data: bytes) -> bytes:
         """With live sessions, cursors and tasks in their places."""

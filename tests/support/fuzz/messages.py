@@ -32,7 +32,7 @@ FORGED = ["", "x", "AAAA", "....", "A" * 700, "=?base64?SGVsbG8=?=", "%00", "eyJ
 """Session ids, cursors, states and event ids that nobody gave out."""
 CURSOR = "<cursor>" + "." * 20
 """Stands for a cursor that was given out; `driver` puts it in, of the same length."""
-TASK = "0123456789abcdef0123456789abcdef"
+TASK = "<task>" + "." * 38
 """Stands for a task that was made; `driver` puts it in, of the same length."""
 KNOWS_TASKS = {"elicitation": {}, "extensions": {"io.modelcontextprotocol/tasks": {}}}
 
