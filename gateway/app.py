@@ -62,7 +62,7 @@ def create_app(
     # The limits are kept by `gateway.hardening`, before Quart sees a byte; this one is a second line.
     app.config.update(MAX_CONTENT_LENGTH=settings.max_body_bytes, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
-    app.asgi_app = _closing_streams(app.asgi_app)  # type: ignore[method-assign]
+    app.asgi_app = _closing_streams(app.asgi_app)  # type: ignore[assignment, method-assign]
 
     @app.before_request
     async def admit() -> Response | None:
