@@ -56,8 +56,8 @@ def status_of(state: TaskState) -> Status:
 
 
 def made_id(now: float, drawn: int) -> str:
-    """An id for a task: 12 hex digits of the time in milliseconds, so that tasks of one time lie together where they are
-    kept (random ids cost three times as much there), and 32 of 128 random bits, so that nobody can guess it."""
+    """An id for a task: 12 hex digits of the time in milliseconds, so that tasks of one time lie together where they
+    are kept (random ids cost three times as much there), and 32 of 128 random bits, so that nobody can guess it."""
     return f"{int(now * 1000):012x}{drawn:032x}"
 
 
