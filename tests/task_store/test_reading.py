@@ -145,6 +145,19 @@ async def test_of_what_happened_the_first_and_the_latest_are_kept(make_box):
     assert [event.what for event in await box.store.history("t")] == ["submitted", "released", "claimed", "released"]
 
 
+async def test_the_place_of_a_ready_task_is_told_when_it_is_asked_for(box):
+    await box.put("a")
+    await box.put("b")
+    await box.put("later", run_at=box.clock.now + 9)
+    assert (await box.store.get(GetTask(id="b", position=True))).position == 2
+    assert (await box.store.get(GetTask(id="later", position=True))).position is None
+    assert (await box.store.get(GetTask(id="b"))).position is None
+    await box.take()
+    view = await box.store.get(GetTask(id="b", position=True))
+    assert view.position == 1
+    assert view.estimated_start > box.clock.now
+
+
 async def test_an_unknown_task_has_no_view_and_no_history(box):
     assert await box.store.get(GetTask(id="nobody")) is None
     assert await box.store.history("nobody") == []
@@ -213,6 +226,16 @@ async def test_an_empty_queue_in_numbers(box):
     stats = await box.store.stats()
     assert (stats.counts, stats.by_state, stats.workers, stats.hours) == ({}, {}, [], [])
     assert stats.oldest_ready_s is stats.average_wait_s is stats.average_run_s is stats.throughput_per_s is None
+
+
+async def test_of_hours_the_last_24_are_told(box):
+    for hour in range(30):
+        await box.put(str(hour))
+        box.later(3600)
+    hours = (await box.store.stats()).hours
+    assert len(hours) == 23  # in the running hour nothing has happened yet
+    assert [hour.submitted for hour in hours] == [1] * 23
+    assert hours == sorted(hours, key=lambda hour: hour.at)
 
 
 async def test_counts_go_on_after_a_crash(box):

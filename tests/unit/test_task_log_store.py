@@ -7,6 +7,7 @@ import random
 import threading
 from pathlib import Path
 
+import libipld
 import msgspec
 import pytest
 import trio
@@ -470,6 +471,17 @@ def test_memory_stays_bounded_under_endless_churn():
     assert len(s.ready.keys) <= 1024
     assert len(s.types) <= 4096
     assert len(s.ready.lanes) == 0
+
+
+def test_a_new_segment_begins_with_groups_of_bounded_size():
+    machine = Machine(QueueLimits(), random.Random(1))
+    machine.opened(0.0)
+    for n in range(2500):
+        decide(machine, Enqueue(type="echo", id=str(n), payload="x" * (100_000 if n < 10 else 2)))
+    groups = list(carried(machine.state, list(machine.state.tasks.values())))
+    assert sum(map(len, groups)) == 2501
+    assert max(map(len, groups)) <= 1001
+    assert max(len(libipld.encode_dag_cbor(group)) for group in groups) < 1 << 20
 
 
 def test_entries_of_cancelled_tasks_do_not_pile_up():

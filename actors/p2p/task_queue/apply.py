@@ -213,13 +213,7 @@ def _archived(s: State, e: Event) -> None:
 
 
 def _carried(s: State, e: Event) -> None:
-    item = unpack_item(e, s.segment)
-    known = s.tasks.get(item.task.id)
-    if known is not None:
-        if known.where == LEASED:
-            s.move(known, READY, 0.0)
-        s.drop(known)
-    s.add(item)
+    s.add(unpack_item(e, s.segment))
 
 
 def _counted(s: State, e: Event) -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 
 import msgspec
 
@@ -72,7 +72,7 @@ def _matcher(ask: ScanTasks) -> Callable[[Item], bool]:
     return lambda item: all(check(item) for check in checks)
 
 
-def stats(m: Machine, past: dict[tuple[str, TaskState], int], without: Container[str], now: float) -> QueueStats:
+def stats(m: Machine, past: dict[tuple[str, TaskState], int], without: Collection[str], now: float) -> QueueStats:
     """The queue in numbers; `past` = what the history holds, `without` = tasks that are in it and still here."""
     s = m.state
     counts: dict[str, int] = {}
@@ -105,11 +105,11 @@ def stats(m: Machine, past: dict[tuple[str, TaskState], int], without: Container
     )
 
 
-def _live_counts(s: State, without: Container[str]) -> Iterator[tuple[str, int, int]]:
+def _live_counts(s: State, without: Collection[str]) -> Iterator[tuple[str, int, int]]:
     for type_, counts in s.types.items():
         for number, n in enumerate(counts):
             yield type_, number, n
-    for task_id in without if isinstance(without, dict) else ():
+    for task_id in without:
         item = s.tasks.get(task_id)
         if item is not None:
             yield item.task.type, item.where, -1
