@@ -120,7 +120,7 @@ async def test_who_reads_what_a_group_changes_waits_for_its_end(box, nursery, re
         found.append(await read(box.store))
 
     nursery.start_soon(reader)
-    await trio.testing.wait_all_tasks_blocked()
+    await trio.testing.wait_all_tasks_blocked(0.02)  # long enough for what it does in threads
     assert found == []
     box.log.let_go.set()
     with trio.fail_after(5):
@@ -286,6 +286,9 @@ async def test_a_task_leaves_the_memory_after_the_history_has_it(box):
     assert await box.store.archive() == 0
     await box.do_all()
     assert state.tasks == {}
+    stored = box.log.appended
+    await box.do_all()
+    assert box.log.appended == stored
     await box.reopen()
     assert await box.state("t") == "cancelled"
     assert box.store._machine.state.tasks == {}
