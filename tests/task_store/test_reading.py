@@ -12,6 +12,8 @@ from task_boxes import BIG
 from actors.messages import ErrorInfo
 from actors.p2p.task_queue.limits import Rate
 from actors.task_messages import (
+    AckCancel,
+    AnswerOwner,
     AskOwner,
     Beat,
     Cancel,
@@ -23,6 +25,7 @@ from actors.task_messages import (
     Pause,
     RegisterWorker,
     Release,
+    Reprioritise,
     Resume,
 )
 from actors.task_views import GetTask, ScanTasks
@@ -127,6 +130,28 @@ async def test_a_task_is_the_same_wherever_it_is_kept(box):
     assert (await box.task("t"), await box.store.history("t")) == (before, events)
     assert [event.what for event in events] == ["submitted", "claimed", "failed"]
     assert (events[1].worker, events[1].attempt, events[2].note) == ("w", 1, "it cannot work")
+
+
+async def test_each_change_of_a_task_has_a_later_time_than_the_one_before(box):
+    await box.put("t")
+    times = [(await box.task("t")).updated_at]
+
+    async def changed(op):
+        outcome = await box.do(op)
+        times.append((await box.task("t")).updated_at)
+        return outcome
+
+    await changed(Reprioritise(id="t", priority=9.0))
+    [lease] = (await changed(Claim(worker="w"))).tasks
+    await changed(AskOwner(id="t", token=lease.token, questions={"q": "{}"}))
+    await changed(AnswerOwner(id="t", answers={"q": "1"}))
+    await box.reopen()
+    box.later(-3600)
+    await box.reopen()
+    await changed(Beat(id="t", token=lease.token))
+    await changed(Cancel(id="t"))
+    await changed(AckCancel(id="t", token=lease.token))
+    assert times == sorted(set(times))
 
 
 async def test_what_was_shown_does_not_change_later(box):

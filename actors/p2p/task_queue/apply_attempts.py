@@ -76,7 +76,8 @@ def beat(s: State, item: Item, at: float, until: float, progress: float | None, 
     """The holder is alive."""
     task = item.task
     task.lease_until = until
-    task.beat_at = task.updated_at = at
+    task.beat_at = at
+    item.touch(at)
     if progress is not None:
         task.progress = progress
     if text:
