@@ -68,6 +68,7 @@ def beaten(s: State, e: Event) -> None:
         return
     beat(s, item, at, until, progress, text)
     item.logged_until = until
+    item.lease_s = max(item.lease_s, until - at)  # a beat may ask for a longer one
     if lines:
         put_lines(s, item, lines)
 
