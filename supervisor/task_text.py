@@ -54,12 +54,10 @@ def _type_row(name: str, row: dict[str, int]) -> tuple[str, ...]:
 
 
 def _store_line(store: dict[str, Any]) -> str:
-    def size(name: str) -> str:
-        return f"{store.get(name, 0) / 1e6:.1f} MB"
-
-    line = f"{store.get('path', '?')}: {size('bytes')}, log {size('wal_bytes')}, ended tasks {size('history_bytes')}"
+    sizes = (("the log", "bytes"), ("what is not in it yet", "wal_bytes"), ("ended tasks", "history_bytes"))
+    line = "files: " + ", ".join(f"{words} {store[name] / 1e6:.1f} MB" for words, name in sizes if name in store)
     if store.get("commit_p50_ms") is not None:
-        line += f"; a commit takes {store['commit_p50_ms']:.1f} ms, 1 in 100 over {store.get('commit_p99_ms', 0.0):.1f}"
+        line += f"; a commit takes {store['commit_p50_ms']:.1f} ms, one in 100 over {store['commit_p99_ms']:.1f} ms"
     return line
 
 
