@@ -47,7 +47,7 @@ from actors.messages import (
     ToolDescriptor,
     ToolResult,
 )
-from actors.p2p_names import P2P_TOOLS
+from actors.p2p_names import P2P_TOOLS, SWITCHES
 from actors.peers import Peers, base_name
 from actors.uris import ResourceTable
 
@@ -254,7 +254,7 @@ class ToolClient:
         tool = self.catalogue.get(name)
         if tool is None and name in P2P_TOOLS:
             base = P2P_TOOLS[name]
-            raise RuntimeUnavailableError(why_off(base, self._peers.processes(base), name), tool=name)
+            raise RuntimeUnavailableError(_why_not_offered(base, self._peers.processes(base), name), tool=name)
         if tool is None:
             nearest = self.catalogue.nearest(name)
             hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
@@ -431,3 +431,10 @@ def why_off(base: str, entries: list[DirectoryEntry], tool: str) -> str:
     reasons = sorted({f"{entry.state}: {entry.reason}" if entry.reason else str(entry.state) for entry in entries})
     state = ", ".join(reasons) if reasons else "not part of this system"
     return f"{tool} needs {base}, which is {state}"
+
+
+def _why_not_offered(base: str, entries: list[DirectoryEntry], tool: str) -> str:
+    """The same for a tool that is not in the catalogue, whatever its actor does."""
+    if tool in SWITCHES and any(entry.state == State.READY for entry in entries):
+        return f"{tool} is not offered; {SWITCHES[tool]} switches it on"
+    return why_off(base, entries, tool)

@@ -18,8 +18,9 @@ from actors.settings_p2p import P2PSettings
 PoolName = Annotated[str, Meta(pattern="^[a-z][a-z0-9_-]*$", max_length=24)]
 """Part of a process's name and of its socket's path."""
 Quirk = Literal[
-    "legacy-version-header", "other-version-header", "no-version-header", "accept", "no-content-type", "stale-session"
-]
+    "legacy-version-header", "other-version-header", "no-version-header", "accept", "no-content-type", "stale-session",
+    "no-task-name",
+]  # fmt: skip
 """A deviation of real clients that can be tolerated; `gateway.mcp.quirks` says what each is."""
 
 

@@ -40,6 +40,14 @@ class TaskQueueSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """Run it. It needs no `p2p.enabled`: it is on this node alone."""
     tools: bool = False
     """Offer its tools also when `p2p.enabled` is false."""
+    aliases: bool = False
+    """Offer also the tools by whose names other MCP++ servers have it (`p2p_taskqueue_submit`, ...)."""
+    operators: list[str] = []
+    """Principals that may pause, resume and clear it, and see to the tasks of others. Where nobody has to say who they
+    are, everybody may."""
+    workers: list[str] = []
+    """Principals that may register workers and take tasks; operators may, too. Where nobody has to say who they are,
+    everybody may."""
     store: Literal["duckdb", "sqlite"] = "duckdb"
     """What keeps the log; each opens its own files only."""
     queue_path: str = ""

@@ -10,7 +10,8 @@ Operations that are asked while two messages to the queue are open travel togeth
 from __future__ import annotations
 
 import math
-import uuid
+import secrets
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
@@ -33,7 +34,19 @@ from actors.errors import (
 )
 from actors.messages import State
 from actors.peers import Peers
-from actors.task_messages import ASK_ALONE, Answer_, Claim, Enqueue, Op, Ops, Outcome, Outcomes, Refused, RetryTask
+from actors.task_messages import (
+    ASK_ALONE,
+    Answer_,
+    Claim,
+    Enqueue,
+    Op,
+    Ops,
+    Outcome,
+    Outcomes,
+    Refused,
+    RetryTask,
+    made_id,
+)
 from actors.task_views import GetTask, QueueStats, ScanTasks, TaskChanged, TaskEvent, TaskPage, TaskView
 
 TASK_QUEUE: Final = "task_queue"
@@ -64,8 +77,8 @@ A = TypeVar("A", bound=Answer_)
 
 
 def new_task_id() -> str:
-    """An id that no other task has, 32 hex digits, and that nobody can guess."""
-    return uuid.uuid4().hex
+    """An id that no other task has, and that nobody can guess."""
+    return made_id(time.time(), secrets.randbits(128))
 
 
 def method_of(op: Op) -> str:

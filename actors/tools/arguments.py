@@ -74,8 +74,15 @@ def _part(schema: JsonSchema, path: str) -> JsonSchema:
             found = part.get("properties", {}).get(step)
         if not isinstance(found, dict):
             return {}
-        part = definitions.get(found.get("$ref", "").removeprefix("#/$defs/"), found)
+        part = _resolved(found, definitions)
     return part
+
+
+def _resolved(part: JsonSchema, definitions: dict[str, JsonSchema]) -> JsonSchema:
+    """What a part refers to; of one that may be null, what it is otherwise."""
+    options = [one for one in part.get("anyOf", ()) if one.get("type") != "null"]
+    one = options[0] if len(options) == 1 else part
+    return definitions.get(one.get("$ref", "").removeprefix("#/$defs/"), one)
 
 
 def _nearest(name: str, parameters: Iterable[str]) -> str:

@@ -2,10 +2,10 @@
 """Who is told what: changed lists and resources, on legacy GET streams and on `subscriptions/listen` at revision E.
 
 The streams live in this process. When it dies they end, and clients open new ones; on that of a session the news that
-it missed come first (`news`). Listens take their subscriptions
-along; those of a session are kept outside (`keeping`) and read again by the gateway where it has its next stream. A
-reader that has not taken the last notice of a change gets no second one, and one listen has a bounded number of
-subscriptions, so what waits for a slow reader is bounded without dropping any news.
+it missed come first (`news`). Listens take their subscriptions along; those of a session are kept outside (`keeping`)
+and read again by the gateway where it has its next stream. A reader that has not taken the last notice of a change gets
+no second one, and one listen has a bounded number of subscriptions, so what waits for a slow reader is bounded without
+dropping any news. News of tasks are in `task_news`.
 """
 
 from __future__ import annotations

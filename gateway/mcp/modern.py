@@ -30,6 +30,7 @@ from gateway.mcp.jsonrpc import (
     check_envelope,
     id_json,
 )
+from gateway.mcp.quirks import NO_TASK_NAME, Quirks
 from gateway.mcp.task_shaping import TASKS
 from gateway.mcp.tools_methods import ToolMethods, check_level
 from gateway.types import Answer, Request, Stream
@@ -43,8 +44,9 @@ _NAMED: Final = {"name": attrgetter("name"), "uri": attrgetter("uri"), "taskId":
 class Modern:
     """The modern pipeline."""
 
-    def __init__(self, core: Core, tools: ToolMethods) -> None:
+    def __init__(self, core: Core, tools: ToolMethods, quirks: Quirks = frozenset()) -> None:
         self._core = core
+        self._task_name_may_lack = NO_TASK_NAME in quirks
         self._tools = tools
         self._discovered: dict[bool, bytes] = {}
         self.capabilities: dict[str, object] = {"logging": {}, **CAPABILITIES}
@@ -97,8 +99,8 @@ class Modern:
             if version is None or (version != meta.version and version.strip(" \t") != meta.version):
                 raise mismatch("header MCP-Protocol-Version is missing or differs from _meta")
         field = NAME_FIELDS.get(method)
-        if field == "taskId" and not self.has_tasks():
-            field = None  # there is no such method
+        if field == "taskId" and (not self.has_tasks() or (self._task_name_may_lack and "mcp-name" not in headers)):
+            field = None  # there is no such method, or the header may be missing
         _check_routing(headers, method, params, field, by_body=by_body)
         if meta.version != MODERN_VERSION:
             raise McpError(

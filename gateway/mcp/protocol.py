@@ -142,7 +142,7 @@ class Protocol:
             "prompts/get": PromptMethods(self._core, dialogues).get,
             "completion/complete": CompletionMethods(self._core).complete,
         }
-        self._modern = Modern(self._core, tools)
+        self._modern = Modern(self._core, tools, self._quirks)
         self._modern.methods |= both | task_methods.modern() | {"subscriptions/listen": self._listeners.listen}
         self._legacy = Legacy(self._core, tools, self._sessions, self._requests, siblings)
         results = TaskResults(self._core, task_methods, task_shaper, dialogues)

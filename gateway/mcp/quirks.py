@@ -25,6 +25,8 @@ NO_CONTENT_TYPE: Final[Quirk] = "no-content-type"
 """No Content-Type: the body is read as JSON."""
 STALE_SESSION: Final[Quirk] = "stale-session"
 """`initialize` with the id of a session that has ended: a new session is opened."""
+NO_TASK_NAME: Final[Quirk] = "no-task-name"
+"""No Mcp-Name on `tasks/get`, `tasks/update` and `tasks/cancel`: the body counts."""
 
 Quirks = Set[Quirk]
 

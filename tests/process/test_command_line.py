@@ -134,7 +134,7 @@ def test_wrong_usage_is_told_with_the_nearest_and_exits_2(arguments, said):
 
 def test_status_is_one_line_or_one_object(tree):
     said = tree.run("status")
-    assert re.fullmatch(r"ready  up .*  3 of 3 actors ready  \d+ restarts?  http://127.*/mcp\n", said.stdout)
+    assert re.fullmatch(r"ready  up .*  5 of 5 actors ready  \d+ restarts?  http://127.*/mcp\n", said.stdout)
     status = json.loads(tree.run("status", "--json").stdout)
     assert status["root_pid"] == tree.root_pid
     assert status["url"] == tree.url
@@ -249,7 +249,7 @@ def test_down_says_what_it_stopped(tmp_path):
         stopped = json.loads(tree.run("down", "--json").stdout)
         assert tree.process.wait(30) == DONE
         assert stopped["root_pid"] == tree.root_pid
-        assert set(stopped["actors"]) == {"gateway", "router", "tools.general#0"}
+        assert set(stopped["actors"]) == {"gateway", "router", "tools.general#0", "task_queue", "task_worker"}
 
 
 # --- configuration -------------------------------------------------------------------------------------------------
@@ -416,7 +416,8 @@ def test_on_a_terminal_down_says_what_it_will_stop_and_asks(tree):
     os.close(theirs)
     assert asked.returncode == FAILED
     assert out == b""
-    assert f"Stop tools.general#0, router, gateway and the root (pid {tree.root_pid})?".encode() in said
+    actors = "tools.general#0, task_queue, task_worker, router, gateway"
+    assert f"Stop {actors} and the root (pid {tree.root_pid})?".encode() in said
     assert tree.run("status").returncode == DONE
 
 

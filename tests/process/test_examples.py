@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from running import McpClient, started
+from running import McpClient, started, wait_until
 
 pytestmark = pytest.mark.process
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+TASK_TOOLS_ON = {"GREENROOM_P2P__TASK_QUEUE__TOOLS": "true"}
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +22,7 @@ def tree(tmp_path_factory):
     folder = tmp_path_factory.mktemp("examples")
     (folder / "documents").mkdir()
     flags = ("--config", str(EXAMPLES / "greenroom.yaml"), "--tools", str(EXAMPLES))
-    with started(folder / "data", *flags, env={"DOCUMENTS": str(folder / "documents")}) as running:
+    with started(folder / "data", *flags, env={"DOCUMENTS": str(folder / "documents")} | TASK_TOOLS_ON) as running:
         yield running
 
 
@@ -59,6 +62,34 @@ def test_the_example_notes_are_written_read_and_planned(tree, client):
     assert (missing.returncode, "NOT_FOUND" in missing.stderr) == (1, True)
 
 
+def test_the_example_worker_does_tasks_and_leaves_in_order(tree, client, tmp_path):
+    def told(tool, **arguments):
+        return client.call(tool, **arguments)["structuredContent"]
+
+    def ended(task_id):
+        shown = told("task_status", task_id=task_id)
+        return shown["status"] in {"completed", "failed"} and told("task_result", task_id=task_id)
+
+    log = tmp_path / "worker.log"
+    with log.open("w") as sink:
+        worker = subprocess.Popen(
+            [sys.executable, EXAMPLES / "clients" / "external_worker.py", f"{tree.url}/mcp"], stderr=sink
+        )
+    try:
+        told("task_submit", task_id="page", task_type="count_letters", payload={"text": "a banana"})
+        done = wait_until(lambda: ended("page"), 20, "the task to be done")
+        assert (done["output"], done["result"]["worker_id"]) == ({"a": 4, "b": 1, "n": 2}, "letter-counter-1")
+        told("task_submit", task_id="blank", task_type="count_letters", payload={}, retry_policy={"max_retries": 0})
+        failed = wait_until(lambda: ended("blank"), 20, "the task to fail")
+        assert failed["result"]["error"]["message"] == "KeyError: 'text'"
+        worker.terminate()
+        assert worker.wait(20) == 0, log.read_text()
+        assert told("worker_status", worker_id="letter-counter-1")["status"] == "unregistered"
+    finally:
+        worker.kill()
+        worker.wait()
+
+
 def test_what_goes_wrong_is_said_in_words(client):
     def said(**arguments):
         result = client.call("word_count", **arguments)
@@ -77,3 +108,9 @@ def test_the_example_configuration_is_in_force(tree, client):
     result = client.call("word_count", path=str(documents / "latin.txt"))
     assert "is not UTF-8 text" in result["content"][0]["text"]
     assert "tools.data#0" in tree.actors()
+
+
+def test_the_example_report_is_a_task_for_clients_that_know_them(client):
+    """This one knows none, and can't be asked."""
+    called = client.call("long_report", topic="moss", minutes=0)
+    assert called["content"][0]["text"] == "A short report on moss: nothing was found."

@@ -46,10 +46,11 @@ def began(ctx: ToolContext, label: str) -> int:
 
 
 @tool(read_only=True, task="optional", timeout=60)
-async def slow(ctx: ToolContext, label: str, seconds: float = 2.0) -> Report:
-    """Take a while."""
+async def slow(ctx: ToolContext, label: str) -> Report:
+    """Work until it is let go."""
     runs = began(ctx, label)
-    await trio.sleep(seconds)
+    while not (ctx.data_dir / "marks" / f"let-go-{label}").exists():
+        await trio.sleep(0.01)
     return {"label": label, "runs": runs}
 
 
@@ -187,17 +188,25 @@ def runs(tree, label):
     return len(list((tree.data_dir / "marks").glob(f"{label}.*")))
 
 
+def let_go(tree, label):
+    """Let the tool come to its end."""
+    folder = tree.data_dir / "marks"
+    folder.mkdir(exist_ok=True)
+    (folder / f"let-go-{label}").touch()
+
+
 def kill(tree, victim):
     tree.wait_ready(victim, 0)
     tree.wait_ready(victim, tree.kill(victim))
 
 
 def test_a_task_is_done_and_its_result_is_that_of_a_call(tree, client, label):
-    task_id = client.task("slow", label=label, seconds=0.01)
+    let_go(tree, label)
+    task_id = client.task("slow", label=label)
     done = client.result(task_id)
     assert done["structuredContent"] == {"label": label, "runs": 1}
     assert json.loads(done["content"][0]["text"]) == done["structuredContent"]
-    assert done["_meta"]["greenroom/duration_ms"] >= 10
+    assert done["_meta"]["greenroom/duration_ms"] > 0
     assert client.status(task_id) == "completed"
 
 
@@ -206,11 +215,11 @@ def test_a_task_survives_a_death_in_its_middle(tree, client, victim, label):
     task_id = client.task("slow", label=label)
     wait_until(lambda: runs(tree, label), 30, "the tool runs")
     kill(tree, victim)
+    let_go(tree, label)
     done = client.result(task_id)
-    assert done["structuredContent"]["label"] == label
+    # It runs again where its run died, with its worker (which goes with the queue) or its pool.
+    assert done["structuredContent"] == {"label": label, "runs": 1 if victim == "gateway" else 2}
     assert not done.get("isError")
-    # It runs again only where its run died; a worker whose queue died may bring it to its end before it goes.
-    assert done["structuredContent"]["runs"] in {"gateway": {1}, "task_queue": {1, 2}}.get(victim, {2})
 
 
 @pytest.mark.parametrize("victim", VICTIMS)
@@ -267,15 +276,17 @@ def test_a_listener_hears_of_changes_after_the_queue_was_killed(tree, label):
 
 
 def test_a_running_task_is_cancelled(tree, client, label):
-    task_id = client.task("slow", label=label, seconds=50.0)
+    task_id = client.task("slow", label=label)
     wait_until(lambda: runs(tree, label), 30, "the tool runs")
     client.ask("tasks/cancel", taskId=task_id)
     wait_until(lambda: client.status(task_id) == "cancelled", 10, "the task is cancelled")
+    # Its number comes with the pool's beat, once a second.
     wait_until(lambda: tree.actors()["tools.general#0"]["open_calls"] == 0, 10, "the tool has stopped")
 
 
 def test_the_worker_needs_no_client(tree, client, label):
     """Whoever knows the id may look, from another connection, later."""
-    task_id = client.task("slow", label=label, seconds=0.5)
+    task_id = client.task("slow", label=label)
     other = type(client)(tree)
+    let_go(tree, label)
     assert other.result(task_id)["structuredContent"] == {"label": label, "runs": 1}

@@ -28,6 +28,10 @@ class PeerClient:
         """A client that works on while processes of the server are killed."""
         return Conversation([*self._command, "outlive"])
 
+    def start_tasks(self) -> Conversation:
+        """A client that has calls run as tasks, and says once what it saw."""
+        return Conversation([*self._command, "tasks"])
+
 
 class Conversation:
     """A client process that is told something line by line, and answers in JSON. A context manager that ends it."""

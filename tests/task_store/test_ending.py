@@ -71,6 +71,24 @@ async def test_an_error_is_kept_as_it_was_said(box):
     assert (await box.task("t")).error == BROKEN
 
 
+@pytest.mark.parametrize(
+    "value", [msgspec.msgpack.Ext(1, b"x"), {None: 1}, object()], ids=["extension", "key", "object"]
+)
+async def test_an_error_with_details_that_are_no_json_is_refused(box, value):
+    await box.put("t")
+    lease = await box.take()
+    strange = msgspec.structs.replace(BROKEN, details={"x": value})
+    assert code(await box.do(Fail(id="t", token=lease.token, error=strange))) == "INVALID_PARAMS"
+    assert await box.state("t") == "leased"
+
+
+async def test_a_task_that_waits_again_has_no_worker(box):
+    await box.put("t")
+    await fail(box, "t", BROKEN)
+    assert (await box.task("t")).worker == ""
+    assert [event.worker for event in await box.store.history("t")] == ["", "w", "w"]
+
+
 async def test_giving_back_the_last_attempt_is_a_failure(box):
     await box.put("t", retry=Retry(max_attempts=1))
     lease = await box.take()
@@ -287,6 +305,33 @@ async def test_only_failed_and_cancelled_tasks_are_done_again(box):
     await box.do(Cancel(id="u"))
     assert (await box.do(RetryTask(id="u"))).state == "ready"
     assert code(await box.do(RetryTask(id="nobody"))) == "NOT_FOUND"
+
+
+async def test_what_started_once_waits_for_nothing_when_it_is_done_again(box):
+    await box.put("parent", keep_s=0.0)
+    await box.put("t", depends_on=["parent"])
+    lease = await box.take()
+    await box.do(Complete(id="parent", token=lease.token))
+    await fail(box, "t")
+    await box.settle()
+    await box.do(Expire())
+    assert await box.store.get(GetTask(id="parent")) is None
+    assert (await box.do(RetryTask(id="t"))).state == "ready"
+
+
+@pytest.mark.parametrize("settled", [False, True])
+async def test_what_never_started_waits_again_when_it_is_done_again(box, settled):
+    await box.put("done")
+    lease = await box.take()
+    await box.do(Complete(id="done", token=lease.token))
+    await box.put("parent", run_at=box.clock.now + 100)
+    await box.put("t", depends_on=["parent", "done"])
+    await box.do(Cancel(id="t"))
+    if settled:
+        await box.settle()
+    again = await box.do(RetryTask(id="t", new_id="u"))
+    assert again.state == "blocked"
+    assert (await box.task("u")).blocked_by == 1
 
 
 async def test_what_is_done_again_is_checked_like_anything_else(box):

@@ -26,7 +26,7 @@ async def test_a_task_is_submitted_claimed_and_completed(box):
 
 async def test_a_task_without_an_id_is_given_one(box):
     one, two = await box.do_all(Enqueue(type="echo"), Enqueue(type="echo"))
-    assert len(one.id) == len(two.id) == 32
+    assert len(one.id) == len(two.id) == 44
     assert one.id != two.id
 
 

@@ -10,8 +10,11 @@ from typing import Any, get_args
 
 import msgspec
 import pytest
+from task_bench import QueueHere
 
 from actors.settings import Quirk, ServerSettings, Settings
+from actors.task_messages import Enqueue, Submitted
+from actors.tool_tasks import MCP_TAG
 from gateway.mcp import quirks
 from gateway.mcp.testing import CLIENT, legacy, modern, open_session, protocol, said
 from gateway.types import Request
@@ -19,6 +22,8 @@ from gateway.types import Request
 ALL: tuple[Quirk, ...] = get_args(Quirk)
 C, D = "2025-06-18", "2025-11-25"
 Session = dict[str, str | None]
+TASK = "a-task"
+TASKS = {"io.modelcontextprotocol/clientCapabilities": {"extensions": {"io.modelcontextprotocol/tasks": {}}}}
 HELLO = {"protocolVersion": D, "capabilities": {}, "clientInfo": CLIENT}
 
 # name, what the client sends in a session at D, status and code of the refusal (0: no JSON-RPC code is promised)
@@ -43,12 +48,16 @@ QUIRKS: list[tuple[Quirk, Callable[[Session], Request], int, int]] = [
     ("accept", lambda _: modern("tools/list", headers={"accept": None}), 406, 0),
     ("no-content-type", lambda _: modern("tools/list", headers={"content-type": None}), 400, 0),
     ("stale-session", lambda _: legacy("initialize", HELLO, {"mcp-session-id": "stale"}), 404, -32600),
+    ("no-task-name", lambda _: modern("tasks/get", {"taskId": TASK}, {"mcp-name": None}, meta=TASKS), 400, -32020),
+    ("no-task-name", lambda _: modern("tasks/cancel", {"taskId": TASK}, {"mcp-name": None}, meta=TASKS), 400, -32020),
 ]
 ROWS = pytest.mark.parametrize(("name", "make", "status", "code"), QUIRKS, ids=[row[0] for row in QUIRKS])
 
 
 async def answer_to(make: Callable[[Session], Request], server: ServerSettings) -> Any:
-    endpoint = protocol(settings=Settings(server=server))
+    queue = QueueHere()
+    await queue.do(Enqueue(id=TASK, type="echo", tags=[MCP_TAG]), Submitted)
+    endpoint = protocol(settings=Settings(server=server), tasks=queue)
     async with endpoint.running():
         return await endpoint.handle(make(await open_session(endpoint, D)))
 

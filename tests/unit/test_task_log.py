@@ -176,7 +176,7 @@ def test_a_checkpoint_is_due_after_enough_bytes_and_after_a_rotation(make):
     assert log.checkpoint_due()
     log.checkpoint()
     assert not log.checkpoint_due()
-    assert log.sizes()["wal_bytes"] == 0
+    assert log.sizes()["bytes"] > 120_000
     log.rotate([])
     assert log.checkpoint_due()
 

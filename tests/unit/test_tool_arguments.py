@@ -56,6 +56,18 @@ async def packer(tmp_path):
     return caller(tmp_path, pack, nothing, anything)
 
 
+@tool()
+async def wrap(box: Box | None = None) -> str:
+    """Wrap a box, or nothing."""
+    return "done"
+
+
+async def test_what_may_be_null_is_explained_as_what_it_is_otherwise(tmp_path):
+    call = caller(tmp_path, wrap)
+    with pytest.raises(InvalidArgumentsError, match="`box`: unknown parameter `tag`; did you mean `tags`"):
+        await call("wrap", box={"width": 1, "tag": 2})
+
+
 async def test_defaults_stand_in_for_what_the_caller_leaves_out(packer):
     assert await packer("pack", name="a", box={"width": 2}) == {
         "name": "a", "width": 2, "tags": [], "mode": "tight", "weight": 1.0,

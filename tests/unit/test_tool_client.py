@@ -231,6 +231,15 @@ async def test_a_p2p_tool_is_unavailable_and_not_unknown_while_p2p_is_off(world)
             await w.call("peer_id")
 
 
+async def test_a_tool_of_the_task_queue_that_is_not_offered_says_what_switches_it_on(world):
+    async with world() as w:
+        w.directory(DirectoryEntry(name="task_queue", group="durable", state=State.READY))
+        with pytest.raises(RuntimeUnavailableError, match=r"p2p\.task_queue\.tools switches it on"):
+            await w.call("task_submit")
+        with pytest.raises(RuntimeUnavailableError, match=r"p2p\.task_queue\.aliases switches it on"):
+            await w.call("p2p_taskqueue_submit")
+
+
 async def running(w, name):
     """A call that has reached its process and stays there; with the list its outcome will land in."""
     process = await w.process("tools.general#0")

@@ -128,6 +128,8 @@ def failed(s: State, e: Event) -> None:
     item.closed, item.closed_by = token, "failed"
     _after_attempt(s, item, to, at, run_at)
     item.note(s.limits.max_task_events, at, "failed", error[1])
+    if to <= READY:
+        task.worker = ""
 
 
 def _after_attempt(s: State, item: Item, to: int, at: float, run_at: float) -> None:
@@ -170,6 +172,8 @@ def give_back(s: State, item: Item, at: float, to: int, reason: str, *, counts: 
         s.move(item, to, at)
         s.tallies.count("failed" if to == FAILURE else "cancelled", at)
     item.note(s.limits.max_task_events, at, "released", reason)
+    if to <= READY:
+        task.worker = ""
 
 
 def expired(s: State, e: Event) -> None:

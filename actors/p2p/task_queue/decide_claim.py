@@ -48,6 +48,17 @@ def may_claim(s: State, op: Claim, now: float) -> bool:
     return s.ready.first(_open_lanes(s, op, _types(op, worker), now), now) is not None
 
 
+def next_openings(s: State, now: float) -> list[float]:
+    """When ready tasks that nobody may have now can be had, if nothing happens until then."""
+    found = []
+    for lane in s.ready.all_lanes():
+        if lane.bucket is not None:
+            found.append(lane.bucket.full_at(now))
+        if lane.sticky and not s.offline(lane.sticky, now):
+            found.append(s.workers[lane.sticky].seen_at + s.limits.worker_timeout_s)
+    return [at for at in found if at > now]
+
+
 def _checked(m: Machine, op: Claim) -> float:
     check_name("worker", op.worker, m.limits)
     if not 1 <= op.n <= m.limits.max_claim:

@@ -92,9 +92,11 @@ def fail(m: Machine, op: Fail) -> Ended:
         retryable=op.error.retryable,
         details=op.error.details,
     )
-    packed = pack_error(error)
-    if packed is not None:
-        check_size("error.details", packed[3], m.limits.max_metadata_bytes)
+    try:
+        packed = pack_error(error)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        refuse("INVALID_PARAMS", "error.details holds something that is no JSON value")
+    check_size("error.details", packed[3] if packed else "", m.limits.max_metadata_bytes)
     m.emit([FAILED, now, op.id, op.token, to, run_at, packed, cut_all(op.logs, m.limits)])
     _skip(m, task, to)
     return Ended(id=op.id, state=task.state, at=now, run_at=run_at if to == SCHEDULED else None)

@@ -78,6 +78,8 @@ def retry_task(m: Machine, op: RetryTask) -> Submitted:
     if NUMBERS[task.state] not in (FAILURE, CANCEL):
         refuse("INVALID_STATE", f"task {op.id} is {task.state.value}; failed and cancelled tasks can be done again")
     copied = {name: getattr(task, name) for name in _COPIED}
+    if task.started_at is not None:
+        copied["depends_on"] = []  # they had completed, and may be forgotten by now
     if op.max_attempts is not None:
         copied["retry"] = msgspec.structs.replace(task.retry, max_attempts=op.max_attempts)
     if op.timeout_s is not None:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from actors.p2p.task_queue.evidence import in_duckdb_wal
 from actors.p2p.task_queue.files import fsync_directory
 from actors.p2p.task_queue.groups import GROUP_BYTES, Row
 from actors.p2p.task_queue.segmented import CHECKPOINT_BYTES, SEGMENT_BYTES, Segment, SegmentedLog
@@ -44,6 +45,8 @@ _CHECKPOINT_S: Final = 60.0
 class DuckDBLog(SegmentedLog):
     """See the module."""
 
+    OVERHEAD = 256
+
     def __init__(
         self,
         path: Path,
@@ -65,6 +68,15 @@ class DuckDBLog(SegmentedLog):
     def _db(self) -> duckdb.DuckDBPyConnection:
         assert self._con is not None, "open"
         return self._con
+
+    def _errors(self) -> type[Exception]:
+        import duckdb
+
+        return duckdb.Error
+
+    def _proven(self) -> int:
+        files = (self._wal(), Path(f"{self._wal()}.checkpoint"))
+        return max(in_duckdb_wal(file.read_bytes()) if file.exists() else 0 for file in files)
 
     def _connect(self) -> list[str]:
         import duckdb

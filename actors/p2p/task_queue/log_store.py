@@ -11,7 +11,6 @@ task leaves the memory by an `ARCHIVED` event in the first group after the histo
 
 from __future__ import annotations
 
-import gc
 import random
 import time
 from collections import deque
@@ -24,10 +23,11 @@ import trio
 from actors.errors import UnavailableError
 from actors.p2p.task_queue.apply import replay
 from actors.p2p.task_queue.carry import carried
-from actors.p2p.task_queue.decide_claim import may_claim
+from actors.p2p.task_queue.collector import collector_asleep
+from actors.p2p.task_queue.decide_claim import may_claim, next_openings
 from actors.p2p.task_queue.decide_control import clearable
 from actors.p2p.task_queue.decide_expire import next_due
-from actors.p2p.task_queue.events import ARCHIVED, LEASED, STATES
+from actors.p2p.task_queue.events import ARCHIVED, LEASED, READY, STATES
 from actors.p2p.task_queue.limits import QueueLimits
 from actors.p2p.task_queue.log import Ended, Group, History, Log
 from actors.p2p.task_queue.lookups import unknown
@@ -37,13 +37,14 @@ from actors.p2p.task_queue.records import Item
 from actors.p2p.task_queue.store import Recovery
 from actors.p2p.task_queue.views import scan, stats, view
 from actors.p2p.task_queue.waits import Waits
-from actors.task_messages import FINAL, Claim, Clear, Cleared, Expire, Expired, Op, Outcome, RetryTask, Task
+from actors.task_messages import FINAL, Claim, Clear, Cleared, Expire, Expired, Op, Outcome, RetryTask, Task, WorkerInfo
 from actors.task_views import GetTask, QueueStats, ScanTasks, TaskEvent, TaskPage, TaskView
 
 T = TypeVar("T")
 
 _COMMITS_KEPT: Final = 512
 _CHAIN_LOOKUPS: Final = 100
+_LOOKED_UP_TOGETHER: Final = 1000
 
 
 class LogStore:
@@ -73,6 +74,8 @@ class LogStore:
         """Ids of tasks that the history has and that are still in the state."""
         self._stored_at = 0.0
         self._changed: dict[str, None] = {}
+        self._keeps = False
+        """Whether the history holds anything."""
         self._next_forget = 0.0
         self._work = trio.Event()
         """Set when `run` may have something to do."""
@@ -86,6 +89,8 @@ class LogStore:
         began = time.perf_counter()
         await trio.to_thread.run_sync(self._history.open, limiter=self._history_writes)
         repairs = await trio.to_thread.run_sync(self._rebuild, limiter=self._log_calls)
+        self._keeps = bool(await trio.to_thread.run_sync(self._history.counts, limiter=self._lists))
+        await self._find_stored()
         m = self._machine
         m.opened(self._now())
         await self._append(m.end())
@@ -100,15 +105,20 @@ class LogStore:
         return self._recovery
 
     def _rebuild(self) -> list[str]:
-        collecting = gc.isenabled()
-        gc.disable()  # hundreds of thousands of objects are made here, and none is garbage
-        try:
+        with collector_asleep():
             opened = self._log.open()
             replay(self._machine.state, opened.groups, self._log.segment())
-        finally:
-            if collecting:
-                gc.enable()
         return opened.repairs
+
+    async def _find_stored(self) -> None:
+        """A life may have ended after the history had a task and before the log knew that."""
+        ended = self._machine.state.ended
+        ids = list(ended)
+        for start in range(0, len(ids), _LOOKED_UP_TOGETHER):
+            for task in await self._find(ids[start : start + _LOOKED_UP_TOGETHER], []):
+                if task.ended_at == self._machine.state.tasks[task.id].task.ended_at:
+                    del ended[task.id]
+                    self._stored[task.id] = None
 
     async def run(self) -> None:
         """Keep house beside `apply`, from `open` on, until it is cancelled."""
@@ -204,8 +214,8 @@ class LogStore:
         past = Past(await self._find(ids, keys))
         if any(isinstance(op, RetryTask) for op in ops):
             for _ in range(_CHAIN_LOOKUPS):
-                before = {task.retry_of for task in past.tasks.values() if task.retry_of} - past.tasks.keys()
-                found = await self._find(sorted(before - self._machine.state.tasks.keys()), [])
+                named = {id_ for task in past.tasks.values() for id_ in (task.retry_of, *task.depends_on) if id_}
+                found = await self._find(sorted(named - past.tasks.keys() - self._machine.state.tasks.keys()), [])
                 if not found:
                     break
                 for task in found:
@@ -221,7 +231,8 @@ class LogStore:
         s, log = self._machine.state, self._log
         oldest = log.oldest_segment()
         leaving = [item for item in s.tasks.values() if item.segment <= oldest] if log.segment() > oldest else []
-        await trio.to_thread.run_sync(log.rotate, carried(s, leaving), limiter=self._log_calls)
+        with collector_asleep():
+            await trio.to_thread.run_sync(log.rotate, carried(s, leaving), limiter=self._log_calls)
         s.segment = log.segment()
         for item in leaving:
             item.segment = s.segment
@@ -231,7 +242,7 @@ class LogStore:
         self._writing = False
         s, now = self._machine.state, self._now()
         self._changed |= s.changed
-        self._waits.group_ended(s.changed, lambda claim: may_claim(s, claim, now))
+        self._waits.group_ended(s.changed, s.totals[READY], lambda claim: may_claim(s, claim, now))
         s.changed.clear()
         if s.ended or self._log.checkpoint_due():
             self._work.set()
@@ -242,7 +253,9 @@ class LogStore:
         """When `Expire` will have something to do."""
         due = [next_due(self._machine)]
         if self._waits.any_claim():
-            due.append(self._machine.state.ready.next_refill(self._now()))
+            due += next_openings(self._machine.state, self._now())
+        if self._keeps:
+            due.append(self._next_forget)
         if self._stored:
             due.append(self._stored_at + self._limits.archive_after_s)
         return min((at for at in due if at is not None), default=None)
@@ -299,6 +312,14 @@ class LogStore:
         tasks = sorted([*here, *past], key=lambda task: task.created_at, reverse=not ask.oldest_first)
         return TaskPage(tasks=tasks[ask.offset : most], total=in_state + in_past)
 
+    async def worker(self, name: str) -> WorkerInfo | None:
+        """A worker that registered or claimed."""
+        return await self._look(lambda: self._crew_member(name))
+
+    def _crew_member(self, name: str) -> WorkerInfo | None:
+        worker = self._machine.state.workers.get(name)
+        return None if worker is None else worker.info(self._now(), self._limits.worker_timeout_s)
+
     async def stats(self) -> QueueStats:
         """The whole queue in numbers."""
         async with self._archiving:
@@ -350,6 +371,7 @@ class LogStore:
             for one in ended:
                 self._machine.state.ended.pop(one.task.id, None)
                 self._stored[one.task.id] = None
+                self._keeps = True
             self._stored_at = self._now()
         return len(ended)
 

@@ -53,6 +53,10 @@ def _of_retry(s: State, op: RetryTask, ids: dict[str, None]) -> None:
     if op.new_id and op.new_id not in s.tasks:
         ids[op.new_id] = None
     item = s.tasks.get(op.id)
+    if item is not None:
+        for parent in item.task.depends_on:
+            if parent not in s.tasks:
+                ids[parent] = None
     while item is not None and item.task.retry_of:
         before = item.task.retry_of
         item = s.tasks.get(before)

@@ -19,7 +19,7 @@ from actors.p2p.task_queue.limits import QueueLimits
 from actors.p2p.task_queue.log import Event, Group
 from actors.p2p.task_queue.records import Item
 from actors.p2p.task_queue.state import State
-from actors.task_messages import Refused, Task
+from actors.task_messages import Refused, Task, made_id
 
 
 class Refusal(Exception):  # noqa: N818
@@ -106,7 +106,7 @@ class Machine:
 
     def new_id(self) -> str:
         """An id that no task has."""
-        return f"{self.rng.getrandbits(128):032x}"
+        return made_id(self.now, self.rng.getrandbits(128))
 
     def find(self, task_id: str) -> tuple[Task, Item | None]:
         """A task, and its item unless only the history has it. Refuses with `NOT_FOUND`."""

@@ -13,9 +13,11 @@ import trio
 
 from actors.base import open_actor
 from actors.messages import Boot
+from actors.p2p.task_queue.clock import SteadyClock
 from actors.p2p.task_queue.embedded import open_embedded
 from actors.p2p.task_queue.service import TaskQueue
 from actors.p2p.task_queue.store import Recovery
+from actors.p2p.task_queue.tools import load_task_tools
 from actors.tools.host import ToolHost
 
 _MOST_WAITING = 20_000
@@ -27,14 +29,21 @@ async def main(boot: Boot) -> None:
     os.umask(0o077)  # the files may lie outside of the data directory
     async with open_actor(boot) as actor:
         settings = actor.settings.p2p.task_queue
+        clock = SteadyClock()
         async with (
-            open_embedded(settings, Path(boot.data_dir)) as (store, recovery),
+            open_embedded(settings, Path(boot.data_dir), clock) as (store, recovery),
             trio.open_nursery() as nursery,
         ):
-            queue = TaskQueue(store, most_waiting=_MOST_WAITING, leaving=lambda: actor.draining.is_set())  # noqa: PLW0108
+
+            def leaving() -> bool:
+                return actor.draining.is_set()  # another event after an order to resume
+
+            queue = TaskQueue(store, most_waiting=_MOST_WAITING, leaving=leaving, now=clock)
             actor.on_draining = queue.leave
             nursery.start_soon(queue.run)
-            host = ToolHost(actor, {}, [], actor.settings.channel.max_calls_at_once)
+            loaded = load_task_tools(actor.settings, queue)
+            most = actor.settings.channel.max_calls_at_once
+            host = ToolHost(actor, loaded.tools, loaded.broken, most, loaded.offers)
             await actor.serve(queue.methods() | host.methods())
             nursery.start_soon(host.send_notices)
             actor.ready(_told(recovery))

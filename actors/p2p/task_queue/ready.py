@@ -26,9 +26,11 @@ Entry = tuple[float, int, str]
 Head = tuple[float, Entry]
 """Virtual time of a fairness key, and its first entry: the smallest of all is next."""
 
+Which = tuple[tuple[str, ...], str]
+"""Needs and sticky worker of the tasks in a lane."""
+
 _MANY_STALE: Final = 64
 _MANY_KEYS: Final = 1024
-_MANY_LANES: Final = 1024
 
 
 class Key:
@@ -75,14 +77,13 @@ class Bucket:
 class Lane:
     """See the module's text."""
 
-    __slots__ = ("bucket", "counts", "heaps", "live", "most", "needs", "stale", "sticky", "turns", "type")
+    __slots__ = ("bucket", "counts", "heaps", "live", "most", "needs", "stale", "sticky", "turns", "type", "which")
 
-    def __init__(
-        self, type_: str, needs: frozenset[str], sticky: str, counts: list[int], most: int, bucket: Bucket | None
-    ) -> None:
+    def __init__(self, type_: str, which: Which, counts: list[int], most: int, bucket: Bucket | None) -> None:
         self.type = type_
-        self.needs = needs
-        self.sticky = sticky
+        self.which = which
+        self.needs = frozenset(which[0])
+        self.sticky = which[1]
         self.counts = counts
         self.most = most
         """Of its type that may run at once; 0 = any number."""
@@ -101,17 +102,17 @@ class Ready:
         self._tasks = tasks
         self._most_per_key = limits.max_running_per_key
         self.keys: dict[str, Key] = {}
+        self._many_keys = _MANY_KEYS
         self.time = 0.0
         """Virtual time: of the key that was served last, before that."""
-        self.lanes: dict[str, dict[tuple[tuple[str, ...], str], Lane]] = {}
+        self.lanes: dict[str, dict[Which, Lane]] = {}
+        """By type. A lane is there while it holds something."""
         self.buckets = {type_: Bucket(rate) for type_, rate in limits.rates.items()}
 
     def key(self, name: str) -> Key:
         """A fairness key, made when it is new."""
         key = self.keys.get(name)
         if key is None:
-            if len(self.keys) >= _MANY_KEYS:
-                self._forget_keys()
             key = self.keys[name] = Key(name, 1.0 / self._limits.weights.get(name, 1.0))
         return key
 
@@ -119,6 +120,8 @@ class Ready:
         """It became ready."""
         task = item.task
         lane = self._lane(item)
+        if len(self.keys) >= self._many_keys:
+            self._forget_keys()
         key = self.keys.get(task.fairness_key) or self.key(task.fairness_key)
         key.ready += 1
         lane.live += 1
@@ -139,9 +142,10 @@ class Ready:
         lane.live -= 1
         lane.stale += 1
         if not lane.live:
-            lane.heaps.clear()
-            lane.turns.clear()
-            lane.stale = 0
+            lanes = self.lanes[lane.type]
+            del lanes[lane.which]
+            if not lanes:
+                del self.lanes[lane.type]
         elif lane.stale > _MANY_STALE and lane.stale > lane.live:
             self._clean(lane)
 
@@ -176,7 +180,7 @@ class Ready:
             if type_ in claim.without:
                 continue
             for lane in self.lanes.get(type_, {}).values():
-                if not lane.live or (lane.needs and not lane.needs.issubset(claim.capabilities)):
+                if lane.needs and not lane.needs.issubset(claim.capabilities):
                     continue
                 if lane.sticky and lane.sticky != claim.worker and not offline(lane.sticky):
                     continue
@@ -208,11 +212,6 @@ class Ready:
         key = self.keys.get(name)
         return key is not None and bool(self._most_per_key) and key.leased >= self._most_per_key
 
-    def next_refill(self, now: float) -> float | None:
-        """When a type whose rate holds tasks back may start one."""
-        due = [lane.bucket.full_at(now) for lane in self.all_lanes() if lane.bucket is not None and lane.live]
-        return min((at for at in due if at > now), default=None)
-
     def all_lanes(self) -> Iterator[Lane]:
         """Each lane, in no order."""
         for lanes in self.lanes.values():
@@ -222,7 +221,7 @@ class Ready:
         """For the log: what does not follow from the tasks that are there."""
         return {
             "time": self.time,
-            "keys": [[key.name, key.time] for key in self.keys.values() if key.ready or key.time > self.time],
+            "keys": sorted([key.name, key.time] for key in self.keys.values() if key.time > self.time),
             "buckets": [[type_, bucket.level, bucket.at] for type_, bucket in self.buckets.items()],
         }
 
@@ -244,11 +243,8 @@ class Ready:
         which = (tuple(sorted(task.needs)) if task.needs else (), task.sticky_worker)
         lane = lanes.get(which)
         if lane is None:
-            if len(lanes) >= _MANY_LANES:
-                self._forget_lanes(lanes)
             most = self._limits.concurrency.get(task.type, 0)
-            bucket = self.buckets.get(task.type)
-            lane = lanes[which] = Lane(task.type, frozenset(task.needs), task.sticky_worker, item.counts, most, bucket)
+            lane = lanes[which] = Lane(task.type, which, item.counts, most, self.buckets.get(task.type))
         item.lane = lane
         return lane
 
@@ -289,11 +285,10 @@ class Ready:
         lane.stale = 0
 
     def _forget_keys(self) -> None:
-        unused = [key.name for key in self.keys.values() if not (key.ready or key.leased) and key.time <= self.time]
-        for name in unused:
-            del self.keys[name]
-
-    @staticmethod
-    def _forget_lanes(lanes: dict[tuple[tuple[str, ...], str], Lane]) -> None:
-        for which in [one for one, lane in lanes.items() if not lane.live]:
-            del lanes[which]
+        """Forget keys that have nothing here. Those that would have to wait for their next turn are kept, unless there
+        are too many."""
+        unused = [key for key in self.keys.values() if not (key.ready or key.leased)]
+        ahead = [key for key in unused if key.time > self.time]
+        for key in unused if len(ahead) > _MANY_KEYS // 2 else set(unused).difference(ahead):
+            del self.keys[key.name]
+        self._many_keys = max(_MANY_KEYS, 2 * len(self.keys))

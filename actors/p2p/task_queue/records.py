@@ -26,15 +26,6 @@ _SUBMITTED: Final = [
     for field in msgspec.structs.fields(Enqueue)
     if field.name in _NUMBER and field.name not in ("payload", "retry", "run_at")
 ]
-_KEPT: Final = [
-    (
-        _NUMBER[field.name],
-        field.name,
-        field.default_factory() if callable(field.default_factory) else field.default,
-    )
-    for field in msgspec.structs.fields(Task)
-    if field.name in _NUMBER and field.name not in ("retry", "error")
-]
 _PAYLOAD: Final = _NUMBER["payload"]
 _RUN_AT: Final = _NUMBER["run_at"]
 _RETRY_OF: Final = _NUMBER["retry_of"]
@@ -178,9 +169,9 @@ def pack_item(item: Item) -> Event:
         own,
         [list(one) for one in item.log],
     ]
-    for number, name, usual in _KEPT:
-        value = getattr(task, name)
-        if value != usual:
+    for name, value in msgspec.to_builtins(task).items():
+        number = _NUMBER.get(name)
+        if number is not None and number != _RETRY and number != _ERROR:
             event += (number, value)
     if task.retry is not DEFAULT_RETRY:
         event += (_RETRY, pack_retry(task.retry))

@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 from actors.errors import UnavailableError
 from actors.p2p.task_queue.announced import Announced
@@ -20,7 +21,8 @@ from actors.p2p.task_queue.files import FileLock, fsync_directory
 from actors.p2p.task_queue.groups import GROUP_BYTES, Chain, Row
 from actors.p2p.task_queue.log import Group, Opened
 
-SEGMENT_BYTES: Final = 32 << 20
+SEGMENT_BYTES: Final = 8 << 20
+"""A checkpoint after each rotation writes about as much, and commits wait for a part of it: so it is small."""
 CHECKPOINT_BYTES: Final = 16 << 20
 _KEEP: Final = 2
 _TABLE: Final = re.compile(r"ev_(\d+)_(\d+)")
@@ -57,15 +59,26 @@ class SegmentedLog(ABC):
         self._carried = 0
         """Of these, what was carried there. A segment is full when as much is new: else a state that is larger than a
         segment would be rewritten with each group."""
-        self._rotations = 0
-        """Since opening. Written by `rotate` only."""
+        self._grown = 0
+        """Bytes of WAL since opening, about. Written by `append` and `rotate` only."""
         self._settled = 0
-        """`_rotations` at the latest checkpoint. Written by `checkpoint` only, which runs in another thread."""
+        """`_grown` at the latest checkpoint. Written by `checkpoint` only, which runs in another thread."""
         self._complete = False
         """All that was there was read and found right."""
         self._failed = False
 
     # --- the engine's part ---
+
+    OVERHEAD: ClassVar[int]
+    """What the WAL grows by, at most, with each group besides its own bytes."""
+
+    @abstractmethod
+    def _errors(self) -> type[Exception]:
+        """What the engine raises."""
+
+    @abstractmethod
+    def _proven(self) -> int:
+        """The number of a group that the WAL proves to be stored, before the database is opened."""
 
     @abstractmethod
     def _connect(self) -> list[str]:
@@ -109,7 +122,8 @@ class SegmentedLog(ABC):
         """See `Log`."""
         self._lock.take()
         try:
-            return self._open()
+            with self._said_clearly():
+                return self._open()
         except BaseException:
             self._failed = True
             self.close()
@@ -120,12 +134,14 @@ class SegmentedLog(ABC):
             self._announced.open()
         except OSError as error:
             raise self._refusal(f"{self._announced.path} can't be opened ({error.strerror})") from None
+        proven = self._proven()
         repairs = self._connect()
         self._segments = self._find_segments()
-        repairs += self._compare()
+        repairs += self._compare(proven)
         if not self._segments:
             self._switch(first := Segment(1, 1), [], None)
             self._segments = [first]
+        self._grown = _size(self._wal())
         fsync_directory(self.path.parent)
         self._chain.start(self._segments[0].first)
         return Opened(groups=self._read(), repairs=repairs)
@@ -142,10 +158,16 @@ class SegmentedLog(ABC):
                 raise self._refusal(f"segment {before.number + 1} is missing. {_PERSON}")
         return found
 
-    def _compare(self) -> list[str]:
-        """Whether all is there that was announced."""
+    def _compare(self, proven: int) -> list[str]:
+        """Whether all is there that was announced, and what the WAL proves."""
         newest = next(filter(None, (self._last(segment.table) for segment in reversed(self._segments))), None)
         seq = newest[0] if newest else self._segments[-1].first - 1 if self._segments else 0
+        if seq < proven:
+            raise self._refusal(
+                f"it ends with group {seq}, but group {proven} was stored, as {self._wal().name} shows: what was "
+                f"acknowledged is missing. {_PERSON} To go on without, move that file away and remove "
+                f"{self._announced.path}"
+            )
         if not self._announced.known:
             if newest:
                 return [f"{self._announced.path} was missing or damaged: whether the last groups are there is unknown"]
@@ -157,12 +179,25 @@ class SegmentedLog(ABC):
             )
         return []
 
+    @contextmanager
+    def _said_clearly(self) -> Iterator[None]:
+        """What the database says about damage, as this log's own error."""
+        try:
+            yield
+        except self._errors() as error:
+            raise self._refusal(f"the database says: {str(error).splitlines()[0]}. {_PERSON}") from None
+
     def _read(self) -> Iterator[tuple[int, Group]]:
         for segment in self._segments:
             if segment.first != self._chain.seq + 1:
                 raise self._refusal(f"groups {self._chain.seq + 1} to {segment.first - 1} are missing. {_PERSON}")
             self._filled = 0
-            for row in self._rows(segment.table):
+            rows = self._rows(segment.table)
+            while True:
+                with self._said_clearly():
+                    row = next(rows, None)
+                if row is None:
+                    break
                 try:
                     events = self._chain.check(row)
                 except UnavailableError as error:
@@ -195,6 +230,7 @@ class SegmentedLog(ABC):
         self._insert(self._segments[-1].table, row)
         self._chain.wrote(row)
         self._filled += len(row.data)
+        self._grown += len(row.data) + self.OVERHEAD
         self._announced.write(row.seq, row.digest)
         self._failed = False
 
@@ -225,19 +261,20 @@ class SegmentedLog(ABC):
         self._switch(new, rows, old)
         self._segments = [*self._segments[1 if old else 0 :], new]
         self._filled = self._carried = size
-        self._rotations += 1
+        # Only a checkpoint frees the old segment's place: it is due now.
+        self._grown += max(size, self._checkpoint_bytes)
         self._announced.write(self._chain.seq, self._chain.digest)
         self._failed = False
 
     def checkpoint_due(self) -> bool:
-        """See `Log`. After a rotation always: only a checkpoint frees the old segment's place."""
-        return self._rotations != self._settled or _size(self._wal()) >= self._checkpoint_bytes
+        """See `Log`."""
+        return self._grown - self._settled >= self._checkpoint_bytes
 
     def checkpoint(self) -> None:
         """See `Log`."""
-        rotations = self._rotations
+        grown = self._grown
         self._move()
-        self._settled = rotations
+        self._settled = grown
         self._announced.sync()
 
     def sizes(self) -> dict[str, int]:

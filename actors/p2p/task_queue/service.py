@@ -17,7 +17,20 @@ from actors.errors import InvalidArgumentsError, NotFoundError
 from actors.messages import ErrorInfo
 from actors.p2p.task_queue.group_commit import GROUP_OPS, GroupCommit
 from actors.p2p.task_queue.store import TaskStore
-from actors.task_messages import ASK_ALONE, FINAL, Claim, Claimed, Expire, Op, Ops, Outcome, Outcomes, Refused
+from actors.task_messages import (
+    ASK_ALONE,
+    FINAL,
+    Claim,
+    Claimed,
+    Expire,
+    Op,
+    Ops,
+    Outcome,
+    Outcomes,
+    Refused,
+    TaskState,
+    WorkerInfo,
+)
 from actors.task_views import GetTask, QueueStats, ScanTasks, TaskChanged, TaskEvent, TaskPage, TaskView
 
 MOST_WAIT_S: Final = 60.0
@@ -139,6 +152,19 @@ class TaskQueue:
             raise NotFoundError(f"there is no task {task_id[:200]!r}")
         return await self._store.history(task_id)
 
+    async def worker(self, name: str, *, free_within_s: float = 0.0) -> WorkerInfo | None:
+        """A worker, once it holds no task or that time has passed; None = unknown."""
+        info = await self._store.worker(name)
+        if free_within_s <= 0:
+            return info
+        with self._waiting(free_within_s, bounded=False):
+            while info is not None and info.running:
+                view = await self._store.get(GetTask(id=info.running[0]))
+                if view is not None and view.task.state == TaskState.LEASED and view.task.worker == name:
+                    await self._store.wait_change(view.task.id)
+                info = await self._store.worker(name)
+        return info
+
     async def stats(self) -> QueueStats:
         """The whole queue in numbers."""
         return await self._store.stats()
@@ -177,8 +203,8 @@ class TaskQueue:
                 watcher.add(changed)
 
     @contextmanager
-    def _waiting(self, seconds: float) -> Generator[trio.CancelScope, None, None]:
-        with trio.move_on_after(min(seconds, MOST_WAIT_S)) as scope:
+    def _waiting(self, seconds: float, *, bounded: bool = True) -> Generator[trio.CancelScope, None, None]:
+        with trio.move_on_after(min(seconds, MOST_WAIT_S) if bounded else seconds) as scope:
             self._waits.add(scope)
             if self._leaving():
                 scope.cancel()

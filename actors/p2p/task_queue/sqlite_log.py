@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from actors.p2p.task_queue.evidence import in_sqlite_wal
 from actors.p2p.task_queue.files import free_name, fsync_directory
 from actors.p2p.task_queue.groups import Row
 from actors.p2p.task_queue.segmented import CHECKPOINT_BYTES, SEGMENT_BYTES, Segment, SegmentedLog
@@ -24,6 +25,8 @@ _BUSY_S: Final = 10.0
 
 class SQLiteLog(SegmentedLog):
     """See the module."""
+
+    OVERHEAD = 3 * 4096
 
     def __init__(
         self, path: Path, *, segment_bytes: int = SEGMENT_BYTES, checkpoint_bytes: int = CHECKPOINT_BYTES
@@ -40,13 +43,16 @@ class SQLiteLog(SegmentedLog):
         assert self._con is not None, "open"
         return self._con
 
+    def _errors(self) -> type[Exception]:
+        return sqlite3.Error
+
+    def _proven(self) -> int:
+        return in_sqlite_wal(self._wal().read_bytes()) if self._wal().exists() else 0
+
     def _connect(self) -> list[str]:
-        try:
-            self._con = self._connection()
-            self._con.execute("PRAGMA journal_mode=WAL")
-            self._side = self._connection()
-        except sqlite3.Error as error:
-            raise self._refusal(f"SQLite says {error}; choose another file, or restore a back-up") from None
+        self._con = self._connection()
+        self._con.execute("PRAGMA journal_mode=WAL")
+        self._side = self._connection()
         return []
 
     def _connection(self) -> sqlite3.Connection:
@@ -68,11 +74,8 @@ class SQLiteLog(SegmentedLog):
         return (row[0], row[1]) if row else None
 
     def _rows(self, table: str) -> Iterator[Row]:
-        try:
-            rows = self._db.execute(f"SELECT seq, n, digest, data FROM {table} ORDER BY seq")  # noqa: S608
-            yield from map(Row._make, rows)
-        except sqlite3.DatabaseError as error:
-            raise self._refusal(f"SQLite says {error}. Keep a copy of all its files and restore a back-up") from None
+        rows = self._db.execute(f"SELECT seq, n, digest, data FROM {table} ORDER BY seq")  # noqa: S608
+        return map(Row._make, rows)
 
     def _insert(self, table: str, row: Row) -> None:
         with self._writing:
@@ -89,10 +92,11 @@ class SQLiteLog(SegmentedLog):
 
     def _move(self) -> None:
         assert self._side is not None, "open"
-        # Most of it beside the writer; then what came meanwhile, so that the WAL begins anew.
+        # Most of it beside the writer; then what came meanwhile, so that the WAL begins anew. It keeps its size:
+        # writing over old bytes is faster than growing.
         self._side.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         with self._writing:
-            self._side.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._side.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
 
     def _disconnect(self, *, tidy: bool) -> None:
         wal = self._wal()

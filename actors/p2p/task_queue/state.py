@@ -302,6 +302,5 @@ class State:
         if len(self.types) >= _MANY_TYPES:
             for unused in [one for one, counts in self.types.items() if not any(counts)]:
                 del self.types[unused]
-                self.ready.lanes.pop(unused, None)
         counts = self.types[type_] = [0] * len(STATES)
         return counts

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from actors.task_messages import Claim, Op, Outcome
+from actors.task_messages import Claim, Op, Outcome, WorkerInfo
 from actors.task_views import GetTask, QueueStats, ScanTasks, TaskEvent, TaskPage, TaskView
 
 
@@ -53,7 +53,8 @@ class TaskStore(Protocol):
         ...
 
     async def wait_ready(self, claim: Claim) -> None:
-        """Return when this claim may be given a task. It may be too late again by then."""
+        """Return when this claim may be given a task. It may be too late again by then. Whoever this returned to should
+        make the claim: of many that wait not all are woken for one task."""
         ...
 
     async def wait_change(self, task_id: str) -> None:
@@ -72,6 +73,10 @@ class TaskStore(Protocol):
 
     async def history(self, task_id: str) -> list[TaskEvent]:
         """What happened to a task, oldest first; of old events only the latest are kept."""
+        ...
+
+    async def worker(self, name: str) -> WorkerInfo | None:
+        """A worker that registered or claimed; None = unknown. To look at it is no sign of life of it."""
         ...
 
     async def stats(self) -> QueueStats:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from actors.errors import UnavailableError
+from actors.p2p.task_queue.evidence import duckdb_commits
 from actors.p2p.task_queue.files import free_name, fsync_directory, in_use
 
 if TYPE_CHECKING:
@@ -68,13 +69,19 @@ class WalRepair:
         if at := _AT.search(said):
             self._cut(error, max(0, int(at[1]) - _ENTRY_HEAD), size)
         elif any(text in said for text in _HEAD_ERRORS):
-            self._put_aside(error, size)
+            whole = duckdb_commits(self._wal.read_bytes())
+            if whole and whole[-1] < size:
+                self._cut(error, whole[-1], size)
+            else:
+                self._put_aside(error, size)
         else:
             raise self._refusal(error, "DuckDB can't open it")
 
     def _cut(self, error: duckdb.Error, start: int, size: int) -> None:
         if size - start > self._largest:
             raise self._refusal(error, f"its WAL is damaged {size - start} bytes before the end: no torn last write")
+        if len(duckdb_commits(self._wal.read_bytes()[start:])) > 1:
+            raise self._refusal(error, f"its WAL is damaged at byte {start}, with more behind it: no torn last write")
         copy = self._copy()
         with self._wal.open("r+b") as wal:
             wal.truncate(start)
@@ -85,7 +92,7 @@ class WalRepair:
         )
 
     def _put_aside(self, error: duckdb.Error, size: int) -> None:
-        if size > self._largest:
+        if size > self._largest or len(duckdb_commits(self._wal.read_bytes())) > 1:
             raise self._refusal(error, f"the beginning of its WAL of {size} bytes is damaged")
         copy = self._copy()
         self._wal.unlink()

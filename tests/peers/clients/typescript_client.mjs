@@ -4,7 +4,7 @@
 // URL may also be `stdio:COMMAND` (words by blanks), which is started.
 // FLAVOUR: `sdk` (package sdk, version 1: the handshake), `legacy` (package client, the handshake), `auto` (package client,
 // probes with server/discover) or `modern` (package client, nothing but 2026-07-28).
-// MODE is `visit` or `outlive`; both behave as in steps.py.
+// MODE is `visit` or `outlive`, which behave as in steps.py, or (with `sdk`) `tasks`, which says once what it saw of tasks.
 
 import { createInterface } from "node:readline";
 
@@ -168,11 +168,38 @@ async function outlive(connection) {
   }
 }
 
+// All that a call goes through that runs as a task; ends with its result or error.
+async function asTask(client, name, args) {
+  const seen = { statuses: [] };
+  for await (const step of client.experimental.tasks.callToolStream({ name, arguments: args }, undefined, { task: { ttl: 60_000 } })) {
+    if (step.type === "taskCreated") seen.id = step.task.taskId;
+    if (step.type === "taskStatus" && seen.statuses.at(-1) !== step.task.status) seen.statuses.push(step.task.status);
+    if (step.type === "result") seen.text = step.result.content.map((part) => part.text).join("");
+    if (step.type === "error") seen.error = step.error.message;
+  }
+  return seen;
+}
+
+async function tasks({ client }) {
+  const tasks = client.experimental.tasks;
+  await client.listTools(); // it learns which tools are for tasks
+  const told = await outcome(asTask(client, "count_slowly", { seconds: 0.5 }));
+  const asked = await outcome(asTask(client, "ask_in_a_task", {}));
+  const failed = await outcome(asTask(client, "fail_in_a_task", {}));
+  const { CallToolResultSchema } = await import("@modelcontextprotocol/sdk/types.js");
+  const reason = await outcome(tasks.getTaskResult(failed.id, CallToolResultSchema).then((result) => result.content[0].text));
+  const long = tasks.callToolStream({ name: "count_slowly", arguments: { seconds: LONG_S } }, undefined, { task: {} });
+  const created = (await long.next()).value.task;
+  const cancelled = await outcome(tasks.cancelTask(created.taskId).then((task) => task.status));
+  const listed = await outcome(tasks.listTasks().then((page) => page.tasks.map((task) => [task.taskId, task.status])));
+  say({ offered: client.getServerCapabilities().tasks, told, asked, failed, reason, long: created.taskId, cancelled, listed });
+}
+
 const say = (value) => console.log(JSON.stringify(value));
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 // Nothing may hang a test run: leave, failing, whatever happens.
 setTimeout(() => process.exit(3), LIMIT_MS).unref();
 const connection = await connect();
-await { visit, outlive }[mode](connection);
+await { visit, outlive, tasks }[mode](connection);
 await connection.client.close();
 process.exit(0);

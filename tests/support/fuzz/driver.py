@@ -20,7 +20,7 @@ import trio
 
 from fuzz import rules
 from fuzz.forms import HOST, SESSION, Step, head
-from fuzz.messages import CURSOR, VERSIONS
+from fuzz.messages import CURSOR, TASK, VERSIONS
 from fuzz.reading import Answer, Reader, UnparsableError
 from fuzz.scripts import Script
 
@@ -96,7 +96,7 @@ class Driver:
         self.violations: list[Violation] = []
 
     def renew(self) -> None:
-        """Open a session of each legacy revision, and get a cursor."""
+        """Open a session of each legacy revision, get a cursor, and have a task made."""
         with httpx.Client(base_url=self._url, timeout=ANSWER_S) as http:
             for version in VERSIONS[:4]:
                 params = {
@@ -114,9 +114,15 @@ class Driver:
             if len(cursor) != len(CURSOR):  # it stands in bodies whose length is written already
                 raise ValueError(f"cursors have {len(cursor)} characters now: give messages.CURSOR as many")
             self._live[CURSOR.encode()] = cursor
+            body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "fuzz_job", "task": {}}}
+            answer = http.post("/mcp", json=body, headers={"accept": "application/json", "mcp-session-id": token})
+            task = answer.json()["result"]["task"]["taskId"].encode()
+            if len(task) != len(TASK):
+                raise ValueError(f"ids of tasks have {len(task)} characters now: give messages.TASK as many")
+            self._live[TASK.encode()] = task
 
     def filled(self, data: bytes) -> bytes:
-        """With live sessions and cursors in their places."""
+        """With live sessions, cursors and tasks in their places."""
         for mark, value in self._live.items():
             data = data.replace(mark, value)
         return data

@@ -19,6 +19,7 @@ TOOLS = {
     "fuzz_pace": {"steps": 3},
     "fuzz_fails": {},
     "fuzz_blocks": {"kind": "all"},
+    "fuzz_job": {},
     "fuzz_routed": {"region": "north", "count": 3, "deep": {"flag": True}},
     "dataset_list": {},
     "dataset_describe": {"dataset_id": "none"},
@@ -31,6 +32,9 @@ FORGED = ["", "x", "AAAA", "....", "A" * 700, "=?base64?SGVsbG8=?=", "%00", "eyJ
 """Session ids, cursors, states and event ids that nobody gave out."""
 CURSOR = "<cursor>" + "." * 20
 """Stands for a cursor that was given out; `driver` puts it in, of the same length."""
+TASK = "<task>" + "." * 38
+"""Stands for a task that was made; `driver` puts it in, of the same length."""
+KNOWS_TASKS = {"elicitation": {}, "extensions": {"io.modelcontextprotocol/tasks": {}}}
 
 ODD = [
     None, True, False, 0, -1, 1, 2**31, 2**53 + 1, 2**64, 10**400, -(10**300), 1.5, -0.0, 1e308, 5e-324,
@@ -43,6 +47,7 @@ METHODS = [
     "resources/read", "resources/read", "prompts/list", "prompts/get", "completion/complete", "logging/setLevel",
     "resources/subscribe", "resources/unsubscribe", "subscriptions/listen", "server/discover", "initialize", "ping",
     "notifications/initialized", "notifications/cancelled", "notifications/progress", "tasks/get", "tasks/cancel",
+    "tasks/update", "tasks/result", "tasks/list",
     "sampling/createMessage", "roots/list", "no/such", "", "x" * 400,
 ]  # fmt: skip
 
@@ -54,7 +59,7 @@ def message(rng: Random, revision: int) -> dict[str, object]:
     if revision == MODERN:
         params["_meta"] = {
             _META + "protocolVersion": VERSIONS[MODERN],
-            _META + "clientCapabilities": rng.choice([{}, {"sampling": {}, "elicitation": {}}]),
+            _META + "clientCapabilities": rng.choice([{}, {"sampling": {}, "elicitation": {}}, KNOWS_TASKS]),
             _META + "clientInfo": {"name": "fuzz", "version": "1"},
         }
     if method in {"tools/call", "resources/read", "prompts/get"} and rng.random() < 0.3:
@@ -77,8 +82,10 @@ def _params(rng: Random, method: str, revision: int) -> dict[str, object]:
             params: dict[str, object] = {"name": name, "arguments": copy.deepcopy(TOOLS.get(name, {}))}
             if rng.random() < 0.1:
                 params |= {"inputResponses": {"q": {"action": "accept"}}, "requestState": rng.choice(FORGED)}
+            if name == "fuzz_job" and rng.random() < 0.7:
+                params["task"] = rng.choice([{}, {"ttl": 1000}, {"ttl": -1}, {"ttl": "x"}, None])
             return params
-        case "tools/list" | "resources/list" | "resources/templates/list" | "prompts/list":
+        case "tools/list" | "resources/list" | "resources/templates/list" | "prompts/list" | "tasks/list":
             return {} if rng.random() < 0.5 else {"cursor": rng.choice([CURSOR, CURSOR, *FORGED])}
         case "resources/read" | "resources/subscribe" | "resources/unsubscribe":
             return {"uri": rng.choice(RESOURCES)}
@@ -93,14 +100,17 @@ def _params(rng: Random, method: str, revision: int) -> dict[str, object]:
             return {"level": rng.choice(["debug", "warning", "loud"])}
         case "subscriptions/listen":
             kinds = {"toolsListChanged": True, "resourceSubscriptions": rng.sample(RESOURCES, 2)}
-            return {"notifications": rng.choice([kinds, {}, {"promptsListChanged": True}])}
+            tasks = {"taskIds": rng.sample(FORGED, 2)}
+            return {"notifications": rng.choice([kinds, {}, {"promptsListChanged": True}, tasks])}
         case "initialize":
             wanted = rng.choice([*VERSIONS, "1999-01-01"])
             return {"protocolVersion": wanted, "capabilities": {}, "clientInfo": {"name": "f", "version": "1"}}
         case "notifications/cancelled":
             return {"requestId": rng.choice([1, "a", 99])}
-        case "tasks/get" | "tasks/cancel":
-            return {"taskId": rng.choice(FORGED)}
+        case "tasks/get" | "tasks/cancel" | "tasks/result":
+            return {"taskId": rng.choice([TASK, *FORGED])}
+        case "tasks/update":
+            return {"taskId": rng.choice([TASK, *FORGED]), "inputResponses": {"sure": rng.choice(ODD)}}
     return {} if revision == MODERN or rng.random() < 0.5 else {"anything": 1}
 
 

@@ -31,6 +31,12 @@ async def fuzz_pace(ctx: ToolContext, steps: Annotated[int, msgspec.Meta(ge=0, l
     return steps
 
 
+@tool(task="optional")
+async def fuzz_job() -> str:
+    """Be a task, where that is wanted."""
+    return "done"
+
+
 @tool()
 def fuzz_fails() -> str:
     """Fail in a thread."""
