@@ -36,6 +36,7 @@ from supervisor.cli_common import (
 )
 from supervisor.cli_offers import prompts, resources
 from supervisor.cli_quarantine import quarantine
+from supervisor.cli_queue import queue, task
 from supervisor.cli_stdio import stdio
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ def greenroom() -> None:
 for verb in (cli_operate.restart, cli_operate.drain, cli_operate.resume, cli_operate.scale, cli_operate.reload):
     greenroom.add_command(verb)
 greenroom.add_command(quarantine)
+greenroom.add_command(queue)
+greenroom.add_command(task)
 greenroom.add_command(chaos)
 greenroom.add_command(resources)
 greenroom.add_command(prompts)

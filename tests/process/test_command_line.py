@@ -33,6 +33,13 @@ VERBS = [
     ("tools",),
     ("tools", "list"),
     ("tools", "call"),
+    ("queue",),
+    ("queue", "stats"),
+    ("queue", "peek"),
+    ("queue", "dead"),
+    ("queue", "requeue"),
+    ("task",),
+    ("task", "show"),
     ("config",),
     ("config", "show"),
 ]

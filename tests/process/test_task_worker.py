@@ -72,9 +72,9 @@ async def ended(tasks: TaskClient, ids: list[str], timeout_s: float = 60.0) -> l
 def test_fifty_tasks_are_done_whatever_is_killed_in_the_middle(tmp_path, tools):
     async def main(tree):
         async with open_tasks(tree.data_dir) as tasks:
-            ids = await submit(tasks, 50, 0.4)
-            for already, victim in ((4, "task_worker"), (12, "task_queue"), (24, "tools.general#0"), (32, "router")):
-                await running(tmp_path, min(50, begun(tmp_path) + already))
+            ids = await submit(tasks, 50, 1.0)
+            for victim in ("task_worker", "task_queue", "tools.general#0", "router"):
+                await running(tmp_path, min(50, begun(tmp_path) + 4))
                 incarnation = await trio.to_thread.run_sync(tree.kill, victim)
                 await trio.to_thread.run_sync(tree.wait_ready, victim, incarnation)
             done = await ended(tasks, ids)

@@ -28,9 +28,10 @@ WORKER = "worker-1"
 class QueueHere:
     """`gateway.mcp.exchange.Tasks`, and all of `TaskClient` that a worker needs."""
 
-    def __init__(self, limits: QueueLimits | None = None) -> None:
+    def __init__(self, limits: QueueLimits | None = None, now=time.time) -> None:
+        self.now = now
         self.machine = Machine(limits or QueueLimits(), random.Random(1))
-        self.machine.opened(time.time())
+        self.machine.opened(now())
         self.there = True
         self.failing: MCPServerError | None = None
         self.watchers = []
@@ -41,7 +42,7 @@ class QueueHere:
         await self._way()
         self.ops.append(op)
         # Times must differ, as they do where a disk is written in between.
-        self.machine.begin(max(time.time(), self.machine.now + 1e-5))
+        self.machine.begin(max(self.now(), self.machine.now + 1e-5))
         outcome = decide(self.machine, repeatable(op))
         self.machine.end()
         changed = list(self.machine.state.changed)

@@ -128,7 +128,7 @@ class Run:
         end: End | None = None
         if self._tools.catalogue.get(lease.type) is None:
             # Its tool went away just now; the task is not claimed again before there is one.
-            self.stop("given back")
+            return self.given_back()
         with self._scope:
             try:
                 end = self._completed(await self._call())
