@@ -56,8 +56,8 @@ def status_of(state: TaskState) -> Status:
 
 
 def made_id(now: float, drawn: int) -> str:
-    """An id for a task: 12 hex digits of the time in milliseconds, so that tasks of one time lie together where they are
-    kept (random ids cost three times as much there), and 32 of 128 random bits, so that nobody can guess it."""
+    """An id for a task: 12 hex digits of the time in milliseconds, so that tasks of one time lie together where they
+    are kept (random ids cost three times as much there), and 32 of 128 random bits, so that nobody can guess it."""
     return f"{int(now * 1000):012x}{drawn:032x}"
 
 
@@ -156,8 +156,9 @@ class Op_(  # noqa: N801
 
 
 class Enqueue(Op_, frozen=True, tag="enqueue"):
-    """Put a task into the queue -> `Submitted`. The same id or key again: equal content is answered with the task that
-    is there (`replayed`), other content is `ID_CONFLICT`. More than `max_queue_size` waiting tasks: `QUEUE_FULL`."""
+    """Put a task into the queue -> `Submitted`. The same id or key again: equal content (all but priority and `run_at`,
+    which change in a task's life) is answered with the task that is there (`replayed`), other content is
+    `ID_CONFLICT`. More than `max_queue_size` waiting tasks: `QUEUE_FULL`."""
 
     type: str
     id: str = ""
@@ -191,7 +192,7 @@ class Claim(Op_, frozen=True, tag="claim"):
 
     worker: str
     types: list[str] = []
-    """Empty = all."""
+    """Empty = those that the worker registered with, or else all."""
     without: list[str] = []
     """Types that are not wanted."""
     capabilities: list[str] = []

@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, cast
 
 import msgspec
 import trio
@@ -32,8 +33,14 @@ CLOSE_S = 1.0
 Authorize = Callable[[Request], Answer | str]
 """Gives the refusal of a request, or who sends it ('' when nobody had to say)."""
 
+Asgi = Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
+"""An ASGI application: scope, receive, send."""
+
 _OPEN = frozenset({"healthz", "readyz", "mcp"})
 """Routes outside of `authorize`: probes carry no credentials, and MCP authorizes by itself."""
+
+_STREAMS = "greenroom.streams"
+"""Those of one request, in its ASGI scope."""
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +62,7 @@ def create_app(
     # The limits are kept by `gateway.hardening`, before Quart sees a byte; this one is a second line.
     app.config.update(MAX_CONTENT_LENGTH=settings.max_body_bytes, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    app.asgi_app = _closing_streams(app.asgi_app)  # type: ignore[assignment, method-assign]
 
     @app.before_request
     async def admit() -> Response | None:
@@ -164,6 +172,7 @@ def respond(answer: Answer | Stream) -> Response:
     else:
         headers = wire.stream_headers(answer.headers)
         wire.check_headers(headers)
+        cast("dict[str, Any]", request.scope)[_STREAMS].append(answer)
         response = Response(_frames(answer), status=answer.status)
     del response.headers["content-type"]
     for name, value in headers:
@@ -172,12 +181,25 @@ def respond(answer: Answer | Stream) -> Response:
 
 
 async def _frames(stream: Stream) -> AsyncIterator[bytes]:
-    try:
-        async for frame in stream.events:
-            yield frame
-    finally:
-        with trio.move_on_after(CLOSE_S, shield=True):
-            await stream.events.aclose()
+    async for frame in stream.events:
+        yield frame
+
+
+def _closing_streams(asgi: Asgi) -> Asgi:
+    """Close the streams of a request when it ends, also when its client left before the first of their frames was asked
+    for: of a generator that never began nothing is run."""
+
+    async def run(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI's
+        streams: list[Stream] = []
+        scope[_STREAMS] = streams
+        try:
+            await asgi(scope, receive, send)
+        finally:
+            with trio.move_on_after(CLOSE_S, shield=True):
+                for stream in streams:
+                    await stream.events.aclose()
+
+    return run
 
 
 def _explain(status: int, error: HTTPException) -> str:

@@ -124,6 +124,13 @@ class MemoryBox(Box):
         pass
 
 
+class RotatingBox(MemoryBox):
+    """Its log begins a new segment with almost every group: what is not carried on is lost at the next crash."""
+
+    def __init__(self, directory: Path, limits: QueueLimits = BIG) -> None:
+        super().__init__(directory, limits, rotate_at=2)
+
+
 class FileBox(Box):
     """The embedded store on files of a real engine."""
 
@@ -153,7 +160,12 @@ class SQLiteBox(FileBox):
     LOG = SQLiteLog
 
 
-KINDS: dict[str, type[Box]] = {"memory": MemoryBox, "sqlite": SQLiteBox, "duckdb": DuckDBBox}
+KINDS: dict[str, type[Box]] = {
+    "memory": MemoryBox,
+    "rotating": RotatingBox,
+    "sqlite": SQLiteBox,
+    "duckdb": DuckDBBox,
+}
 """The stores that have to keep the contract. A new one is added here."""
 
 

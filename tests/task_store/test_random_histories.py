@@ -19,7 +19,7 @@ import trio
 from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
-from task_boxes import BIG, KINDS, MemoryBox, code
+from task_boxes import BIG, KINDS, code
 
 from actors.messages import ErrorInfo
 from actors.task_messages import (
@@ -444,14 +444,10 @@ class Histories(RuleBasedStateMachine):
                 )
 
 
-def rotating(directory):
-    return MemoryBox(directory, LIMITS, rotate_at=4)
-
-
 @pytest.mark.parametrize(("kind", "examples"), [("memory", 20), ("rotating", 20), ("sqlite", 3), ("duckdb", 2)])
 def test_random_histories(kind, examples):
     class OfKind(Histories):
-        make_box = staticmethod(rotating if kind == "rotating" else lambda directory: KINDS[kind](directory, LIMITS))
+        make_box = staticmethod(lambda directory: KINDS[kind](directory, LIMITS))
 
     chosen = int(os.environ.get("GREENROOM_TEST_SEED") or random.randrange(2**32))
     print(f"GREENROOM_TEST_SEED={chosen}")

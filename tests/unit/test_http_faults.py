@@ -24,8 +24,10 @@ from gateway import hardening, http_server
 from gateway.app import create_app
 from gateway.hardening import GuardedServer, HandedStream, HardenedH11, StrictConnection, withhold_disconnect
 from gateway.http_server import StartupError, make_config
+from gateway.mcp.calls import Outbox
 from gateway.metrics import Metrics
 from gateway.testing import EchoProtocol, RawClient, gateway, post
+from gateway.types import Stream
 
 HOST = b"Host: 127.0.0.1\r\n"
 SETTINGS = ServerSettings(max_body_bytes=1_000_000)
@@ -238,6 +240,42 @@ async def _unread_body(make, config=None):
 async def test_an_answer_without_reading_the_body_leaks_nothing(autojump_clock):
     assert not await _unread_body(stock), "the fault is gone: the remedy may go"
     assert await _unread_body(ours)
+
+
+@pytest.mark.parametrize("left_at", ["http.response.start", "http.response.body"])
+async def test_a_stream_is_closed_when_its_client_leaves_before_its_first_frame(left_at):
+    left = trio.Event()
+    outbox = Outbox()
+
+    class Endless:
+        def check_host_origin(self, _request):
+            return None
+
+        async def handle(self, _request):
+            return Stream(200, [("content-type", "text/event-stream")], outbox)
+
+    async def receive():
+        if not read.is_set():
+            read.set()
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        if message["type"] == left_at:
+            left.set()
+            await trio.sleep_forever()
+
+    read = trio.Event()
+    outbox.put(b"data: {}\n\n")
+    scope = {
+        "type": "http", "asgi": {}, "http_version": "1.1", "method": "GET", "scheme": "http", "path": "/mcp",
+        "raw_path": b"/mcp", "query_string": b"", "root_path": "", "headers": [(b"host", b"127.0.0.1")],
+    }  # fmt: skip
+    with trio.fail_after(5):
+        await our_app(Endless())(scope, receive, send)
+    outbox.put(b"more")
+    assert outbox.empty
 
 
 async def test_a_client_that_never_reads_does_not_hold_a_send(autojump_clock):

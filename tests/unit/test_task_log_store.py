@@ -23,6 +23,7 @@ from actors.p2p.task_queue.limits import QueueLimits, Rate
 from actors.p2p.task_queue.machine import Machine
 from actors.p2p.task_queue.operations import decide
 from actors.p2p.task_queue.state import State
+from actors.p2p.task_queue.waits import Waits
 from actors.task_messages import (
     AskOwner,
     Beat,
@@ -194,6 +195,50 @@ async def test_a_group_is_finished_even_if_who_asked_for_it_is_cancelled(box):
     assert await box.state("t") == "ready"
 
 
+async def test_one_task_does_not_wake_every_idle_worker_and_none_is_forgotten(box, nursery):
+    woken, given = [], []
+
+    async def worker(name):
+        await box.store.wait_ready(Claim(worker=name))
+        woken.append(name)
+        async with one_at_a_time:
+            given.extend(await box.claim(name))
+
+    one_at_a_time = trio.Lock()
+    for n in range(50):
+        nursery.start_soon(worker, f"w{n}")
+        await trio.testing.wait_all_tasks_blocked()
+    async with one_at_a_time:
+        await box.put("t")
+        await trio.testing.wait_all_tasks_blocked()
+        assert sorted(woken) == ["w0", "w1", "w2", "w3"]
+    for n in range(5):
+        async with one_at_a_time:
+            await box.put(f"t{n}")
+    with trio.fail_after(5):
+        while len(given) < 6:
+            await trio.sleep(0.001)
+    assert len(woken) < 40
+
+
+async def test_who_is_woken_and_goes_away_wakes_another(nursery):
+    waits, scopes, done = Waits(), [trio.CancelScope() for _ in range(6)], []
+
+    async def wait(n):
+        with scopes[n]:
+            await waits.for_claim(Claim(worker=f"w{n}"))
+            done.append(n)
+
+    for n in range(6):
+        nursery.start_soon(wait, n)
+        await trio.testing.wait_all_tasks_blocked()
+    for n in range(4):
+        scopes[n].cancel()
+    waits.group_ended([], 1, lambda _: True)
+    await trio.testing.wait_all_tasks_blocked()
+    assert sorted(done) == [4, 5]
+
+
 # --- what is worth a place in the log ------------------------------------------------------------------------------
 
 
@@ -270,9 +315,9 @@ async def test_house_is_kept_beside(box, nursery):
     box.log.checkpoint_wanted = True
     await box.do(Cancel(id="t"))
     with trio.fail_after(5):
-        while "t" not in box.kept.kept or not box.log.checkpoints:
+        while box.store.next_due() is None or not box.log.checkpoints:
             await trio.sleep(0.001)
-    assert box.store.next_due() is not None, "somebody has to write that the task left"
+    assert list(box.kept.kept) == ["t"]
     await box.do(Expire())
     assert box.store._machine.state.tasks == {}
 

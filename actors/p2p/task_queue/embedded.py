@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,15 +18,15 @@ from actors.settings_p2p import TaskQueueSettings
 
 @asynccontextmanager
 async def open_embedded(
-    settings: TaskQueueSettings, data_dir: Path
+    settings: TaskQueueSettings, data_dir: Path, clock: Callable[[], float]
 ) -> AsyncGenerator[tuple[TaskStore, Recovery], None]:
-    """The store and what opening it found; it is put away at the end.
+    """The store and what opening it found; it is put away at the end. `clock` tells Unix seconds.
 
     Raises `actors.errors.UnavailableError` when another process has the file, or when it can't be used.
     """
     path = queue_path(settings, data_dir)
     history = SQLiteHistory(path.with_name(f"{path.name}.history"))
-    store = LogStore(_log(settings, path), history, limits(settings), clock=time.time, rng=random.SystemRandom())
+    store = LogStore(_log(settings, path), history, limits(settings), clock=clock, rng=random.SystemRandom())
     try:
         yield store, await store.open()
     finally:

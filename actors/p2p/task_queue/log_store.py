@@ -27,7 +27,7 @@ from actors.p2p.task_queue.collector import collector_asleep
 from actors.p2p.task_queue.decide_claim import may_claim, next_openings
 from actors.p2p.task_queue.decide_control import clearable
 from actors.p2p.task_queue.decide_expire import next_due
-from actors.p2p.task_queue.events import ARCHIVED, LEASED, STATES
+from actors.p2p.task_queue.events import ARCHIVED, LEASED, READY, STATES
 from actors.p2p.task_queue.limits import QueueLimits
 from actors.p2p.task_queue.log import Ended, Group, History, Log
 from actors.p2p.task_queue.lookups import unknown
@@ -242,7 +242,7 @@ class LogStore:
         self._writing = False
         s, now = self._machine.state, self._now()
         self._changed |= s.changed
-        self._waits.group_ended(s.changed, lambda claim: may_claim(s, claim, now))
+        self._waits.group_ended(s.changed, s.totals[READY], lambda claim: may_claim(s, claim, now))
         s.changed.clear()
         if s.ended or self._log.checkpoint_due():
             self._work.set()

@@ -13,6 +13,7 @@ import trio
 
 from actors.base import open_actor
 from actors.messages import Boot
+from actors.p2p.task_queue.clock import SteadyClock
 from actors.p2p.task_queue.embedded import open_embedded
 from actors.p2p.task_queue.service import TaskQueue
 from actors.p2p.task_queue.store import Recovery
@@ -28,11 +29,16 @@ async def main(boot: Boot) -> None:
     os.umask(0o077)  # the files may lie outside of the data directory
     async with open_actor(boot) as actor:
         settings = actor.settings.p2p.task_queue
+        clock = SteadyClock()
         async with (
-            open_embedded(settings, Path(boot.data_dir)) as (store, recovery),
+            open_embedded(settings, Path(boot.data_dir), clock) as (store, recovery),
             trio.open_nursery() as nursery,
         ):
-            queue = TaskQueue(store, most_waiting=_MOST_WAITING, leaving=lambda: actor.draining.is_set())  # noqa: PLW0108
+
+            def leaving() -> bool:
+                return actor.draining.is_set()  # another event after an order to resume
+
+            queue = TaskQueue(store, most_waiting=_MOST_WAITING, leaving=leaving, now=clock)
             actor.on_draining = queue.leave
             nursery.start_soon(queue.run)
             loaded = load_task_tools(actor.settings, queue)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -158,7 +157,7 @@ class TaskQueue:
         info = await self._store.worker(name)
         if free_within_s <= 0:
             return info
-        with self._waiting(free_within_s, most_s=math.inf):
+        with self._waiting(free_within_s, bounded=False):
             while info is not None and info.running:
                 view = await self._store.get(GetTask(id=info.running[0]))
                 if view is not None and view.task.state == TaskState.LEASED and view.task.worker == name:
@@ -204,8 +203,8 @@ class TaskQueue:
                 watcher.add(changed)
 
     @contextmanager
-    def _waiting(self, seconds: float, most_s: float = MOST_WAIT_S) -> Generator[trio.CancelScope, None, None]:
-        with trio.move_on_after(min(seconds, most_s)) as scope:
+    def _waiting(self, seconds: float, *, bounded: bool = True) -> Generator[trio.CancelScope, None, None]:
+        with trio.move_on_after(min(seconds, MOST_WAIT_S) if bounded else seconds) as scope:
             self._waits.add(scope)
             if self._leaving():
                 scope.cancel()

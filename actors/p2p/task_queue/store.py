@@ -53,7 +53,8 @@ class TaskStore(Protocol):
         ...
 
     async def wait_ready(self, claim: Claim) -> None:
-        """Return when this claim may be given a task. It may be too late again by then."""
+        """Return when this claim may be given a task. It may be too late again by then. Whoever this returned to should
+        make the claim: of many that wait not all are woken for one task."""
         ...
 
     async def wait_change(self, task_id: str) -> None:

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import trio
 
 from actors.task_messages import Claim
 
 T = TypeVar("T")
+
+_WOKEN_AT_LEAST: Final = 4
+"""Claims, so that one that is not made after all delays nothing."""
 
 
 class _Look:
@@ -41,6 +44,10 @@ class Waits:
         self._claims[event] = claim
         try:
             await event.wait()
+        except trio.Cancelled:
+            if event.is_set():
+                self._pass_on(event)
+            raise
         finally:
             self._claims.pop(event, None)
 
@@ -71,8 +78,12 @@ class Waits:
                 self._looks.remove(waiting)
         return waiting.found  # type: ignore[return-value]
 
-    def group_ended(self, changed: Iterable[str], may: Callable[[Claim], bool]) -> None:
-        """A group is on disk: tell those who wait for it, for one of these tasks, or for a claim that `may` allow."""
+    def group_ended(self, changed: Iterable[str], ready: int, may: Callable[[Claim], bool]) -> None:
+        """A group is on disk: tell those who wait for it, for one of these tasks, or for a claim that `may` allow.
+
+        With few tasks `ready`, a few claims are woken, those that wait for longest: each will be made, and the end of
+        its group wakes the next ones if it left something. Hundreds of idle workers would else ask for each task.
+        """
         looks, self._looks = self._looks, []
         for look in looks:
             look.found = look.look()
@@ -80,11 +91,22 @@ class Waits:
         for task_id in changed:
             for event in self._changes.pop(task_id, ()):
                 event.set()
+        left = max(_WOKEN_AT_LEAST, 2 * ready) if ready else 0
         for event, claim in self._claims.items():
-            if may(claim):
+            if left <= 0:
+                break
+            if event.is_set() or may(claim):
                 event.set()
+                left -= 1
         self._group_end.set()
         self._group_end = trio.Event()
+
+    def _pass_on(self, woken: trio.Event) -> None:
+        """Who was woken went away: wake another one."""
+        for event in self._claims:
+            if event is not woken and not event.is_set():
+                event.set()
+                return
 
     def give_up(self) -> None:
         """Nothing will ever happen again: wake everybody."""
