@@ -32,9 +32,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from actors.client import CatalogueView
+from actors.catalogue_view import CatalogueView
 from actors.errors import MCPServerError, code_of
-from actors.messages import DirectoryEntry, Marks, State, ToolCall, ToolItem, ToolResult
+from actors.messages import DirectoryEntry, Marks, State
+from actors.tool_messages import ToolCall, ToolItem, ToolResult
 from gateway.types import Backend, Respondent, TreeStatus
 
 BUCKETS_MS = (1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10000.0, 30000.0, 60000.0)

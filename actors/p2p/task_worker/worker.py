@@ -11,7 +11,8 @@ from typing import Final
 
 import trio
 
-from actors.client import CatalogueView, ToolClient
+from actors.catalogue_view import CatalogueView
+from actors.client import ToolClient
 from actors.errors import MCPServerError, code_of
 from actors.logs import get_logger
 from actors.messages import State
