@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import select
+import shutil
 import subprocess
 import sys
 import time
@@ -126,3 +127,54 @@ def test_another_program_that_has_the_duckdb_file_is_named(tmp_path):
         with pytest.raises(UnavailableError, match=rf"in use by pid {other.pid};"):
             KINDS["duckdb"](path).open()
         other.kill()
+
+
+def test_a_write_that_fails_is_not_acknowledged_and_ends_the_log(kind, tmp_path):
+    path = tmp_path / "log.db"
+    child = Child("full", kind, path)
+    assert child.read_until("failed", time.monotonic() + PATIENCE_S), child.kill()
+    child.kill()
+    log = KINDS[kind](path)
+    assert read(log.open().groups) in (child.last("done"), child.last("try"))
+    log.append([task_log_child.fact(log.sizes()["groups"] + 1)])
+    log.close()
+
+
+STRACE = shutil.which("strace")
+
+
+@pytest.mark.skipif(STRACE is None, reason="needs strace")
+def test_a_group_and_the_name_of_its_file_are_synced_before_it_is_acknowledged(kind, tmp_path):
+    path = tmp_path / "log.db"
+    trace = tmp_path / "trace"
+    command = [sys.executable, "-P", task_log_child.__file__, "few", kind, str(path)]
+    calls = "trace=write,pwrite64,writev,fsync,fdatasync"
+    ran = subprocess.run(
+        [STRACE, "-f", "-y", "-s", "20", "-e", calls, "-o", str(trace), *command],
+        capture_output=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    if b"ptrace" in ran.stderr.lower():
+        pytest.skip("tracing is not allowed here")
+    assert ran.returncode == 0, ran.stderr
+    wal = f"{path}{task_log_child.WAL[kind]}>"
+    opening, *steps = trace.read_text().split('"try ')
+    assert len(steps) == 6
+    for number, step in enumerate(steps, 1):
+        written, synced, _ = moments(step[: step.index('"done ')], wal, tmp_path)
+        assert 0 <= written < synced, f"group {number} was written, then synced"
+    if kind == "duckdb":
+        # SQLite keeps its WAL, and syncs the directory itself when it makes it.
+        for part in (opening, steps[3]):
+            written, _, named = moments(part, wal, tmp_path)
+            assert 0 <= written < named, "the new WAL has a durable name"
+
+
+def moments(trace, wal, directory):
+    """The last write to the WAL, the last sync of it, the last sync of its directory; -1 = none."""
+    calls = trace.splitlines()
+    written = [at for at, call in enumerate(calls) if "write" in call and wal in call]
+    synced = [at for at, call in enumerate(calls) if "sync(" in call and wal in call and call.endswith("= 0")]
+    named = [at for at, call in enumerate(calls) if "fsync(" in call and f"<{directory}>" in call]
+    return [max(some, default=-1) for some in (written, synced, named)]

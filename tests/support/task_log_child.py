@@ -4,7 +4,9 @@
 python task_log_child.py churn KIND PATH     facts, rotations and checkpoints without end
 python task_log_child.py torn KIND PATH      some groups, one more that nobody was told of, then SIGKILL by itself
 python task_log_child.py rotation KIND PATH  the same with a rotation of some megabytes
-python task_log_child.py hold KIND PATH      only open it
+python task_log_child.py few KIND PATH       a few groups and a checkpoint between them
+python task_log_child.py full KIND PATH      groups until no file may grow any more
+python task_log_child.py hold KIND PATH      one group, then nothing
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
 import threading
 from pathlib import Path
 
+from actors.errors import UnavailableError
 from actors.p2p.task_queue.duckdb_log import DuckDBLog
 from actors.p2p.task_queue.sqlite_log import SQLiteLog
 
@@ -125,6 +129,35 @@ def rotation(kind, path):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def few(kind, path):
+    log = KINDS[kind](path)
+    list(log.open().groups)
+    for number in range(1, 7):
+        say("try", number)
+        log.append([fact(number)])
+        say("done", number)
+        if number == 3:
+            log.checkpoint()
+
+
+def full(kind, path):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    log = KINDS[kind](path)
+    list(log.open().groups)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    for number in range(1, 10_000):
+        say("try", number)
+        try:
+            log.append([fact(number)])
+        except Exception:
+            try:
+                log.append([fact(number)])
+            except UnavailableError:
+                say("failed", number)
+            os._exit(0)
+        say("done", number)
+
+
 def hold(kind, path):
     log = KINDS[kind](path)
     say("open", read(log.open().groups))
@@ -133,5 +166,7 @@ def hold(kind, path):
     signal.pause()
 
 
+COMMANDS = {"churn": churn, "torn": torn, "rotation": rotation, "few": few, "full": full, "hold": hold}
+
 if __name__ == "__main__":
-    {"churn": churn, "torn": torn, "rotation": rotation, "hold": hold}[sys.argv[1]](sys.argv[2], Path(sys.argv[3]))
+    COMMANDS[sys.argv[1]](sys.argv[2], Path(sys.argv[3]))

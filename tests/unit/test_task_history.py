@@ -126,8 +126,8 @@ def test_lists_have_no_payloads_and_results(history):
 
 def test_lists_are_newest_first_or_oldest_first(history):
     history.add([ended(f"t{n}", created_at=float(n)) for n in (2, 1, 3)] + [ended("t0", created_at=2.0)])
-    assert ids(history) == ["t3", "t2", "t0", "t1"]
-    assert ids(history, oldest_first=True) == ["t1", "t0", "t2", "t3"]
+    assert ids(history) == ["t3", "t0", "t2", "t1"]
+    assert ids(history, oldest_first=True) == ["t1", "t2", "t0", "t3"]
 
 
 def test_a_list_has_the_first_and_how_many_there_are(history):
@@ -181,7 +181,9 @@ def test_what_has_had_its_time_is_unknown_and_then_forgotten(history, clock):
     clock.now = NOW + 1
     assert history.get("a") is None
     assert history.find(["a"], [("me", "k")]) == []
-    assert ids(history) == ["b"]
+    for ask in ({}, {"status": "completed"}, {"types": ["echo"]}, {"worker": ""}, {"id_prefix": "b"}):
+        assert history.scan(ScanTasks(**ask), 10)[1] == 1
+        assert ids(history, **ask) == ["b"]
     assert history.forget(clock.now, 100) == 1
     assert history.forget(clock.now, 100) == 0
     assert history.counts() == {("echo", TaskState.COMPLETED): 1}

@@ -43,11 +43,10 @@ def in_sqlite_wal(wal: bytes) -> int:
         return 0
     salts = wal[16:24]
     frame = _SQLITE_FRAME + page
-    commits, end = [], _SQLITE_HEAD
-    while wal[end + 8 : end + 16] == salts:
-        commits += [end + frame] if any(wal[end + 4 : end + 8]) else []
-        end += frame
-    return _acknowledged(wal[:end], commits)
+    starts = range(_SQLITE_HEAD, len(wal), frame)
+    ours = [start for start in starts if wal[start + 8 : start + 16] == salts]
+    commits = [start + frame for start in ours if any(wal[start + 4 : start + 8])]
+    return _acknowledged(wal[: ours[-1] + frame] if ours else b"", commits)
 
 
 def _acknowledged(wal: bytes, commits: list[int]) -> int:

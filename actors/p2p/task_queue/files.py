@@ -28,8 +28,9 @@ class FileLock:
         self._fd = -1
 
     def take(self) -> None:
-        """Raises UnavailableError that names the process which has it."""
+        """Make the directory too, if need be. Raises UnavailableError that names the process which has it."""
         try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise UnavailableError(

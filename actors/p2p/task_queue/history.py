@@ -22,7 +22,7 @@ import msgspec
 
 from actors.errors import UnavailableError
 from actors.p2p.task_queue.files import fsync_directory
-from actors.p2p.task_queue.history_query import matching
+from actors.p2p.task_queue.history_query import matching, tallied
 from actors.p2p.task_queue.log import Ended
 from actors.task_messages import Task, TaskState
 from actors.task_views import ScanTasks, TaskEvent
@@ -34,7 +34,8 @@ _CHUNK: Final = 1000
 """Rows that one transaction removes: others may write in between."""
 _VALUES: Final = 500
 """Of one list in a statement; older SQLite takes 999 in all."""
-_CHECKPOINT_PAGES: Final = 2000
+_CHECKPOINT_PAGES: Final = 16000
+"""Ids are random, so that each batch touches pages everywhere: the more batches in one checkpoint, the fewer writes."""
 _BUSY_S: Final = 30.0
 _SCHEMA: Final = """
 CREATE TABLE task(
@@ -44,8 +45,8 @@ CREATE TABLE task(
 );
 CREATE UNIQUE INDEX task_id ON task(id);
 CREATE INDEX task_key ON task(key, owner) WHERE key IS NOT NULL;
-CREATE INDEX task_created ON task(created_at, id);
-CREATE INDEX task_owner ON task(owner, created_at, id);
+CREATE INDEX task_list ON task(created_at, state, type, owner, worker, priority, drop_at, tags);
+CREATE INDEX task_owner ON task(owner, created_at);
 CREATE INDEX task_drop ON task(drop_at);
 CREATE TABLE tally(type TEXT, state TEXT, tasks INTEGER NOT NULL, PRIMARY KEY(type, state)) WITHOUT ROWID;
 """
@@ -106,6 +107,7 @@ class SQLiteHistory:
         con = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         try:
             con.execute("PRAGMA synchronous=FULL")
+            con.execute("PRAGMA secure_delete=OFF")
             con.execute(f"PRAGMA cache_size=-{self._cache_kib}")
         except BaseException:
             con.close()
@@ -150,14 +152,19 @@ class SQLiteHistory:
 
     def scan(self, ask: ScanTasks, most: int) -> tuple[list[Task], int]:
         """See `History`."""
-        where, values = matching(ask, self._now())
+        now = self._now()
+        where, values = matching(ask, now)
         way = "ASC" if ask.oldest_first else "DESC"
         with self._scanner.use() as con:
-            rows = con.execute(
-                f"SELECT head FROM task WHERE {where} ORDER BY created_at {way}, id {way} LIMIT ?",  # noqa: S608
-                (*values, most),
-            ).fetchall()
-            (total,) = con.execute(f"SELECT count(*) FROM task WHERE {where}", values).fetchone()  # noqa: S608
+            con.execute("BEGIN")
+            try:
+                total = _total(con, ask, now)
+                rows = con.execute(
+                    f"SELECT head FROM task WHERE {where} ORDER BY created_at {way}, n {way} LIMIT ?",  # noqa: S608
+                    (*values, min(most, total)),
+                ).fetchall()
+            finally:
+                con.execute("COMMIT")
         return [_decode_task(head) for (head,) in rows], total
 
     def counts(self) -> dict[tuple[str, TaskState], int]:
@@ -244,6 +251,21 @@ def _remove(con: sqlite3.Connection, where: str, values: Sequence[Any]) -> Count
     """Type and state of those that were there."""
     gone = con.execute(f"DELETE FROM task WHERE {where} RETURNING type, state", values)  # noqa: S608
     return Counter((kind, state) for kind, state in gone)
+
+
+def _total(con: sqlite3.Connection, ask: ScanTasks, now: float) -> int:
+    """How many match. Most lists ask by type and state only, which is counted already."""
+    where, values = matching(ask, now)
+    if not tallied(ask):
+        total: int = con.execute(f"SELECT count(*) FROM task WHERE {where}", values).fetchone()[0]  # noqa: S608
+        return total
+    where, values = matching(ask, None)
+    (all_,) = con.execute(f"SELECT coalesce(sum(tasks), 0) FROM tally WHERE {where}", values).fetchone()  # noqa: S608
+    (passed,) = con.execute(
+        f"SELECT count(*) FROM task WHERE drop_at <= ? AND {where}",  # noqa: S608
+        (now, *values),
+    ).fetchone()
+    return int(all_ - passed)
 
 
 def _row(one: Ended) -> tuple[Any, ...]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from actors.task_messages import TaskState, status_of
 from actors.task_views import ScanTasks
 
 
-def matching(ask: ScanTasks, now: float) -> tuple[str, list[Any]]:
-    """What follows `WHERE`, and its values. Those whose time has passed never match."""
-    terms: list[tuple[str, list[Any]]] = [("drop_at > ?", [now])]
+def matching(ask: ScanTasks, now: float | None) -> tuple[str, list[Any]]:
+    """What follows `WHERE`, and its values. Those whose time has passed by `now` do not match."""
+    terms: list[tuple[str, list[Any]]] = [("drop_at > ?", [now])] if now is not None else [("true", [])]
     if ask.status is not None:
         states = [state.value for state in TaskState if status_of(state) == ask.status]
         terms.append(_one_of("state", states))
@@ -29,6 +31,12 @@ def matching(ask: ScanTasks, now: float) -> tuple[str, list[Any]]:
     if ask.priority_min is not None:
         terms.append(("priority >= ?", [ask.priority_min]))
     return " AND ".join(text for text, _ in terms), [value for _, values in terms for value in values]
+
+
+def tallied(ask: ScanTasks) -> bool:
+    """Whether it asks for nothing but types and a status."""
+    only = ScanTasks(status=ask.status, types=ask.types)
+    return only == msgspec.structs.replace(ask, oldest_first=False, limit=only.limit, offset=0)
 
 
 def _one_of(column: str, values: list[str]) -> tuple[str, list[Any]]:
