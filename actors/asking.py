@@ -20,7 +20,7 @@ import trio
 
 from actors.calls import Message
 from actors.errors import CannotAskError
-from actors.messages import ASK, Answers, Question, QuestionMethod, Questions
+from actors.tool_messages import ASK, Answers, Question, QuestionMethod, Questions
 
 T = TypeVar("T")
 MAX_KEY_CHARS: Final = 128

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from actors.messages import Annotations, Icon
+from actors.tool_messages import Annotations, Icon
 
 Meta = dict[str, Any]
 """`_meta`: what programs may want to know beside the content; keys of your own begin with your domain name."""

@@ -20,8 +20,8 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from actors.messages import Annotations, Icon
 from actors.questions import Capability, checked_capabilities
+from actors.tool_messages import Annotations, Icon
 
 RESOURCE_ATTRIBUTE: Final = "__greenroom_resource__"
 PROMPT_ATTRIBUTE: Final = "__greenroom_prompt__"

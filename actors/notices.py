@@ -16,7 +16,7 @@ from typing import Final
 
 import trio
 
-from actors.messages import Changed, Kind
+from actors.tool_messages import Changed, Kind
 from actors.uris import check_uri
 
 PAUSE_S: Final = 0.05

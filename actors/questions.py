@@ -12,7 +12,7 @@ from actors.asking import Asker, Draft, Inquiry, Waitable, check_key
 from actors.content import AudioContent, ImageContent, TextContent
 from actors.errors import NoAnswerError
 from actors.forms import form_schema
-from actors.messages import BEGIN_TASK, CLOSE_STREAM, STREAM, TASK, URL_DONE
+from actors.tool_messages import BEGIN_TASK, CLOSE_STREAM, STREAM, TASK, URL_DONE
 
 T = TypeVar("T")
 T1 = TypeVar("T1")

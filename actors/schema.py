@@ -18,7 +18,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 
-from actors.messages import Shape
+from actors.tool_messages import Shape
 from actors.toolkit import ContentBlock, ToolContext
 
 JsonSchema = dict[str, Any]
@@ -213,7 +213,7 @@ def bare(annotation: Any) -> Any:  # noqa: ANN401 - an annotation
 
 
 def shape_of(annotation: Any) -> Shape:  # noqa: ANN401 - an annotation
-    """How a result of this type is shown; see `actors.messages.ToolResult`."""
+    """How a result of this type is shown; see `actors.tool_messages.ToolResult`."""
     annotation = bare(annotation)
     if annotation is str:
         return "text"

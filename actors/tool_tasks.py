@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from actors.errors import NoAnswerError
-from actors.messages import Question, QuestionMethod, Runtime, Shape, ToolResult
+from actors.tool_messages import Question, QuestionMethod, Runtime, Shape, ToolResult
 
 MCP_TAG: Final = "mcp"
 """Tag of the tasks that were made by MCP's `tools/call`."""

@@ -56,7 +56,6 @@ from actors.errors import (
     UrlRequiredError,
 )
 from actors.forms import Email, Url, choices
-from actors.messages import Annotations, Icon, Kind, LogItem, Progress, TaskSupport, ToolItem
 from actors.notices import list_changed, resource_changed
 from actors.questions import (
     Asks,
@@ -70,6 +69,7 @@ from actors.questions import (
     checked_capabilities,
 )
 from actors.settings import ToolsSettings
+from actors.tool_messages import Annotations, Icon, Kind, LogItem, Progress, TaskSupport, ToolItem
 from actors.tools.files import Files
 
 __all__ = [

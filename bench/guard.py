@@ -17,7 +17,8 @@ from pathlib import Path
 import msgspec
 
 from actors.flight import FlightRecorder
-from actors.messages import Marks, QuarantinedCall, ToolCall
+from actors.messages import Marks, QuarantinedCall
+from actors.tool_messages import ToolCall
 from actors.tools.guard import CallGuard
 
 ROUNDS, CALLS = 21, 2000

@@ -11,10 +11,12 @@ from typing import Final
 import msgspec
 
 from actors.calls import Message, OnAsk
-from actors.client import COMING, CatalogueView, ToolClient
+from actors.catalogue_view import CatalogueView
+from actors.client import COMING, ToolClient
 from actors.errors import MCPServerError, code_of
 from actors.logs import log_execution
-from actors.messages import (
+from actors.task_client import TASK_QUEUE, TaskClient
+from actors.tool_messages import (
     ASK,
     BEGIN_TASK,
     CLOSE_STREAM,
@@ -25,7 +27,6 @@ from actors.messages import (
     ToolItem,
     ToolResult,
 )
-from actors.task_client import TASK_QUEUE, TaskClient
 from gateway.types import Respondent
 
 TASK_WORKER: Final = "task_worker"

@@ -12,11 +12,13 @@ import msgspec
 import trio
 
 from actors.base import Actor, open_actor, settle_memory, wait_any
-from actors.client import CatalogueView, ToolClient, changed_lists
+from actors.catalogue_view import CatalogueView, changed_lists
+from actors.client import ToolClient
 from actors.keys import SESSION_KEY, load_or_create_key
 from actors.logs import flush_loop
-from actors.messages import Boot, Catalogue, Changed, DirectoryEntry, State
+from actors.messages import Boot, DirectoryEntry, State
 from actors.peers import is_spare
+from actors.tool_messages import Catalogue, Changed
 from gateway.backend import TaskBackend, ToolBackend
 from gateway.fast_lane import FastLane, serve
 from gateway.legacy_sse import LegacySse

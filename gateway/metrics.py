@@ -32,9 +32,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from actors.client import CatalogueView
+from actors.catalogue_view import CatalogueView
 from actors.errors import MCPServerError, code_of
-from actors.messages import DirectoryEntry, Marks, State, ToolCall, ToolItem, ToolResult
+from actors.messages import DirectoryEntry, Marks, State
+from actors.tool_messages import ToolCall, ToolItem, ToolResult
 from gateway.task_metrics import Family, TaskMetrics
 from gateway.types import Backend, Respondent, TreeStatus
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from actors.messages import ToolDescriptor
+from actors.tool_messages import ToolDescriptor
 
 Json = dict[str, Any]
 

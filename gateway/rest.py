@@ -19,9 +19,10 @@ from msgspec import Meta
 from quart import Response, g, request
 from quart_trio import QuartTrio
 
-from actors.client import CatalogueView
+from actors.catalogue_view import CatalogueView
 from actors.errors import InvalidArgumentsError, MCPServerError, UnknownToolError, to_info
-from actors.messages import ErrorInfo, ToolAnnotations, ToolCall, ToolDescriptor, ToolResult
+from actors.messages import ErrorInfo
+from actors.tool_messages import ToolAnnotations, ToolCall, ToolDescriptor, ToolResult
 from gateway import openapi
 from gateway.types import Answer, Backend
 

@@ -10,7 +10,8 @@ import trio
 from actors.base import Actor
 from actors.calls import IncomingCall
 from actors.errors import MCPServerError
-from actors.messages import DirectoryEntry, PassedOn, ResumeStream, SessionNote
+from actors.messages import DirectoryEntry
+from actors.tool_messages import PassedOn, ResumeStream, SessionNote
 from gateway.mcp import Protocol
 from gateway.mcp.calls import Outbox
 from gateway.mcp.streams import read_event_id

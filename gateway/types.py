@@ -11,8 +11,9 @@ from typing import Protocol as Interface
 
 import msgspec
 
-from actors.client import CatalogueView
-from actors.messages import DirectoryEntry, Question, ToolCall, ToolItem, ToolResult
+from actors.catalogue_view import CatalogueView
+from actors.messages import DirectoryEntry
+from actors.tool_messages import Question, ToolCall, ToolItem, ToolResult
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):

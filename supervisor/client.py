@@ -16,19 +16,9 @@ import trio
 from actors.calls import Message
 from actors.channel import Channel
 from actors.errors import InvalidArgumentsError, MCPServerError, RuntimeUnavailableError, UnknownToolError
-from actors.messages import (
-    ActorStatus,
-    Catalogue,
-    Directory,
-    Progress,
-    State,
-    ToolCall,
-    ToolDescriptor,
-    ToolItem,
-    ToolResult,
-    TreeStatus,
-)
+from actors.messages import ActorStatus, Directory, State, TreeStatus
 from actors.peers import is_spare
+from actors.tool_messages import Catalogue, Progress, ToolCall, ToolDescriptor, ToolItem, ToolResult
 from supervisor.admin import Down, open_admin, open_socket
 from supervisor.rundir import RunInfo, find_running, process_start_time
 

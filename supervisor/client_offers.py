@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from actors.client import CatalogueView
+from actors.catalogue_view import CatalogueView
 from actors.errors import InvalidArgumentsError
-from actors.messages import (
+from actors.tool_messages import (
     Catalogue,
     PromptDescriptor,
     PromptGet,

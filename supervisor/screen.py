@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from actors.messages import ActorStatus, State, ToolDescriptor, TreeStatus
+from actors.messages import ActorStatus, State, TreeStatus
 from actors.peers import base_name, is_spare
+from actors.tool_messages import ToolDescriptor
 
 _FINE = {State.READY, State.OFF}
 

@@ -21,7 +21,8 @@ import msgspec
 import trio
 
 from actors.errors import RuntimeUnavailableError
-from actors.messages import ToolDescriptor, TreeStatus
+from actors.messages import TreeStatus
+from actors.tool_messages import ToolDescriptor
 from supervisor import client
 from supervisor.rundir import NotRunningError, StartError
 

@@ -19,8 +19,9 @@ import trio
 
 from actors.calls import Message
 from actors.errors import MCPServerError
-from actors.messages import Directory, ToolDescriptor, TreeStatus
+from actors.messages import Directory, TreeStatus
 from actors.settings import Settings
+from actors.tool_messages import ToolDescriptor
 from supervisor.admin import AdminMethod, AdminServer, Down
 from supervisor.admin_quarantine import quarantine_methods
 from supervisor.chaos import enabling

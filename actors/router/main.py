@@ -13,23 +13,22 @@ import trio
 
 from actors.base import Actor, open_actor
 from actors.calls import IncomingCall
-from actors.client import ROUTER, ToolClient, actor_of
+from actors.catalogue_view import actor_of
+from actors.client import ROUTER, ToolClient
 from actors.errors import BusyError, MCPServerError
-from actors.messages import (
-    Boot,
+from actors.messages import Boot, DirectoryEntry, State
+from actors.peers import base_name, is_spare
+from actors.router.registry import Registry
+from actors.tool_messages import (
     Catalogue,
     CompletionAsk,
-    DirectoryEntry,
     Offered,
     PromptGet,
     ResourceRead,
-    State,
     ToolCall,
     ToolDescriptor,
     ToolResult,
 )
-from actors.peers import base_name, is_spare
-from actors.router.registry import Registry
 
 _P2P_ACTORS = {"task_queue", "workflow_scheduler", "peer_registry"}
 _FETCH_TIMEOUT_S = 10.0

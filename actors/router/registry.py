@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from actors.messages import Catalogue, PromptDescriptor, ResourceDescriptor, ToolDescriptor
+from actors.tool_messages import Catalogue, PromptDescriptor, ResourceDescriptor, ToolDescriptor
 
 _Offer = tuple[tuple[ToolDescriptor, ...], tuple[ResourceDescriptor, ...], tuple[PromptDescriptor, ...]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import msgspec
 
-from actors.messages import Offered
+from actors.tool_messages import Offered
 from actors.tools.execution import LoadedTool
 from actors.tools.offers import Offers
 

@@ -16,8 +16,8 @@ import msgspec
 
 from actors.content import ContentBlock, PromptMessage, ResourceContents
 from actors.declare import MAX_COMPLETIONS, Completer, Completion, PromptSpec, ResourceSpec
-from actors.messages import Offered, PromptArgument, PromptDescriptor, ResourceDescriptor, ToolCall
 from actors.schema import Contract, ContractError, JsonSchema, bare, contract_of
+from actors.tool_messages import Offered, PromptArgument, PromptDescriptor, ResourceDescriptor, ToolCall
 from actors.toolkit import ToolContext
 from actors.tools.execution import Runnable
 from actors.uris import UriError, UriTemplate, check_uri, is_template

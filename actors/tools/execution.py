@@ -22,9 +22,9 @@ import trio
 
 from actors.asking import Ask
 from actors.errors import MCPServerError, ToolExecutionError
-from actors.messages import Offered, ToolCall, ToolDescriptor, ToolItem, ToolResult
 from actors.schema import Contract, bare, call_adapter
 from actors.settings import ToolsSettings
+from actors.tool_messages import Offered, ToolCall, ToolDescriptor, ToolItem, ToolResult
 from actors.toolkit import Timed, ToolContext
 from actors.tools.arguments import explain
 from actors.tools.files import Files

@@ -18,7 +18,8 @@ import msgspec
 
 from actors.errors import BreakerOpenError, QuarantinedError
 from actors.flight import DIGEST_BYTES, FlightRecorder
-from actors.messages import Breaker, Marks, QuarantinedCall, Survived, ToolCall
+from actors.messages import Breaker, Marks, QuarantinedCall, Survived
+from actors.tool_messages import ToolCall
 
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 _SOON_S: Final = 1.0

@@ -22,7 +22,8 @@ from actors.channel import FrameTooLargeError
 from actors.errors import BusyError, ToolExecutionError, UnknownToolError
 from actors.flight import FlightRecorder, flight_path
 from actors.keys import DIGEST_KEY, load_or_create_key
-from actors.messages import (
+from actors.notices import notices
+from actors.tool_messages import (
     Catalogue,
     Changed,
     CompletionAsk,
@@ -32,7 +33,6 @@ from actors.messages import (
     ToolDescriptor,
     ToolResult,
 )
-from actors.notices import notices
 from actors.tools.execution import Environment, LoadedTool, Runnable, abandoned_threads
 from actors.tools.guard import CallGuard
 from actors.tools.offers import Offers

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Which tools, resources and prompts there are: Greenroom's own, one file per tool in one folder per category, and the
-user's (`tools.paths`).
+user's (`tools.paths`). Where their files are, `sources` says.
 
-* Greenroom's own tools are listed by file name alone (`own_tools`); a file's tool is named like the file. Files that
-  begin with `_` are helpers.
 * A user's path is a module, a package, a folder of `.py` files or one `.py` file; each file may hold several tools,
   resources and prompts. Own files may hold resources and prompts beside their tool, or in files of their own.
 * Every file is loaded on its own. What can't be used becomes a descriptor with `broken`, never an error of the process:
@@ -14,11 +12,9 @@ user's (`tools.paths`).
 
 from __future__ import annotations
 
-import difflib
-import importlib.util
+import importlib
 import inspect
 import re
-import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -27,29 +23,26 @@ from typing import Any, Final
 import msgspec
 
 from actors.declare import PROMPT_ATTRIBUTE, RESOURCE_ATTRIBUTE, PromptSpec, ResourceSpec
-from actors.errors import MCPServerError
-from actors.messages import Runtime, TaskSupport, ToolAnnotations, ToolDescriptor
 from actors.param_headers import ParamRuleError, read_param_rules
 from actors.schema import Contract, ContractError, check_published, contract_of
 from actors.settings import ToolsSettings
+from actors.tool_messages import Runtime, TaskSupport, ToolAnnotations, ToolDescriptor
 from actors.toolkit import SPEC_ATTRIBUTE, ToolSpec
 from actors.tools.catalogue_size import fit
 from actors.tools.execution import LoadedTool
 from actors.tools.offers import Offers, Place, meta_json
+from actors.tools.sources import (
+    DEFAULT_POOL,
+    OWN_PACKAGE,
+    Source,
+    enabled_categories,
+    own_tools,
+    pool_of,
+    user_sources,
+)
 
-DEFAULT_POOL: Final = "general"
-ALL: Final = "all"
-_OWN_PACKAGE: Final = "actors.tools"
-_OWN_FOLDER: Final = Path(__file__).parent
-_USER_PACKAGE: Final = "greenroom_user_tools"
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _NO_SCHEMA: Final = b'{"type":"object"}'
-
-
-class UnknownCategoryError(MCPServerError):
-    """`tools.enabled_categories` names a category that does not exist; the message lists those that do."""
-
-    code = "UNKNOWN_CATEGORY"
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,56 +58,6 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
         return [tool.descriptor for tool in self.tools.values()] + self.broken
 
 
-class _Source(msgspec.Struct, frozen=True, kw_only=True):
-    """One module that may hold tools."""
-
-    module: str
-    category: str
-    shown: str
-    """Where it is, for people."""
-    own: str = ""
-    """The tool's name, for Greenroom's own files."""
-    may_be_empty: bool = False
-    """A part of a package, which may hold helpers only."""
-    problem: str = ""
-    """Why there is no module."""
-
-
-def own_tools() -> dict[str, list[str]]:
-    """Category -> names of Greenroom's own tools, from file names alone: nothing is imported."""
-    categories = {}
-    for folder in sorted(_OWN_FOLDER.iterdir()):
-        if (folder / "__init__.py").is_file():
-            categories[folder.name] = [path.stem for path in _tool_files(folder)]
-    return categories
-
-
-def enabled_categories(settings: ToolsSettings) -> list[str]:
-    """Greenroom's own categories that are switched on. Raises `UnknownCategoryError`.
-
-    The user's tools are always on: they were named one by one.
-    """
-    own = list(own_tools())
-    users = {source.category for path in settings.paths for source in _user_sources(path)}
-    for name in settings.enabled_categories:
-        if name != ALL and name not in own and name not in users:
-            near = difflib.get_close_matches(name, [*own, *users], n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UnknownCategoryError(
-                f"tools.enabled_categories names {name!r}, which does not exist{hint} There are: all, "
-                f"{', '.join(sorted({*own, *users}))}"
-            )
-    return own if ALL in settings.enabled_categories else [name for name in own if name in settings.enabled_categories]
-
-
-def pool_of(settings: ToolsSettings, category: str, wanted: str | None = None) -> str:
-    """The pool that runs a category: as configured, else `wanted` (by the tool) where it exists, else `general`."""
-    for name, pool in settings.pools.items():
-        if category in pool.categories:
-            return name
-    return wanted if wanted is not None and wanted in settings.pools else DEFAULT_POOL
-
-
 def load(settings: ToolsSettings, pool: str, *, default_timeout_s: float = 60.0) -> Loaded:
     """Import the tools of `pool`. `default_timeout_s`: for tools that don't say (`runtimes.general.timeout`).
 
@@ -126,10 +69,10 @@ def load(settings: ToolsSettings, pool: str, *, default_timeout_s: float = 60.0)
         for name in names:
             catalogue.reserve(name, f"{category}/{name}.py")
             if category in enabled:
-                module = f"{_OWN_PACKAGE}.{category}.{name}"
-                catalogue.add(_Source(module=module, category=category, shown=f"{category}/{name}.py", own=name))
+                module = f"{OWN_PACKAGE}.{category}.{name}"
+                catalogue.add(Source(module=module, category=category, shown=f"{category}/{name}.py", own=name))
     for path in settings.paths:
-        for source in _user_sources(path):
+        for source in user_sources(path):
             catalogue.add(source)
     if left_out := fit(catalogue.tools, catalogue.offers, settings.max_catalogue_bytes):
         catalogue.leave_out(left_out)
@@ -142,76 +85,11 @@ def load_functions(
     """What an actor brings along itself, such as the P2P actors do: decorated functions, no files to look for."""
     catalogue = _Catalogue(ToolsSettings(), actor, default_timeout_s, runtime)
     for function in functions:
-        source = _Source(module=function.__module__, category=category, shown=function.__module__)
+        source = Source(module=function.__module__, category=category, shown=function.__module__)
         if hasattr(function, SPEC_ATTRIBUTE):
             catalogue.take(source, function)
         catalogue.take_offers(source, function)
     return Loaded(tools=catalogue.tools, broken=catalogue.broken, offers=catalogue.offers)
-
-
-# --- where tools are -----------------------------------------------------------------------------------------------
-
-
-def _tool_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*.py") if not path.name.startswith("_"))
-
-
-def _user_sources(path: str) -> Iterator[_Source]:
-    place = Path(path).expanduser()
-    if place.is_dir():
-        yield from _folder_sources(place.resolve())
-    elif place.suffix == ".py" or "/" in path:
-        if place.is_file():
-            package = _namespace(place.resolve().parent)
-            yield _Source(module=f"{package}.{place.stem}", category=place.stem, shown=str(place))
-        else:
-            yield _Source(module="", category=place.stem, shown=path, problem=f"there is no file or folder {path}")
-    else:
-        yield from _module_sources(path)
-
-
-def _folder_sources(folder: Path) -> Iterator[_Source]:
-    package = _namespace(folder)
-    files = [path for path in _tool_files(folder) if not path.name.startswith("test_") and path.name != "conftest.py"]
-    for file in files:
-        yield _Source(module=f"{package}.{file.stem}", category=folder.name, shown=f"{folder.name}/{file.name}")
-    if not files:
-        yield _Source(module="", category=folder.name, shown=str(folder), problem="there is no .py file in it")
-
-
-def _module_sources(name: str) -> Iterator[_Source]:
-    category = name.rpartition(".")[2]
-    try:
-        spec = importlib.util.find_spec(name)
-    except Exception:  # noqa: BLE001 - the import of the module itself, below, will say what is wrong
-        spec = None
-    locations = (spec.submodule_search_locations if spec is not None else None) or ()
-    yield _Source(module=name, category=category, shown=name, may_be_empty=bool(locations))
-    for location in locations:
-        for file in _tool_files(Path(location)):
-            module = f"{name}.{file.stem}"
-            yield _Source(module=module, category=category, shown=module, may_be_empty=True)
-
-
-def _namespace(folder: Path) -> str:
-    """A package of our own that stands for a folder, so that its files can import each other with `from . import x`."""
-    root = sys.modules.setdefault(_USER_PACKAGE, types.ModuleType(_USER_PACKAGE))
-    root.__path__ = []
-    stem = re.sub(r"\W", "_", folder.name) or "folder"
-    for number in range(1, len(sys.modules) + 2):
-        name = f"{_USER_PACKAGE}.{stem}_{number}"
-        known = sys.modules.get(name)
-        if known is None:
-            package = types.ModuleType(name)
-            package.__path__ = [str(folder)]
-            sys.modules[name] = package
-            return name
-        if list(known.__path__) == [str(folder)]:
-            return name
-    raise AssertionError("unreachable: there are more names than modules")
-
-
-# --- loading -------------------------------------------------------------------------------------------------------
 
 
 class _Catalogue:
@@ -234,7 +112,7 @@ class _Catalogue:
         """Own names are taken also when their category is off or runs elsewhere."""
         self._places.setdefault(name, place)
 
-    def add(self, source: _Source) -> None:
+    def add(self, source: Source) -> None:
         """Load one module and take its tools."""
         if self._configured_pool(source.category) not in (None, self._pool):
             return
@@ -263,12 +141,12 @@ class _Catalogue:
     def _configured_pool(self, category: str) -> str | None:
         return next((name for name, pool in self._settings.pools.items() if category in pool.categories), None)
 
-    def _runs_here(self, source: _Source, spec: ToolSpec | ResourceSpec | PromptSpec) -> bool:
+    def _runs_here(self, source: Source, spec: ToolSpec | ResourceSpec | PromptSpec) -> bool:
         # The folder's pool decides first: a file is imported in one pool only.
         category = spec.category or source.category
         return self._pool == (self._configured_pool(source.category) or pool_of(self._settings, category, spec.pool))
 
-    def take_offers(self, source: _Source, function: Callable[..., Any]) -> None:
+    def take_offers(self, source: Source, function: Callable[..., Any]) -> None:
         """Take what one function is beside a tool: a resource, a prompt, if it belongs here."""
         place = Place(
             shown=source.shown,
@@ -291,9 +169,9 @@ class _Catalogue:
             f"{len(names)} more are left out, because the catalogue would have more than tools.max_catalogue_bytes "
             f"({self._settings.max_catalogue_bytes}): {', '.join(names[:10])}"
         )
-        self._break(_Source(module="", category=DEFAULT_POOL, shown="catalogue"), "catalogue", reason, here=True)
+        self._break(Source(module="", category=DEFAULT_POOL, shown="catalogue"), "catalogue", reason, here=True)
 
-    def take(self, source: _Source, function: Callable[..., Any]) -> None:
+    def take(self, source: Source, function: Callable[..., Any]) -> None:
         """Take one decorated function, which belongs here."""
         spec: ToolSpec = getattr(function, SPEC_ATTRIBUTE)
         category = spec.category or source.category
@@ -310,7 +188,7 @@ class _Catalogue:
             return
         self.tools[spec.name] = LoadedTool(descriptor, function, contract)
 
-    def _descriptor(self, source: _Source, spec: ToolSpec, category: str, contract: Contract) -> ToolDescriptor:
+    def _descriptor(self, source: Source, spec: ToolSpec, category: str, contract: Contract) -> ToolDescriptor:
         published = contract.input_schema if spec.input_schema is None else spec.input_schema
         title = spec.title or spec.name.replace("_", " ").capitalize()
         output = contract.output_schema
@@ -342,7 +220,7 @@ class _Catalogue:
             source=source.shown,
         )
 
-    def _break(self, source: _Source, name: str, reason: str, *, here: bool = False) -> None:
+    def _break(self, source: Source, name: str, reason: str, *, here: bool = False) -> None:
         if not here and pool_of(self._settings, source.category) != self._pool:
             return
         taken = {tool.name for tool in self.broken} | set(self.tools)
@@ -379,7 +257,7 @@ def _own_problem(name: str, functions: list[Callable[..., Any]]) -> str:
     return "" if names[0] == name else f"its tool is named {names[0]}, which is not the file's name"
 
 
-def _user_problem(source: _Source, functions: list[Callable[..., Any]]) -> str:
+def _user_problem(source: Source, functions: list[Callable[..., Any]]) -> str:
     return "" if functions or source.may_be_empty else "it defines no tool; put @tool() above a function of its own"
 
 

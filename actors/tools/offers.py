@@ -14,7 +14,8 @@ import msgspec
 
 from actors.declare import PROMPT_ATTRIBUTE, RESOURCE_ATTRIBUTE, PromptSpec, ResourceSpec
 from actors.errors import InvalidArgumentsError, NotFoundError
-from actors.messages import (
+from actors.schema import Contract, ContractError
+from actors.tool_messages import (
     CompletionAsk,
     Offered,
     PromptDescriptor,
@@ -23,7 +24,6 @@ from actors.messages import (
     ResourceRead,
     Runtime,
 )
-from actors.schema import Contract, ContractError
 from actors.tools.declared import (
     LoadedCompletion,
     LoadedPrompt,

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from actors.messages import Question
+from actors.tool_messages import Question
 
 # Tuples: a client may send a value that has no hash.
 _ROLES: Final = ("user", "assistant")

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from actors.errors import CannotAskError
-from actors.messages import Question
+from actors.tool_messages import Question
 from gateway.mcp.eras import VERSIONS, C, D, E
 from gateway.mcp.jsonrpc import MISSING_CAPABILITY, McpError
 

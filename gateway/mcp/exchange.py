@@ -14,11 +14,11 @@ from typing import Final, Protocol, TypeVar
 
 import trio
 
-from actors.client import CatalogueView
-from actors.messages import ToolCall, ToolItem, ToolResult
+from actors.catalogue_view import CatalogueView
 from actors.settings import Settings
 from actors.task_messages import Answer_, Op
 from actors.task_views import GetTask, ScanTasks, TaskPage, TaskView
+from actors.tool_messages import ToolCall, ToolItem, ToolResult
 from gateway.mcp.eras import E
 from gateway.mcp.http import JSON_HEADERS, NO_HEADERS
 from gateway.mcp.jsonrpc import (

@@ -15,7 +15,7 @@ import msgspec
 import trio
 from msgspec import UNSET, Raw
 
-from actors.messages import SessionNote
+from actors.tool_messages import SessionNote
 from gateway.mcp.eras import VERSIONS, B, C, D, negotiate
 from gateway.mcp.exchange import CAPABILITIES, Core, Exchange, Handler
 from gateway.mcp.http import JSON_HEADERS, NO_HEADERS

@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 import trio
 
-from actors.messages import Kind, SessionNote
+from actors.tool_messages import Kind, SessionNote
 from actors.uris import MAX_URI_CHARS
 from gateway.mcp.calls import Outbox
 from gateway.mcp.exchange import Core, Exchange

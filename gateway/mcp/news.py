@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection
 from typing import Final
 
-from actors.messages import Kind
+from actors.tool_messages import Kind
 
 KINDS: Final[tuple[Kind, ...]] = ("tools", "prompts", "resources")
 _ID: Final = re.compile(r"news-([0-9]{1,18})-([0-9]{1,19})")

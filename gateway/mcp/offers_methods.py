@@ -8,9 +8,9 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
-from actors.client import CatalogueView
+from actors.catalogue_view import CatalogueView
 from actors.errors import MCPServerError, NotFoundError
-from actors.messages import (
+from actors.tool_messages import (
     CompletionAsk,
     Offered,
     PromptDescriptor,

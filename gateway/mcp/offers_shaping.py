@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from actors.messages import Annotations, PromptDescriptor, ResourceDescriptor, ToolResult
+from actors.tool_messages import Annotations, PromptDescriptor, ResourceDescriptor, ToolResult
 from gateway.mcp.eras import C, D
 from gateway.mcp.jsonrpc import encode
 from gateway.mcp.shaping import Shaper, icon_list, listed_meta, one_line

@@ -17,8 +17,8 @@ from contextlib import asynccontextmanager
 import msgspec
 import trio
 
-from actors.messages import Changed, Kind, SessionNote
 from actors.settings import Settings
+from actors.tool_messages import Changed, Kind, SessionNote
 from gateway.mcp.dialogues import Dialogues
 from gateway.mcp.eras import LEGACY_VERSIONS, MODERN_VERSION, Way, classify
 from gateway.mcp.exchange import Backend, Core, Handler, Tasks

@@ -16,8 +16,8 @@ import msgspec
 import trio
 
 from actors.errors import BusyError, NoAnswerError
-from actors.messages import Question, SessionNote
 from actors.settings import QuestionsSettings
+from actors.tool_messages import Question, SessionNote
 from actors.tool_tasks import answer_text, fingerprint
 from gateway.mcp.answers import BadAnswerError, read_answer
 from gateway.mcp.calls import LiveCall

@@ -18,8 +18,8 @@ import msgspec
 import trio
 
 from actors.errors import NoAnswerError
-from actors.messages import Question
 from actors.settings import QuestionsSettings
+from actors.tool_messages import Question
 from actors.tool_tasks import answer_text, fingerprint
 from gateway.mcp.answers import BadAnswerError, read_answer
 from gateway.mcp.capabilities import for_revision

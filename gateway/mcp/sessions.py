@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from actors.messages import SessionNote
 from actors.settings import SessionsSettings
+from actors.tool_messages import SessionNote
 from gateway.mcp.tokens import Signer
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from actors.errors import MCPServerError, UnknownToolError, code_of
-from actors.messages import Icon, LogItem, Offered, Progress, Runtime, ToolDescriptor, ToolResult
+from actors.tool_messages import Icon, LogItem, Offered, Progress, Runtime, ToolDescriptor, ToolResult
 from gateway.mcp.eras import B, C, D, E
 from gateway.mcp.jsonrpc import INVALID_PARAMS, McpError, encode, notification
 

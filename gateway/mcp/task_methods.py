@@ -17,7 +17,6 @@ import msgspec
 import trio
 
 from actors.errors import CannotAskError, MCPServerError
-from actors.messages import ToolCall, ToolDescriptor
 from actors.task_messages import (
     FINAL,
     AnswerOwner,
@@ -31,6 +30,7 @@ from actors.task_messages import (
     TaskState,
 )
 from actors.task_views import GetTask, ScanTasks, TaskView
+from actors.tool_messages import ToolCall, ToolDescriptor
 from actors.tool_tasks import MCP_TAG, Caller, answer_text, fingerprint, metadata_text, question_of
 from gateway.mcp.answers import BadAnswerError, read_answer
 from gateway.mcp.capabilities import missing, missing_capability

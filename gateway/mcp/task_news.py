@@ -56,8 +56,9 @@ class _Follower:
         if last is None or task.updated_at <= last:
             return
         outbox = self.outbox()
-        if outbox is not None:
-            outbox.put(self.frame(view))
+        if outbox is None:
+            return  # its next stream begins with it
+        outbox.put(self.frame(view))
         if self.forgets and task.state in FINAL:
             del self.told[task.id]
         else:

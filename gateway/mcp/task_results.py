@@ -13,9 +13,9 @@ import msgspec
 import trio
 
 from actors.errors import BusyError, NoAnswerError
-from actors.messages import Question
 from actors.task_messages import FINAL, Task
 from actors.task_views import GetTask, TaskView
+from actors.tool_messages import Question
 from actors.tool_tasks import answer_text, fingerprint, no_answer_text, question_of
 from gateway.mcp.dialogues import Dialogues, can_of, run_live
 from gateway.mcp.exchange import Core, Exchange

@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from actors.client import CatalogueView
+from actors.catalogue_view import CatalogueView
 from actors.errors import CannotAskError, from_info
 from actors.messages import ErrorInfo
 from actors.settings import Settings

@@ -12,9 +12,10 @@ from typing import Any, Final
 
 import msgspec
 
-from actors.client import CatalogueView
+from actors.catalogue_view import CatalogueView
 from actors.errors import UnknownToolError
-from actors.messages import (
+from actors.settings import Settings
+from actors.tool_messages import (
     Catalogue,
     PromptDescriptor,
     ResourceDescriptor,
@@ -24,7 +25,6 @@ from actors.messages import (
     ToolItem,
     ToolResult,
 )
-from actors.settings import Settings
 from gateway.mcp.eras import MODERN_VERSION
 from gateway.mcp.exchange import Backend
 from gateway.mcp.headers import NAME_FIELDS

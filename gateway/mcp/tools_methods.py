@@ -17,10 +17,20 @@ from typing import Final, Generic, TypeVar
 import msgspec
 import trio
 
-from actors.client import CatalogueView
+from actors.catalogue_view import CatalogueView
 from actors.errors import CannotAskError, MCPServerError, UrlRequiredError
-from actors.messages import STREAM, TASK, LogItem, Offered, Progress, ToolCall, ToolDescriptor, ToolItem, ToolResult
 from actors.param_headers import ParamRule, param_rules
+from actors.tool_messages import (
+    STREAM,
+    TASK,
+    LogItem,
+    Offered,
+    Progress,
+    ToolCall,
+    ToolDescriptor,
+    ToolItem,
+    ToolResult,
+)
 from gateway.mcp.calls import STREAM_AFTER_S, LiveCall
 from gateway.mcp.capabilities import missing
 from gateway.mcp.dialogues import Dialogues, asked_instead, can_of, run_live

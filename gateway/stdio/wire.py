@@ -16,7 +16,7 @@ import httpx
 import trio
 
 from actors.errors import MCPServerError
-from actors.messages import ToolDescriptor
+from actors.tool_messages import ToolDescriptor
 
 CONNECT_S: Final = 5.0
 """Time for a connection over loopback; a gateway that restarts leaves it in the backlog, where it counts as made."""

@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 import msgspec
 import trio
 
-from actors.messages import Answer, Call, Cancel, Failure, Frame, Reply, ToolCall
+from actors.messages import Answer, Call, Cancel, Failure, Frame, Reply
 from actors.peers import hello
+from actors.tool_messages import ToolCall
 from supervisor.chaos.load import request_body, request_headers
 
 _CLOSES_WITHIN_S = 7.0

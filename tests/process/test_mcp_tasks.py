@@ -7,10 +7,12 @@ import json
 import queue
 import threading
 import uuid
+from contextlib import contextmanager
 
 import httpx
 import pytest
 from running import META, MODERN, started, wait_until
+from stdio_client import stdio
 
 pytestmark = pytest.mark.process
 
@@ -163,14 +165,18 @@ class Reader:
         self.messages.put(None)
 
 
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tasks")
+@contextmanager
+def a_tree(folder, **settings):
     (folder / "tasks.py").write_text(TOOLS)
     # The tests kill more often than a tree would take for an accident.
-    with started(
-        folder / "data", "--tools", str(folder / "tasks.py"), env={"GREENROOM_SUPERVISOR__RESTARTS": "1000"}
-    ) as running:
+    env = {"GREENROOM_SUPERVISOR__RESTARTS": "1000"} | settings
+    with started(folder / "data", "--tools", str(folder / "tasks.py"), env=env) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    with a_tree(tmp_path_factory.mktemp("tasks")) as running:
         yield running
 
 
@@ -290,3 +296,31 @@ def test_the_worker_needs_no_client(tree, client, label):
     other = type(client)(tree)
     let_go(tree, label)
     assert other.result(task_id)["structuredContent"] == {"label": label, "runs": 1}
+
+
+@pytest.mark.parametrize("kind", [Modern, Session])
+def test_any_gateway_of_a_node_serves_every_task(tmp_path, label, kind):
+    with a_tree(tmp_path, GREENROOM_SERVER__GATEWAYS="3") as node:
+        client = kind(node)
+        # Each request has a connection of its own, which any gateway may get.
+        for number in range(8):
+            task_id = client.task("greet", label=f"{label}-{number}")
+            wait_until(lambda task_id=task_id: client.status(task_id) == "input_required", 30, "the tool asks")
+            client.answer(task_id, ADA)
+            assert client.result(task_id)["content"][0]["text"] == "Hello, Ada!"
+
+
+def test_tasks_of_a_client_on_pipes_outlive_a_gateway(tree, tmp_path, label):
+    meta = {"io.modelcontextprotocol/clientCapabilities": CAN}
+    with stdio(tmp_path, "--attach", "--data-dir", tree.data_dir) as client:
+        call = {"name": "slow", "arguments": {"label": label}}
+        made = client.answer(client.begin("tools/call", True, meta=meta, **call))["result"]
+        task = {"taskId": made["taskId"]}
+        client.begin("subscriptions/listen", True, meta=meta, notifications={"taskIds": [made["taskId"]]})
+        assert client.notified("notifications/tasks")["params"]["status"] == "working"
+        kill(tree, "gateway")
+        let_go(tree, label)
+        ended = client.wait_for(lambda one: one.get("params", {}).get("status") == "completed", "news of its end")
+        seen = client.answer(client.begin("tasks/get", True, meta=meta, **task))["result"]
+        assert seen["result"] == ended["params"]["result"]
+        assert seen["result"]["structuredContent"] == {"label": label, "runs": 1}

@@ -48,7 +48,8 @@ def test_a_p2p_tool_runs_in_its_own_process_and_keeps_its_identity(tmp_path):
 
 
 def test_dead_p2p_services_leave_general_tools_alone(tmp_path):
-    with started(tmp_path / "data", env=P2P_ON | GIVES_UP_SOON) as tree:
+    env = P2P_ON | GIVES_UP_SOON | {"GREENROOM_P2P__TASK_QUEUE__ENABLED": "false"}
+    with started(tmp_path / "data", env=env) as tree:
         kill_until_given_up(tree, "peer_registry")
         error = execute(tree, "peer_id")["error"]
         assert error["code"] == "RUNTIME_UNAVAILABLE"

@@ -14,8 +14,8 @@ import httpx
 import pytest
 from running import NO_SPARES, McpClient, started, wait_until
 
-from actors.messages import ToolDescriptor
 from actors.p2p_names import TASK_TOOLS
+from actors.tool_messages import ToolDescriptor
 from supervisor.client import parse_arguments
 
 pytestmark = pytest.mark.process

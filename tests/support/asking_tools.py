@@ -12,9 +12,9 @@ import trio
 from tool_calls import loaded
 
 from actors.calls import Message
-from actors.client import CatalogueView
-from actors.messages import Catalogue, PromptGet, ResourceRead, ToolCall
+from actors.catalogue_view import CatalogueView
 from actors.settings import ToolsSettings
+from actors.tool_messages import Catalogue, PromptGet, ResourceRead, ToolCall
 from actors.toolkit import PromptMessage, ToolContext, UrlRequiredError, choices, prompt, resource, tool
 from actors.tools.execution import Environment, LoadedTool
 from actors.tools.loader import load_functions

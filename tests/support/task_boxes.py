@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import trio
-import trio.testing
 from task_files import MemoryHistory, MemoryLog
 
 from actors.p2p.task_queue.duckdb_log import DuckDBLog
@@ -99,14 +98,22 @@ class Box:
     def later(self, seconds: float) -> None:
         self.clock.now += seconds
 
+    def settled(self) -> bool:
+        """Whether ended tasks are where they are kept."""
+        store = self.store
+        assert isinstance(store, LogStore)
+        return not store._machine.state.ended and not store._stored
+
     async def settle(self) -> None:
-        """Let the store do what it does beside: afterwards ended tasks are where they are kept."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.store.run)
-            for _ in range(3):
+        """Let the store do what it does beside, until all of it is done."""
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.store.run)
                 await self.do_all()
-                await trio.testing.wait_all_tasks_blocked(0.001)
-            nursery.cancel_scope.cancel()
+                while not self.settled():
+                    await trio.sleep(0.001)
+                    await self.do_all()
+                nursery.cancel_scope.cancel()
 
 
 class MemoryBox(Box):

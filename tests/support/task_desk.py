@@ -13,12 +13,12 @@ import msgspec
 import trio
 from task_boxes import BIG, MemoryBox
 
-from actors.messages import ToolCall
 from actors.p2p.task_queue.limits import QueueLimits
 from actors.p2p.task_queue.service import TaskQueue
 from actors.p2p.task_queue.tools import load_task_tools
 from actors.settings import Settings, ToolsSettings
 from actors.settings_p2p import P2PSettings, TaskQueueSettings
+from actors.tool_messages import ToolCall
 from actors.tools.execution import Environment, LoadedTool
 
 LONGEST_CALL_S = 10

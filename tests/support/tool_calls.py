@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 import trio
 
-from actors.messages import LogItem, Progress, ToolCall, ToolResult
 from actors.settings import ToolsSettings
+from actors.tool_messages import LogItem, Progress, ToolCall, ToolResult
 from actors.tools.execution import Environment, LoadedTool
 from actors.tools.loader import load_functions
 

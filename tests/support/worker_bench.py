@@ -11,23 +11,14 @@ from task_bench import QueueHere
 
 from actors.client import ToolClient
 from actors.errors import from_info
-from actors.messages import (
-    Catalogue,
-    Directory,
-    DirectoryEntry,
-    ErrorInfo,
-    LogItem,
-    Progress,
-    State,
-    ToolDescriptor,
-    ToolResult,
-)
+from actors.messages import Directory, DirectoryEntry, ErrorInfo, State
 from actors.p2p.task_queue.limits import QueueLimits
 from actors.p2p.task_worker.run import Rules
 from actors.p2p.task_worker.worker import TaskWorker
 from actors.peers import Peers, hello
 from actors.task_messages import Claim, Claimed, Enqueue, Expire, Expired, Submitted
 from actors.task_views import GetTask
+from actors.tool_messages import Catalogue, LogItem, Progress, ToolDescriptor, ToolResult
 
 LEASE_S = 30.0
 NAME = "task_worker"

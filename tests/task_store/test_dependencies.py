@@ -91,6 +91,13 @@ async def test_a_start_time_counts_after_the_dependencies(box):
     assert (await box.take()).id == "b"
 
 
+async def test_a_start_time_counts_though_the_dependencies_are_completed(box):
+    await box.put("a")
+    lease = await box.take()
+    await box.do(Complete(id="a", token=lease.token))
+    assert (await box.put("b", depends_on=["a"], run_at=box.clock.now + 50)).state == "scheduled"
+
+
 async def failed(box):
     lease = await box.take()
     await box.do(Fail(id="a", token=lease.token, error=HOPELESS))

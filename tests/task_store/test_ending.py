@@ -46,6 +46,46 @@ async def test_waits_between_attempts_are_drawn_below_a_bound_that_grows_up_to_a
     assert len(set(waits)) == len(waits)
 
 
+async def test_a_bound_beyond_all_numbers_is_the_cap(box):
+    await box.put("t", retry=Retry(max_attempts=0, base_s=1e300, factor=1e300, cap_s=20.0))
+    for _ in range(4):
+        ended = await fail(box, "t", BROKEN)
+        assert ended.run_at <= box.clock.now + 20
+        box.clock.now = ended.run_at
+
+
+async def test_a_failure_brings_its_last_lines(box):
+    await box.put("t")
+    lease = await box.take()
+    await box.do(Fail(id="t", token=lease.token, error=BROKEN, logs=["the end"]))
+    await box.reopen()
+    assert (await box.task("t")).logs == ["the end"]
+
+
+@pytest.mark.parametrize("settled", [False, True])
+async def test_a_final_failure_that_is_said_twice_is_a_repeat(box, settled):
+    await box.put("t")
+    lease = await box.take()
+    await box.do(Fail(id="t", token=lease.token, error=HOPELESS))
+    if settled:
+        await box.settle()
+    again = await box.do(Fail(id="t", token=lease.token, error=HOPELESS))
+    assert (again.state, again.replayed) == ("failed", True)
+    assert code(await box.do(Complete(id="t", token=lease.token))) == "INVALID_STATE"
+
+
+@pytest.mark.parametrize("settled", [False, True])
+async def test_a_final_failure_of_a_silent_holder_is_not_its_own(box, settled):
+    await box.put("t", retry=Retry(max_attempts=1))
+    lease = await box.take()
+    box.later(30)
+    await box.do(Expire())
+    if settled:
+        await box.settle()
+    assert code(await box.do(Fail(id="t", token=lease.token, error=HOPELESS))) == "LEASE_EXPIRED"
+    assert code(await box.do(Complete(id="t", token=lease.token))) == "LEASE_EXPIRED"
+
+
 async def test_a_drawn_wait_is_the_same_after_a_crash(box):
     await box.put("t")
     ended = await fail(box, "t", BROKEN)
@@ -259,6 +299,7 @@ async def test_expiry_does_no_more_than_it_is_asked_to(box):
     first = await box.do(Expire(most=3))
     assert first.timeouts == 3
     assert first.next_at <= box.clock.now
+    assert code(await box.do(Expire(most=0))) == "INVALID_PARAMS"
     assert (await box.do(Expire(most=3))).timeouts == 2
 
 
@@ -293,6 +334,16 @@ async def test_how_often_a_task_was_done_again_is_counted_through_the_history(bo
         await box.settle()
         again = await box.do(RetryTask(id=f"t{n}", new_id=f"t{n + 1}"))
         assert again.retry_count == n + 1
+
+
+async def test_how_often_a_task_was_done_again_is_counted_among_live_tasks(box):
+    await box.put("t0")
+    for n in range(3):
+        await fail(box, f"t{n}")
+        assert (await box.do(RetryTask(id=f"t{n}", new_id=f"t{n + 1}"))).retry_count == n + 1
+    await box.settle()
+    await box.do(Cancel(id="t3"))
+    assert (await box.do(RetryTask(id="t3"))).retry_count == 4
 
 
 async def test_only_failed_and_cancelled_tasks_are_done_again(box):

@@ -210,6 +210,15 @@ async def test_a_crash_ends_no_lease_early(box):
     assert code(await box.do(Beat(id="t", token=lease.token))) == ""
 
 
+async def test_a_crash_does_not_shorten_a_lease_that_a_beat_made_longer(box):
+    await box.put("t")
+    lease = await box.take()
+    promised = (await box.do(Beat(id="t", token=lease.token, lease_s=1000.0))).lease_until
+    await box.reopen()
+    box.clock.now = promised - 0.001
+    assert (await box.do(Expire())).leases == 0
+
+
 async def test_after_a_long_outage_holders_have_time_to_say_that_they_live(box):
     await box.put("t")
     lease = await box.take()

@@ -195,7 +195,8 @@ class Histories(RuleBasedStateMachine):
             "deadline": None if deadline is None else now + deadline,
             "queue_timeout_s": patience,
         }
-        op = Enqueue(id=id_, priority=priority, run_at=None if delay is None else now + delay, **fields)
+        start = None if delay is None else now + delay
+        op = Enqueue(id=id_, priority=priority, run_at=start, position=True, **fields)
         outcome = self.do(op)
         there = model.tasks.get(id_)
         if there is not None:
@@ -225,7 +226,10 @@ class Histories(RuleBasedStateMachine):
         elif states - {"completed"}:
             known.state = "blocked"
         model.add(known)
-        assert outcome == Submitted(id=id_, state=known.state, created_at=now)
+        place = 1 + model.ready(TYPES).index(known) if known.state == "ready" else None
+        assert msgspec.structs.replace(outcome, estimated_start=None) == Submitted(
+            id=id_, state=known.state, created_at=now, position=place
+        )
 
     @rule(id_=st.sampled_from(IDS), force=st.booleans())
     def cancel(self, id_, force):

@@ -12,6 +12,8 @@ from task_boxes import BIG
 from actors.messages import ErrorInfo
 from actors.p2p.task_queue.limits import Rate
 from actors.task_messages import (
+    AckCancel,
+    AnswerOwner,
     AskOwner,
     Beat,
     Cancel,
@@ -23,6 +25,7 @@ from actors.task_messages import (
     Pause,
     RegisterWorker,
     Release,
+    Reprioritise,
     Resume,
 )
 from actors.task_views import GetTask, ScanTasks
@@ -129,6 +132,28 @@ async def test_a_task_is_the_same_wherever_it_is_kept(box):
     assert (events[1].worker, events[1].attempt, events[2].note) == ("w", 1, "it cannot work")
 
 
+async def test_each_change_of_a_task_has_a_later_time_than_the_one_before(box):
+    await box.put("t")
+    times = [(await box.task("t")).updated_at]
+
+    async def changed(op):
+        outcome = await box.do(op)
+        times.append((await box.task("t")).updated_at)
+        return outcome
+
+    await changed(Reprioritise(id="t", priority=9.0))
+    [lease] = (await changed(Claim(worker="w"))).tasks
+    await changed(AskOwner(id="t", token=lease.token, questions={"q": "{}"}))
+    await changed(AnswerOwner(id="t", answers={"q": "1"}))
+    await box.reopen()
+    box.later(-3600)
+    await box.reopen()
+    await changed(Beat(id="t", token=lease.token))
+    await changed(Cancel(id="t"))
+    await changed(AckCancel(id="t", token=lease.token))
+    assert times == sorted(set(times))
+
+
 async def test_what_was_shown_does_not_change_later(box):
     await box.put("t")
     before = await box.task("t")
@@ -143,6 +168,19 @@ async def test_of_what_happened_the_first_and_the_latest_are_kept(make_box):
         lease = await box.take()
         await box.do(Release(id="t", token=lease.token, counts=False))
     assert [event.what for event in await box.store.history("t")] == ["submitted", "released", "claimed", "released"]
+
+
+async def test_the_place_of_a_ready_task_is_told_when_it_is_asked_for(box):
+    await box.put("a")
+    await box.put("b")
+    await box.put("later", run_at=box.clock.now + 9)
+    assert (await box.store.get(GetTask(id="b", position=True))).position == 2
+    assert (await box.store.get(GetTask(id="later", position=True))).position is None
+    assert (await box.store.get(GetTask(id="b"))).position is None
+    await box.take()
+    view = await box.store.get(GetTask(id="b", position=True))
+    assert view.position == 1
+    assert view.estimated_start > box.clock.now
 
 
 async def test_an_unknown_task_has_no_view_and_no_history(box):
@@ -213,6 +251,16 @@ async def test_an_empty_queue_in_numbers(box):
     stats = await box.store.stats()
     assert (stats.counts, stats.by_state, stats.workers, stats.hours) == ({}, {}, [], [])
     assert stats.oldest_ready_s is stats.average_wait_s is stats.average_run_s is stats.throughput_per_s is None
+
+
+async def test_of_hours_the_last_24_are_told(box):
+    for hour in range(30):
+        await box.put(str(hour))
+        box.later(3600)
+    hours = (await box.store.stats()).hours
+    assert len(hours) == 23  # in the running hour nothing has happened yet
+    assert [hour.submitted for hour in hours] == [1] * 23
+    assert hours == sorted(hours, key=lambda hour: hour.at)
 
 
 async def test_counts_go_on_after_a_crash(box):

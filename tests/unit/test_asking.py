@@ -13,8 +13,8 @@ from trio.testing import wait_all_tasks_blocked
 from actors import asking
 from actors.asking import MAX_KEY_CHARS
 from actors.errors import CannotAskError, ToolExecutionError
-from actors.messages import CLOSE_STREAM, Answers, ToolCall
 from actors.settings import ToolsSettings
+from actors.tool_messages import CLOSE_STREAM, Answers, ToolCall
 from actors.toolkit import ToolContext, tool
 from actors.tools.execution import Environment, abandoned_threads
 from actors.tools.loader import load_functions

@@ -14,8 +14,9 @@ from trio.testing import wait_all_tasks_blocked
 from actors.errors import BreakerOpenError, InvalidArgumentsError, QuarantinedError, ToolExecutionError
 from actors.flight import FlightRecorder, read_flight
 from actors.keys import DIGEST_KEY, load_or_create_key
-from actors.messages import Answers, Breaker, Marks, QuarantinedCall, ToolCall
+from actors.messages import Breaker, Marks, QuarantinedCall
 from actors.settings import ToolsSettings
+from actors.tool_messages import Answers, ToolCall
 from actors.toolkit import ToolContext, tool
 from actors.tools.execution import Environment
 from actors.tools.guard import CallGuard

@@ -11,7 +11,8 @@ import pytest
 from actors import chaos_tools
 from actors.settings import ChaosSettings, PoolSettings, RuntimesSettings, Settings, ToolsSettings
 from actors.settings import GeneralRuntimeSettings as General
-from actors.tools.loader import load, own_tools
+from actors.tools.loader import load
+from actors.tools.sources import own_tools
 from supervisor.chaos import enabling
 from supervisor.chaos.enabling import ChaosOffError, describe, prepare, with_chaos
 from supervisor.chaos.faults import FAULTS

@@ -14,8 +14,9 @@ import trio
 from msgspec import Meta
 
 from actors.errors import InvalidArgumentsError, NotFoundError, ToolExecutionError
-from actors.messages import CompletionAsk, LogItem, Marks, Progress, PromptArgument, PromptGet, ResourceRead
+from actors.messages import Marks
 from actors.settings import Settings, ToolsSettings
+from actors.tool_messages import CompletionAsk, LogItem, Progress, PromptArgument, PromptGet, ResourceRead
 from actors.toolkit import (
     Annotations,
     Completion,

@@ -10,8 +10,8 @@ import re
 import pytest
 import trio
 
-from actors.messages import Progress
 from actors.settings import ServerSettings
+from actors.tool_messages import Progress
 from gateway.app import create_app
 from gateway.legacy_sse import LegacySse
 from gateway.mcp.testing import ScriptedBackend, descriptor, echo, protocol, result

@@ -6,7 +6,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from actors.messages import Question
+from actors.tool_messages import Question
 from gateway.mcp.answers import BadAnswerError, read_answer
 
 SCHEMA = {

@@ -8,8 +8,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from actors.messages import LogItem, Progress, ToolCall, ToolResult
 from actors.settings import SessionsSettings, Settings
+from actors.tool_messages import LogItem, Progress, ToolCall, ToolResult
 from gateway.mcp.jsonrpc import MAX_BATCH
 from gateway.mcp.testing import (
     CLIENT,

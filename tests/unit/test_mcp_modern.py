@@ -12,8 +12,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from actors.errors import BusyError, InvalidArgumentsError, OutcomeUnknownError, RuntimeUnavailableError
-from actors.messages import LogItem, Progress, ToolCall, ToolResult
 from actors.settings import ServerSettings, Settings
+from actors.tool_messages import LogItem, Progress, ToolCall, ToolResult
 from gateway.mcp import tools_methods
 from gateway.mcp.testing import (
     META,

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from actors.messages import Changed
 from actors.settings import Settings, StreamsSettings
+from actors.tool_messages import Changed
 from gateway.mcp.protocol import Protocol
 from gateway.mcp.testing import ScriptedBackend, legacy, messages, open_session, protocol, resource, said
 from gateway.subscriptions import SubscriptionFile

@@ -7,7 +7,8 @@ import pytest
 import trio
 
 from actors.errors import BusyError, InvalidArgumentsError, NotFoundError, ToolExecutionError
-from actors.messages import (
+from actors.settings import McpSettings, Settings
+from actors.tool_messages import (
     Annotations,
     CompletionAsk,
     Icon,
@@ -18,7 +19,6 @@ from actors.messages import (
     ToolCall,
     ToolResult,
 )
-from actors.settings import McpSettings, Settings
 from gateway.mcp.testing import (
     OnItem,
     ScriptedBackend,

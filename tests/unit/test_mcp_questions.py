@@ -11,8 +11,8 @@ import trio
 from asking_tools import PoolBackend
 from trio.testing import wait_all_tasks_blocked
 
-from actors.messages import SessionNote
 from actors.settings import QuestionsSettings, Settings, StreamsSettings
+from actors.tool_messages import SessionNote
 from gateway.mcp.streams import EventId, StreamStore
 from gateway.mcp.testing import HEADERS, legacy, messages, post, said
 from gateway.mcp.testing import protocol as make_protocol

@@ -12,6 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from actors.errors import RuntimeUnavailableError
 from actors.settings import QuestionsSettings, Settings
+from gateway.mcp import task_news
 from gateway.mcp.testing import CLIENT, HEADERS, legacy, messages, post, protocol, said
 from gateway.types import Request, Stream
 
@@ -502,4 +503,33 @@ async def test_a_session_hears_of_its_tasks_on_its_stream(world, client, nursery
     assert "result" not in news["params"]
     await wait_all_tasks_blocked()
     assert world.endpoint.statistics().subscriptions == 0  # there will be no more news of it
+    await reading.stream.events.aclose()
+
+
+async def test_a_stream_that_comes_later_begins_with_how_the_tasks_are(world, client, nursery):
+    first = Reading(await client.listen())
+    nursery.start_soon(first.run)
+    await wait_all_tasks_blocked()
+    task = await client.task("text")
+    await first.stream.events.aclose()
+    await world.worker.work()
+    await wait_all_tasks_blocked()
+    second = Reading(await client.listen())
+    nursery.start_soon(second.run)
+    news = await second.until(lambda one: one["method"] == "notifications/tasks/status")
+    assert (news["params"]["taskId"], news["params"]["status"]) == (task["taskId"], "completed")
+    await second.stream.events.aclose()
+
+
+async def test_a_session_is_told_of_a_bounded_number_of_tasks(world, client, nursery, monkeypatch):
+    monkeypatch.setattr(task_news, "MOST_OF_SESSION", 2)
+    reading = Reading(await client.listen())
+    nursery.start_soon(reading.run)
+    ids = [(await client.task("text"))["taskId"] for _ in range(3)]
+    assert world.endpoint.statistics().subscriptions == 2
+    for _ in ids:
+        await world.worker.work()
+        await wait_all_tasks_blocked()
+    ended = [one["params"]["taskId"] for one in reading.seen if one.get("params", {}).get("status") == "completed"]
+    assert ended == ids[1:]
     await reading.stream.events.aclose()

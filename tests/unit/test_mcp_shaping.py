@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from actors.messages import ToolAnnotations, ToolResult
+from actors.tool_messages import ToolAnnotations, ToolResult
 from gateway.mcp.eras import A, B, C, D, E
 from gateway.mcp.shaping import Shaper
 from gateway.mcp.testing import descriptor, result

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.messages import Changed, SessionNote
 from actors.settings import McpSettings, Settings
+from actors.tool_messages import Changed, SessionNote
 from gateway.mcp.protocol import Protocol
 from gateway.mcp.testing import (
     ScriptedBackend,

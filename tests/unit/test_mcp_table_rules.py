@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from actors.errors import InvalidArgumentsError, NotFoundError
-from actors.messages import LogItem, Progress, ToolCall, ToolResult
+from actors.tool_messages import LogItem, Progress, ToolCall, ToolResult
 from gateway.mcp.eras import VERSIONS, A, B, C, D, E
 from gateway.mcp.shaping import LOG_LEVELS
 from gateway.mcp.testing import (

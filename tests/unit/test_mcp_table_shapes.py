@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from actors.messages import Annotations, Icon, PromptArgument, ToolAnnotations
 from actors.settings import McpSettings, Settings
+from actors.tool_messages import Annotations, Icon, PromptArgument, ToolAnnotations
 from gateway.mcp import offers_shaping
 from gateway.mcp.capabilities import can_be_asked, declared_in
 from gateway.mcp.eras import VERSIONS, A, B, C, D, E

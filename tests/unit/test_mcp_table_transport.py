@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from actors.messages import Progress, ToolCall, ToolResult
+from actors.tool_messages import Progress, ToolCall, ToolResult
 from gateway.mcp.eras import MODERN_VERSION
 from gateway.mcp.protocol import Protocol
 from gateway.mcp.testing import (

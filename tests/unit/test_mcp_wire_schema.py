@@ -14,7 +14,8 @@ from asking_tools import PoolBackend
 from wire_schema import LEGACY, MODERN, check
 
 from actors.errors import BusyError
-from actors.messages import (
+from actors.settings import McpSettings, Settings
+from actors.tool_messages import (
     Annotations,
     Changed,
     Icon,
@@ -25,7 +26,6 @@ from actors.messages import (
     ToolCall,
     ToolResult,
 )
-from actors.settings import McpSettings, Settings
 from gateway.mcp.testing import (
     CLIENT,
     OnItem,

@@ -7,21 +7,10 @@ import pytest
 import trio
 import trio.testing
 
-from actors.client import CatalogueView
+from actors.catalogue_view import CatalogueView
 from actors.errors import BusyError, UnknownToolError
-from actors.messages import (
-    Breaker,
-    Catalogue,
-    DirectoryEntry,
-    Marks,
-    PromptGet,
-    QuarantinedCall,
-    ResourceRead,
-    State,
-    ToolCall,
-    ToolDescriptor,
-    ToolResult,
-)
+from actors.messages import Breaker, DirectoryEntry, Marks, QuarantinedCall, State
+from actors.tool_messages import Catalogue, PromptGet, ResourceRead, ToolCall, ToolDescriptor, ToolResult
 from gateway.metrics import MeteredBackend, Metrics, runtimes_active
 
 ECHO = ToolDescriptor(

@@ -7,8 +7,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from actors.messages import Changed
 from actors.notices import MAX_URIS, Notices
+from actors.tool_messages import Changed
 from actors.uris import UriError
 
 

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from actors.messages import PromptDescriptor, ResourceDescriptor, ToolDescriptor
 from actors.router.registry import Registry
+from actors.tool_messages import PromptDescriptor, ResourceDescriptor, ToolDescriptor
 
 
 def tool(name, pool="general", **more):

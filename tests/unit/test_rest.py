@@ -9,8 +9,9 @@ import jsonschema
 import pytest
 
 from actors import errors
-from actors.messages import DirectoryEntry, State, ToolDescriptor, ToolResult
+from actors.messages import DirectoryEntry, State
 from actors.settings import ServerSettings
+from actors.tool_messages import ToolDescriptor, ToolResult
 from gateway.app import create_app
 from gateway.metrics import Metrics
 from gateway.testing import JSON, EchoProtocol

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from actors.messages import ActorStatus, State, ToolDescriptor, TreeStatus
+from actors.messages import ActorStatus, State, TreeStatus
+from actors.tool_messages import ToolDescriptor
 from supervisor.screen import duration, first_screen, is_degraded, status_line, tree_text
 
 GROUPS = {"root": "one_for_one", "tools": "one_for_one", "durable": "rest_for_one", "p2p": "one_for_one"}

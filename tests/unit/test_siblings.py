@@ -9,7 +9,8 @@ import pytest
 import trio
 
 from actors.errors import ActorDiedError
-from actors.messages import DirectoryEntry, SessionNote
+from actors.messages import DirectoryEntry
+from actors.tool_messages import SessionNote
 from gateway.siblings import Siblings
 
 NOTE = SessionNote(session=b"s", ended=True)

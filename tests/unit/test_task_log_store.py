@@ -7,6 +7,7 @@ import random
 import threading
 from pathlib import Path
 
+import libipld
 import msgspec
 import pytest
 import trio
@@ -119,7 +120,7 @@ async def test_who_reads_what_a_group_changes_waits_for_its_end(box, nursery, re
         found.append(await read(box.store))
 
     nursery.start_soon(reader)
-    await trio.testing.wait_all_tasks_blocked()
+    await trio.testing.wait_all_tasks_blocked(0.02)  # long enough for what it does in threads
     assert found == []
     box.log.let_go.set()
     with trio.fail_after(5):
@@ -285,6 +286,9 @@ async def test_a_task_leaves_the_memory_after_the_history_has_it(box):
     assert await box.store.archive() == 0
     await box.do_all()
     assert state.tasks == {}
+    stored = box.log.appended
+    await box.do_all()
+    assert box.log.appended == stored
     await box.reopen()
     assert await box.state("t") == "cancelled"
     assert box.store._machine.state.tasks == {}
@@ -470,6 +474,17 @@ def test_memory_stays_bounded_under_endless_churn():
     assert len(s.ready.keys) <= 1024
     assert len(s.types) <= 4096
     assert len(s.ready.lanes) == 0
+
+
+def test_a_new_segment_begins_with_groups_of_bounded_size():
+    machine = Machine(QueueLimits(), random.Random(1))
+    machine.opened(0.0)
+    for n in range(2500):
+        decide(machine, Enqueue(type="echo", id=str(n), payload="x" * (100_000 if n < 10 else 2)))
+    groups = list(carried(machine.state, list(machine.state.tasks.values())))
+    assert sum(map(len, groups)) == 2501
+    assert max(map(len, groups)) <= 1001
+    assert max(len(libipld.encode_dag_cbor(group)) for group in groups) < 1 << 20
 
 
 def test_entries_of_cancelled_tasks_do_not_pile_up():

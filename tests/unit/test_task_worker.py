@@ -9,9 +9,9 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 from worker_bench import LEASE_S, NAME, WorkerBench, tool
 
-from actors.client import CatalogueView
+from actors.catalogue_view import CatalogueView
 from actors.errors import RuntimeUnavailableError
-from actors.messages import Catalogue, ErrorInfo, LogItem, Progress, State, ToolResult
+from actors.messages import ErrorInfo, State
 from actors.p2p.task_worker.left import FILE, settle_left, write_left
 from actors.task_messages import (
     AnswerOwner,
@@ -31,6 +31,7 @@ from actors.task_messages import (
     TaskState,
 )
 from actors.task_views import GetTask
+from actors.tool_messages import Catalogue, LogItem, Progress, ToolResult
 from actors.tool_tasks import Caller, answer_text, fingerprint, metadata_text, question_of, result_of
 
 ONCE = Retry(max_attempts=1)

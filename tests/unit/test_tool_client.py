@@ -11,7 +11,8 @@ import trio
 from fake_process import FakeProcess
 from trio.testing import wait_all_tasks_blocked
 
-from actors.client import CatalogueView, ToolClient, changed_lists
+from actors.catalogue_view import CatalogueView, changed_lists
+from actors.client import ToolClient
 from actors.errors import (
     BusyError,
     DeadlineExceededError,
@@ -22,23 +23,21 @@ from actors.errors import (
     UnavailableError,
     UnknownToolError,
 )
-from actors.messages import (
+from actors.messages import Directory, DirectoryEntry, State
+from actors.peers import Peers, hello
+from actors.tool_messages import (
     ASK,
     Catalogue,
     CompletionAsk,
-    Directory,
-    DirectoryEntry,
     PromptDescriptor,
     PromptGet,
     Questions,
     ResourceDescriptor,
     ResourceRead,
-    State,
     ToolCall,
     ToolDescriptor,
     ToolResult,
 )
-from actors.peers import Peers, hello
 
 
 def tool(name, **more):

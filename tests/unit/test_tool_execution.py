@@ -9,8 +9,8 @@ import pytest
 import trio
 from tool_calls import Caller, loaded
 
-from actors.messages import LogItem, Progress
 from actors.settings import ToolsSettings
+from actors.tool_messages import LogItem, Progress
 from actors.toolkit import CallCancelledError, ToolContext, tool
 from actors.tools import execution
 from actors.tools.execution import abandoned_threads

@@ -14,18 +14,9 @@ from trio.testing import wait_all_tasks_blocked
 from actors.channel import Channel
 from actors.errors import BreakerOpenError, BusyError, ToolExecutionError, UnknownToolError
 from actors.flight import flight_path
-from actors.messages import (
-    PROTOCOL_VERSION,
-    Answers,
-    Breaker,
-    Hello,
-    Marks,
-    Progress,
-    ToolCall,
-    ToolDescriptor,
-    ToolResult,
-)
+from actors.messages import PROTOCOL_VERSION, Breaker, Hello, Marks
 from actors.settings import Settings
+from actors.tool_messages import Answers, Progress, ToolCall, ToolDescriptor, ToolResult
 from actors.toolkit import ToolContext, tool
 from actors.tools import host
 from actors.tools.host import StuckThreadError, ToolHost

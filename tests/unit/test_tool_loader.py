@@ -11,8 +11,9 @@ import pytest
 
 from actors.settings import PoolSettings, ToolsSettings
 from actors.toolkit import tool
-from actors.tools import loader
-from actors.tools.loader import UnknownCategoryError, enabled_categories, load, load_functions, own_tools, pool_of
+from actors.tools import loader, sources
+from actors.tools.loader import load, load_functions
+from actors.tools.sources import UnknownCategoryError, enabled_categories, own_tools, pool_of
 
 GOOD = '''
 from actors.toolkit import tool
@@ -77,8 +78,8 @@ def own_folder(tmp_path, monkeypatch):
     write(root / "odd_tools", __init__="")
     write(root, __init__="")
     (root / "not_a_category").mkdir()
-    monkeypatch.setattr(loader, "_OWN_FOLDER", root)
-    monkeypatch.setattr(loader, "_OWN_PACKAGE", root.name)
+    monkeypatch.setattr(sources, "_OWN_FOLDER", root)
+    monkeypatch.setattr(loader, "OWN_PACKAGE", root.name)
     monkeypatch.syspath_prepend(tmp_path)
     yield root / "odd_tools"
     for name in [name for name in sys.modules if name.partition(".")[0] == root.name]:

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from actors.errors import NoAnswerError
-from actors.messages import Question, ToolResult
+from actors.tool_messages import Question, ToolResult
 from actors.tool_tasks import (
     Caller,
     answer_of,

@@ -11,8 +11,8 @@ import pytest
 import trio
 
 import actors.toolkit
-from actors.messages import Progress
 from actors.settings import ToolsSettings
+from actors.tool_messages import Progress
 from actors.toolkit import (
     SPEC_ATTRIBUTE,
     AudioContent,

@@ -16,8 +16,8 @@ from tool_calls import Caller
 from actors import notices, toolkit, uris
 from actors.declare import MAX_COMPLETIONS
 from actors.errors import NotFoundError
-from actors.messages import CompletionAsk, PromptGet, ResourceRead
 from actors.settings import Settings, ToolsSettings
+from actors.tool_messages import CompletionAsk, PromptGet, ResourceRead
 from actors.tools.loader import load
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "writing-resources-and-prompts.md").read_text()

@@ -68,7 +68,7 @@ def _cancel_asked(s: State, e: Event) -> None:
     if item is not None:
         item.task.cancel_requested = True
         item.task.reason = reason
-        item.task.updated_at = at
+        item.touch(at)
         item.note(s.limits.max_task_events, at, "cancel requested", reason)
         s.changed[task_id] = None
 
@@ -94,7 +94,7 @@ def _asked(s: State, e: Event) -> None:
     item = known(s, task_id)
     if item is not None:
         item.task.asked = item.task.asked | questions
-        item.task.updated_at = at
+        item.touch(at)
         item.note(s.limits.max_task_events, at, "asked", ", ".join(questions))
         s.changed[task_id] = None
 
@@ -106,7 +106,7 @@ def _answered(s: State, e: Event) -> None:
         task = item.task
         task.answers = task.answers | answers
         task.asked = {key: text for key, text in task.asked.items() if key not in answers}
-        task.updated_at = at
+        item.touch(at)
         item.note(s.limits.max_task_events, at, "answered", ", ".join(answers))
         s.changed[task_id] = None
 
@@ -117,7 +117,7 @@ def _reprioritised(s: State, e: Event) -> None:
     if item is None:
         return
     task = item.task
-    task.updated_at = at
+    item.touch(at)
     if not at_once:
         task.next_priority = priority
         s.changed[task_id] = None
@@ -213,13 +213,7 @@ def _archived(s: State, e: Event) -> None:
 
 
 def _carried(s: State, e: Event) -> None:
-    item = unpack_item(e, s.segment)
-    known = s.tasks.get(item.task.id)
-    if known is not None:
-        if known.where == LEASED:
-            s.move(known, READY, 0.0)
-        s.drop(known)
-    s.add(item)
+    s.add(unpack_item(e, s.segment))
 
 
 def _counted(s: State, e: Event) -> None:

@@ -68,6 +68,7 @@ def beaten(s: State, e: Event) -> None:
         return
     beat(s, item, at, until, progress, text)
     item.logged_until = until
+    item.lease_s = max(item.lease_s, until - at)  # a beat may ask for a longer one
     if lines:
         put_lines(s, item, lines)
 
@@ -76,7 +77,8 @@ def beat(s: State, item: Item, at: float, until: float, progress: float | None, 
     """The holder is alive."""
     task = item.task
     task.lease_until = until
-    task.beat_at = task.updated_at = at
+    task.beat_at = at
+    item.touch(at)
     if progress is not None:
         task.progress = progress
     if text:

@@ -169,9 +169,9 @@ def _held(m: Machine, task_id: str, token: int) -> Item:
 def _repeated(m: Machine, task_id: str, token: int, how: str) -> Ended | None:
     """The answer, if the sender gave this lease back before, in this way."""
     task, item = m.find(task_id)
-    if item is not None:
+    if item is not None and item.where <= LEASED:
         return _again(m, task) if token and item.closed == token and item.closed_by == how else None
-    if task.token != token or NUMBERS[task.state] == COMPLETE:
+    if task.token != token or NUMBERS[task.state] not in (FAILURE, CANCEL):
         return None
     by_clock = task.error is not None and task.error.code == "LEASE_EXPIRED"
     return None if by_clock else _again(m, task)

@@ -107,6 +107,7 @@ class SQLiteHistory:
         con = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         try:
             con.execute("PRAGMA synchronous=FULL")
+            con.execute("PRAGMA secure_delete=OFF")
             con.execute(f"PRAGMA cache_size=-{self._cache_kib}")
         except BaseException:
             con.close()

@@ -10,7 +10,9 @@ from actors.p2p.task_queue.state import State
 
 def position_of(s: State, item: Item) -> int:
     """A ready task's place among all ready ones by order, 1 = next. Turns of fairness keys and limits may change it.
-    Looks at all that wait."""
+    Looks at all that wait, unless it is the last."""
+    if item.entry is s.ready.last:
+        return s.totals[READY]
     mine = (item.order, item.seq)
     return 1 + sum(1 for other in s.tasks.values() if other.where == READY and (other.order, other.seq) < mine)
 

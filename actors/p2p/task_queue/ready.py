@@ -103,6 +103,9 @@ class Ready:
         self._most_per_key = limits.max_running_per_key
         self.keys: dict[str, Key] = {}
         self._many_keys = _MANY_KEYS
+        self._count = 0
+        self.last: Entry | None = None
+        """The entry that is or was the last of all by order; not exceeded since there was no ready task."""
         self.time = 0.0
         """Virtual time: of the key that was served last, before that."""
         self.lanes: dict[str, dict[Which, Lane]] = {}
@@ -126,6 +129,9 @@ class Ready:
         key.ready += 1
         lane.live += 1
         entry = item.entry = (item.order, item.seq, task.id)
+        if self.last is None or not self._count or entry >= self.last:
+            self.last = entry
+        self._count += 1
         heap = lane.heaps.get(key.name)
         if heap is None:
             lane.heaps[key.name] = [entry]
@@ -136,6 +142,7 @@ class Ready:
     def remove(self, item: Item) -> None:
         """It is ready no longer."""
         item.entry = None
+        self._count -= 1
         self.keys[item.task.fairness_key].ready -= 1
         lane: Lane = item.lane
         item.lane = None

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import msgspec
@@ -62,6 +63,12 @@ class Item(msgspec.Struct, eq=False, gc=False):
     log: tuple[tuple[Any, ...], ...] = ()
     """What happened to it, each as the fields of a `TaskEvent`; at most so many as the limits say. Tuples, since the
     garbage collector would visit lists of all tasks again and again."""
+
+    def touch(self, at: float) -> None:
+        """It changes. Each change has a later time than the one before, even when the clock stood still or was put
+        back between two lives: who watches a task compares them."""
+        task = self.task
+        task.updated_at = at if at > task.updated_at else math.nextafter(task.updated_at, math.inf)
 
     def note(self, most: int, at: float, what: str, note: str = "") -> None:
         """Remember what happened to it."""

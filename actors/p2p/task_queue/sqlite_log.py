@@ -20,13 +20,14 @@ from actors.p2p.task_queue.groups import Row
 from actors.p2p.task_queue.segmented import CHECKPOINT_BYTES, SEGMENT_BYTES, Segment, SegmentedLog
 
 _CACHE_KIB: Final = 16 << 10
+_PAGE: Final = 8192
 _BUSY_S: Final = 10.0
 
 
 class SQLiteLog(SegmentedLog):
     """See the module."""
 
-    OVERHEAD = 3 * 4096
+    OVERHEAD = 3 * _PAGE
 
     def __init__(
         self, path: Path, *, segment_bytes: int = SEGMENT_BYTES, checkpoint_bytes: int = CHECKPOINT_BYTES
@@ -60,6 +61,9 @@ class SQLiteLog(SegmentedLog):
         try:
             con.execute("PRAGMA synchronous=FULL")
             con.execute("PRAGMA wal_autocheckpoint=0")
+            con.execute(f"PRAGMA page_size={_PAGE}")
+            # Some builds write zeros over all that is dropped: a rotation took five times as long.
+            con.execute("PRAGMA secure_delete=OFF")
             con.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
         except BaseException:
             con.close()

@@ -138,7 +138,7 @@ class State:
         totals[to] += 1
         item.where = to
         task.state = STATES[to]
-        task.updated_at = at
+        item.touch(at)
         self.changed[task.id] = None
         if to == READY:
             item.ready_at = at

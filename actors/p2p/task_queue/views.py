@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Collection, Iterator
 
 import msgspec
 
@@ -33,46 +33,40 @@ def view(s: State, item: Item, ask: GetTask, now: float) -> TaskView:
     )
 
 
-def scan(s: State, ask: ScanTasks, most: int, without: Container[str]) -> tuple[list[Task], int]:
+def scan(s: State, ask: ScanTasks, most: int, without: Collection[str]) -> tuple[list[Task], int]:
     """The first `most` tasks that match, in the order that is asked for, without payloads and results, and how many
     match. Tasks in `without` are left out."""
-    fits = _matcher(ask)
-    items = s.tasks.values() if ask.oldest_first else reversed(s.tasks.values())
-    found: list[Task] = []
-    total = 0
-    for item in items:
-        if fits(item) and item.task.id not in without:
-            total += 1
-            if total <= most:
-                found.append(msgspec.structs.replace(item.task, payload="{}", result=None))
-    return found, total
+    items = _matching(list(s.tasks.values()), ask)
+    if without:
+        items = [item for item in items if item.task.id not in without]
+    shown = items[:most] if ask.oldest_first else items[: -most - 1 : -1]
+    return [msgspec.structs.replace(item.task, payload="{}", result=None) for item in shown], len(items)
 
 
-def _matcher(ask: ScanTasks) -> Callable[[Item], bool]:
-    checks: list[Callable[[Item], bool]] = []
+def _matching(items: list[Item], ask: ScanTasks) -> list[Item]:
+    # One pass for each wish: 100,000 tasks take a few milliseconds so, during which nothing else happens here.
     if ask.status is not None:
         wanted = frozenset(number for number, status in _STATUS.items() if status == ask.status)
-        checks.append(lambda item: item.where in wanted)
+        items = [item for item in items if item.where in wanted]
     if ask.owner is not None:
-        checks.append(lambda item: item.task.owner == ask.owner)
+        items = [item for item in items if item.task.owner == ask.owner]
     if ask.worker:
-        checks.append(lambda item: item.task.worker == ask.worker)
+        items = [item for item in items if item.task.worker == ask.worker]
     if ask.types:
-        checks.append(lambda item: item.task.type in ask.types)
+        types = frozenset(ask.types)
+        items = [item for item in items if item.task.type in types]
     if ask.tags:
         tags = frozenset(ask.tags)
-        checks.append(lambda item: tags.issubset(item.task.tags))
+        items = [item for item in items if tags.issubset(item.task.tags)]
     if ask.id_prefix:
-        checks.append(lambda item: item.task.id.startswith(ask.id_prefix))
-    least = ask.priority_min
-    if least is not None:
-        checks.append(lambda item: item.task.priority >= least)
-    if not checks:
-        return lambda _: True
-    return lambda item: all(check(item) for check in checks)
+        items = [item for item in items if item.task.id.startswith(ask.id_prefix)]
+    if ask.priority_min is not None:
+        least = ask.priority_min
+        items = [item for item in items if item.task.priority >= least]
+    return items
 
 
-def stats(m: Machine, past: dict[tuple[str, TaskState], int], without: Container[str], now: float) -> QueueStats:
+def stats(m: Machine, past: dict[tuple[str, TaskState], int], without: Collection[str], now: float) -> QueueStats:
     """The queue in numbers; `past` = what the history holds, `without` = tasks that are in it and still here."""
     s = m.state
     counts: dict[str, int] = {}
@@ -106,11 +100,11 @@ def stats(m: Machine, past: dict[tuple[str, TaskState], int], without: Container
     )
 
 
-def _live_counts(s: State, without: Container[str]) -> Iterator[tuple[str, int, int]]:
+def _live_counts(s: State, without: Collection[str]) -> Iterator[tuple[str, int, int]]:
     for type_, counts in s.types.items():
         for number, n in enumerate(counts):
             yield type_, number, n
-    for task_id in without if isinstance(without, dict) else ():
+    for task_id in without:
         item = s.tasks.get(task_id)
         if item is not None:
             yield item.task.type, item.where, -1

@@ -13,7 +13,7 @@ from actors.base import Actor, open_actor
 from actors.client import ToolClient
 from actors.errors import MCPServerError, code_of
 from actors.logs import flush_loop, get_logger
-from actors.messages import Boot, Catalogue, Changed, DirectoryEntry
+from actors.messages import Boot, DirectoryEntry
 from actors.p2p.task_worker.asking_queue import persist
 from actors.p2p.task_worker.left import settle_left, write_left
 from actors.p2p.task_worker.run import Rules
@@ -21,6 +21,7 @@ from actors.p2p.task_worker.worker import TaskWorker
 from actors.settings import Settings
 from actors.task_client import TASK_QUEUE, TaskClient
 from actors.task_messages import RegisterWorker, WorkerInfo
+from actors.tool_messages import Catalogue, Changed
 
 NAME = "task_worker"
 """By which the queue knows it, in all its lives."""

@@ -26,10 +26,10 @@ from actors.errors import (
     RuntimeUnavailableError,
     UrlRequiredError,
 )
-from actors.messages import ASK, Answers, Question, Questions, ToolResult
 from actors.task_client import TaskClient
 from actors.task_messages import FINAL, AnswerOwner, Asked, AskOwner, Lease, Task
 from actors.task_views import GetTask
+from actors.tool_messages import ASK, Answers, Question, Questions, ToolResult
 from actors.tool_tasks import answer_of, caller_of, fingerprint, is_answer_to, no_answer_text, question_text
 
 _WAIT_S: Final = 50.0

@@ -25,12 +25,13 @@ from actors.errors import (
     to_info,
 )
 from actors.logs import get_logger, log_execution
-from actors.messages import ASK, ErrorInfo, Progress, State, ToolCall, ToolItem, ToolResult
+from actors.messages import ErrorInfo, State
 from actors.p2p.task_worker.asking_queue import End, may_ask_again, persist
 from actors.p2p.task_worker.questions import TaskOwner
 from actors.peers import Peers
 from actors.task_client import TaskClient
 from actors.task_messages import AckCancel, Beat, Beaten, Complete, Fail, Lease, Release
+from actors.tool_messages import ASK, Progress, ToolCall, ToolItem, ToolResult
 from actors.tool_tasks import result_text
 
 BEATS_PER_LEASE: Final = 3
