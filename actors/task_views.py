@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -68,6 +68,18 @@ class Hour(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     cancelled: int = 0
 
 
+RUN_BUCKETS_MS: Final = (10.0, 50.0, 100.0, 500.0, 1e3, 5e3, 10e3, 30e3, 60e3, 300e3, 1800e3, 3600e3)
+"""Upper bounds of the classes of `RunTimes`; what takes longer is in one more."""
+
+
+class RunTimes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long completed tasks ran in their last attempt, since the queue was made."""
+
+    buckets: list[int]
+    """Tasks in each class: one more than `RUN_BUCKETS_MS`."""
+    sum_ms: float
+
+
 class QueueStats(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Method `tasks/stats` (null): the whole queue."""
 
@@ -91,6 +103,7 @@ class QueueStats(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     counters: dict[str, int]
     """Since the queue was made: `submitted, completed, failed, cancelled, retried, expired, released, stale_fence,
     replayed, refused`."""
+    run_times: RunTimes | None = None
     store: dict[str, Any]
     """Of the files: `path, bytes, wal_bytes, segments, groups, commits, commit_p50_ms, commit_p99_ms, history_bytes,
     recovered_tasks, recovery_s, repairs`."""

@@ -149,7 +149,7 @@ def _add_health(app: QuartTrio, metrics: Metrics, tree_status: TreeStatus) -> No
     @app.get("/metrics")
     async def metrics_text() -> Response:
         kind = "text/plain; version=0.0.4; charset=utf-8"
-        return respond(Answer(200, [("content-type", kind)], metrics.text()))
+        return respond(Answer(200, [("content-type", kind)], await metrics.fresh_text()))
 
 
 def _incoming() -> Request:

@@ -26,6 +26,7 @@ from gateway.mcp import Protocol
 from gateway.metrics import MeteredBackend, Metrics
 from gateway.siblings import Siblings
 from gateway.subscriptions import FILE_NAME, SubscriptionFile
+from gateway.task_metrics import ANSWER_S, TaskMetrics
 
 _CATALOGUE_TIMEOUT_S = 8.0
 _IDLE_S = 1.0
@@ -87,6 +88,8 @@ async def main(boot: Boot) -> None:
         plain = ToolBackend(client, boot.incarnation)
         metrics = Metrics()
         metrics.marks = lambda: actor.marks
+        tasks = TaskBackend(actor.peers, actor.nursery)
+        metrics.tasks = TaskMetrics(lambda: tasks.stats(timeout_s=ANSWER_S))
         backend = MeteredBackend(plain, metrics)
         siblings = Siblings(actor)
         kept = SubscriptionFile(Path(boot.data_dir) / FILE_NAME, settings.mcp.max_subscriptions_in_all)
@@ -100,7 +103,7 @@ async def main(boot: Boot) -> None:
             gateway=boot.incarnation,
             siblings=siblings,
             kept=kept,
-            tasks=TaskBackend(actor.peers, actor.nursery),
+            tasks=tasks,
         )
         actor.on_peer_event = on_event
         from_siblings = {"answer": siblings.receive, "resume": siblings.serve_resume, "note": siblings.take_note}

@@ -4,9 +4,10 @@ counts on."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Any, Final
 
-from actors.task_views import Hour
+from actors.task_views import RUN_BUCKETS_MS, Hour, RunTimes
 
 COUNTERS: Final = (
     "submitted",
@@ -80,6 +81,8 @@ class Tallies:
         """Of that hour."""
         self.wait_s: float | None = None
         self.run_s: float | None = None
+        self.run_buckets = [0] * (len(RUN_BUCKETS_MS) + 1)
+        self.run_sum_s = 0.0
         self.starts = Rate()
         self.ends = Rate()
 
@@ -106,8 +109,14 @@ class Tallies:
 
     def ran(self, seconds: float) -> None:
         """A task was completed after so long."""
+        self.run_buckets[bisect_left(RUN_BUCKETS_MS, seconds * 1000)] += 1
+        self.run_sum_s += seconds
         old = self.run_s
         self.run_s = seconds if old is None else old + (seconds - old) * _NEW_COUNTS
+
+    def run_times(self) -> RunTimes:
+        """Of all completed tasks."""
+        return RunTimes(buckets=list(self.run_buckets), sum_ms=self.run_sum_s * 1000)
 
     def last_hours(self, now: float) -> list[Hour]:
         """The last 24, oldest first; hours in which nothing happened are left out."""
@@ -125,6 +134,7 @@ class Tallies:
             "hours": [[hour, *row] for hour, row in self.hours.items()],
             "wait_s": self.wait_s,
             "run_s": self.run_s,
+            "run_times": [self.run_sum_s, *self.run_buckets],
             "starts": self.starts.pack(),
             "ends": self.ends.pack(),
         }
@@ -136,5 +146,6 @@ class Tallies:
         self._hour = -1
         self.wait_s = packed["wait_s"]
         self.run_s = packed["run_s"]
+        self.run_sum_s, *self.run_buckets = packed.get("run_times", [0.0, *self.run_buckets])
         self.starts.unpack(packed["starts"])
         self.ends.unpack(packed["ends"])

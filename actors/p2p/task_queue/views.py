@@ -95,6 +95,7 @@ def stats(m: Machine, past: dict[tuple[str, TaskState], int], without: Collectio
         workers=[worker.info(now, s.limits.worker_timeout_s) for worker in s.workers.values()],
         hours=tallies.last_hours(now),
         counters={name: n + uncounted.get(name, 0) for name, n in tallies.counters.items()},
+        run_times=tallies.run_times(),
         store={},
     )
 

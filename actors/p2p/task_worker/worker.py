@@ -22,6 +22,8 @@ from actors.peers import Peers
 from actors.task_client import TASK_QUEUE, TaskClient, new_task_id
 from actors.task_messages import Claim, Claimed, Lease, Release
 
+_MOST_CLAIMED: Final = 100
+"""Tasks in one claim; the queue allows a few more."""
 _MOST_WAIT_S: Final = 50.0
 """One question for tasks waits so long."""
 
@@ -114,7 +116,7 @@ class TaskWorker:
             claim = Claim(
                 worker=self._rules.worker,
                 types=self._types,
-                n=room,
+                n=min(room, _MOST_CLAIMED),
                 lease_s=self._rules.lease_s,
                 wait_s=_MOST_WAIT_S,
                 # The same until its answer has come: what a claim that was left had been given comes with the next.

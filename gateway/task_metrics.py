@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The task queue's numbers for Prometheus. They are the queue's own, whichever gateway is asked, and count on when it
+restarts.
+
+    mcp_p2p_task_queue_up                     1 when the queue answered this scrape; at 0 the others are left out
+    mcp_p2p_tasks_queued                      tasks that wait: ready, scheduled or blocked
+    mcp_p2p_tasks{state}                      tasks that have not ended; state: blocked, scheduled, ready, leased
+    mcp_p2p_task_oldest_ready_seconds         how long the ready task that waits for longest has waited; 0 = none does
+    mcp_p2p_task_events_total{event}          submitted, completed, failed, cancelled, retried, expired, released,
+                                              stale_fence, replayed, refused
+    mcp_p2p_task_execution_duration_ms        histogram of completed tasks: the attempt that completed it, milliseconds
+    mcp_p2p_task_workers{status}              workers the queue knows; status: active, idle, busy, offline, unregistered
+    mcp_p2p_task_types_paused                 types whose claims are stopped
+    mcp_p2p_task_queue_bytes{part}            size on disk; part: log, wal, history
+    mcp_p2p_task_commit_duration_ms{quantile} 0.5 and 0.99 of the latest commits
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Final
+
+import trio
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+from actors.errors import MCPServerError
+from actors.task_views import RUN_BUCKETS_MS, QueueStats, RunTimes
+
+Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
+ANSWER_S: Final = 0.5
+"""Time for the queue to answer; a scrape waits no longer."""
+_FRESH_S: Final = 1.0
+"""Scrapes within this time share one answer, so that many of them cost the queue no more than one."""
+_STATES: Final = ("blocked", "scheduled", "ready", "leased")
+_PARTS: Final = {"log": "bytes", "wal": "wal_bytes", "history": "history_bytes"}
+
+
+class TaskMetrics:
+    """Asks the queue before a scrape, and shows what it said."""
+
+    def __init__(self, ask: Callable[[], Awaitable[QueueStats]]) -> None:
+        """`ask` raises `MCPServerError` when there is no queue."""
+        self._ask = ask
+        self._lock = trio.Lock()
+        self._asked_at = float("-inf")
+        self._stats: QueueStats | None = None
+
+    async def refresh(self) -> None:
+        """Ask the queue, if that was not done just now."""
+        async with self._lock:
+            if trio.current_time() - self._asked_at < _FRESH_S:
+                return
+            self._stats = None
+            with trio.move_on_after(ANSWER_S):
+                with contextlib.suppress(MCPServerError):
+                    self._stats = await self._ask()
+            self._asked_at = trio.current_time()
+
+    def families(self) -> Iterable[Family]:
+        """What the queue said last."""
+        stats = self._stats
+        up = 0 if stats is None else 1
+        yield GaugeMetricFamily("mcp_p2p_task_queue_up", "Whether the task queue answered", value=up)
+        if stats is not None:
+            yield from _families(stats)
+
+
+def _families(stats: QueueStats) -> Iterable[Family]:
+    yield GaugeMetricFamily("mcp_p2p_tasks_queued", "Tasks that wait", value=stats.counts.get("queued", 0))
+    yield _labelled(
+        "mcp_p2p_tasks", "Tasks that have not ended", "state", {s: stats.by_state.get(s, 0) for s in _STATES}
+    )
+    yield GaugeMetricFamily(
+        "mcp_p2p_task_oldest_ready_seconds", "Longest wait of a ready task", value=stats.oldest_ready_s or 0.0
+    )
+    events = CounterMetricFamily("mcp_p2p_task_events", "What happened to tasks", labels=["event"])
+    for name, count in stats.counters.items():
+        events.add_metric([name], count)
+    yield events
+    if stats.run_times is not None:
+        yield _run_times(stats.run_times)
+    workers = Counter[str](worker.status for worker in stats.workers)
+    yield _labelled("mcp_p2p_task_workers", "Workers that the queue knows", "status", workers)
+    yield GaugeMetricFamily("mcp_p2p_task_types_paused", "Types whose claims are stopped", value=len(stats.paused))
+    sizes = {part: stats.store[key] for part, key in _PARTS.items() if key in stats.store}
+    yield _labelled("mcp_p2p_task_queue_bytes", "Size on disk", "part", sizes)
+    commits = {"0.5": "commit_p50_ms", "0.99": "commit_p99_ms"}
+    took = {quantile: stats.store[key] for quantile, key in commits.items() if key in stats.store}
+    yield _labelled("mcp_p2p_task_commit_duration_ms", "The latest commits (ms)", "quantile", took)
+
+
+def _labelled(name: str, text: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for value, number in values.items():
+        family.add_metric([value], number)
+    return family
+
+
+def _run_times(times: RunTimes) -> HistogramMetricFamily:
+    rows: list[tuple[str, float]] = []
+    total = 0
+    for bound, count in zip([*map(str, RUN_BUCKETS_MS), "+Inf"], times.buckets, strict=True):
+        total += count
+        rows.append((bound, total))
+    return HistogramMetricFamily(
+        "mcp_p2p_task_execution_duration_ms", "Duration of completed tasks (ms)", buckets=rows, sum_value=times.sum_ms
+    )
