@@ -61,6 +61,8 @@ MOST_OPS: Final = 512
 _MOST_BYTES: Final = 1 << 20
 """Bytes of operations in one message, but for a single one that is larger."""
 _OPEN_MESSAGES: Final = 2
+_LEAST_TOGETHER: Final = 32
+"""A message that is smaller than that is not worth a group of its own."""
 _MAX_HELD: Final = 4096
 _DRAINING_SHOWS_WITHIN_S: Final = 0.05
 _WATCH_S: Final = 3600.0
@@ -182,12 +184,15 @@ class TaskClient:
             self._senders -= 1
 
     def _take(self) -> list[_Waiter]:
+        # A share each, so that this side works on one message while the queue works on the other.
+        outstanding = sum(len(waiter.ops) for waiter in self._waiters)
+        most = min(MOST_OPS, max(_LEAST_TOGETHER, -(-outstanding // _OPEN_MESSAGES)))
         batch: list[_Waiter] = []
         count = size = taken = 0
         for waiter in self._unsent:
             count += len(waiter.ops)
             size += waiter.size
-            if batch and (count > MOST_OPS or size > _MOST_BYTES):
+            if batch and (count > most or size > _MOST_BYTES):
                 break
             taken += 1
             if waiter.task is not None:

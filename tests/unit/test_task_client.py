@@ -144,8 +144,14 @@ async def test_a_message_has_bounded_operations(world):
     async with silent(world) as queue:
         await world.submit_soon(2)
         await world.submit_soon()
-        await world.submit_soon(700)
-    assert sorted(queue.sizes()[2:]) == [188, 512]
+        await world.submit_soon(1400)
+    assert sorted(queue.sizes()[2:]) == [376, 512, 512]
+
+
+async def test_many_operations_are_two_messages_so_that_both_sides_work(world):
+    async with silent(world) as queue:
+        await world.submit_soon(100)
+        assert queue.sizes() == [50, 50]
 
 
 async def test_operations_of_one_caller_are_stored_together(world):
