@@ -212,6 +212,33 @@ async def test_a_key_that_submits_one_task_at_a_time_does_not_starve_the_others(
     assert Counter(turns) == {"a": 10, "b": 10}
 
 
+async def test_keys_that_were_never_seen_do_not_overtake_those_that_wait(box):
+    await flood(box, {"a": 20})
+    turns = []
+    for n in range(20):
+        await box.put(f"n{n}", fairness_key=f"new {n}")
+        turns += await served(box, 1)
+    # It has one turn in each round; rounds become longer with the number of keys that wait.
+    assert "a" in turns[:2]
+    assert Counter(turns)["a"] >= 5
+    assert "a" in turns[-6:]
+
+
+async def test_among_keys_that_were_served_alike_the_older_task_is_first(box):
+    for n in (3, 1, 2):
+        await box.put(f"t{n}", fairness_key=f"k{n}")
+    assert await ids(box, n=3) == ["t3", "t1", "t2"]
+
+
+async def test_within_a_key_the_order_holds_over_all_types_and_needs(box):
+    for n, (type_, more) in enumerate((("b", {}), ("a", {"needs": ["gpu"]}), ("c", {}), ("a", {}), ("b", {}))):
+        await box.put(f"t{n}", type_, fairness_key="k", **more)
+        await box.put(f"u{n}", type_, fairness_key="other", **more)
+    given = await ids(box, n=10, capabilities=["gpu"])
+    for which in "tu":
+        assert [id_ for id_ in given if id_[0] == which] == [f"{which}{n}" for n in range(5)]
+
+
 async def test_turns_follow_weights(make_box):
     box = await make_box(msgspec.structs.replace(BIG, weights={"a": 3.0}))
     await flood(box, {"a": 40, "b": 40})

@@ -51,8 +51,9 @@ def take_globals(s: State, e: Event) -> None:
 
 
 def carried(s: State, items: list[Item]) -> Iterator[Group]:
-    """The groups that a new segment begins with. Reads the state, which must not change meanwhile."""
-    group: Group = [pack_globals(s)]
+    """The groups that a new segment begins with. Reads the state, which must not change meanwhile. What is no task
+    comes last: it says how things stand when all tasks are there."""
+    group: Group = []
     chars = 0
     for item in items:
         event = pack_item(item)
@@ -62,5 +63,4 @@ def carried(s: State, items: list[Item]) -> Iterator[Group]:
         if len(group) > _GROUP_TASKS or chars > _GROUP_CHARS:
             yield group
             group, chars = [], 0
-    if group:
-        yield group
+    yield [*group, pack_globals(s)]

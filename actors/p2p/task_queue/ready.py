@@ -3,8 +3,9 @@
 
 Tasks that the same claims may have lie in one lane: they have the same type, needs and sticky worker. In a lane each
 fairness key has a heap of its own, smallest `order` first. Keys take turns by virtual time: the key that was served
-least goes first, and each start adds the inverse of its weight. A key that could not use its turns has lost them: its
-next start counts from the present virtual time.
+least goes first, among equals the one whose task is first by order; each start adds the inverse of the key's weight. A
+key that had nothing to do comes back as if it had just been served: it cannot claim turns that it did not use, and keys
+that were never seen cannot overtake those that wait.
 
 Heaps are cleaned lazily: an entry counts only while it is its task's `entry`. All of this follows from events, so that
 a restart goes on in the same order.
@@ -13,7 +14,7 @@ a restart goes on in the same order.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from heapq import heapify, heappop, heappush, heapreplace
+from heapq import heapify, heappop, heappush
 from typing import Any, Final
 
 from actors.p2p.task_queue.events import LEASED
@@ -25,6 +26,8 @@ from actors.task_messages import Claim
 Entry = tuple[float, int, str]
 Head = tuple[float, Entry]
 """Virtual time of a fairness key, and its first entry: the smallest of all is next."""
+Turn = tuple[float, Entry, str]
+"""That of a key in a lane, with the key's name."""
 
 Which = tuple[tuple[str, ...], str]
 """Needs and sticky worker of the tasks in a lane."""
@@ -77,7 +80,20 @@ class Bucket:
 class Lane:
     """See the module's text."""
 
-    __slots__ = ("bucket", "counts", "heaps", "live", "most", "needs", "stale", "sticky", "turns", "type", "which")
+    __slots__ = (
+        "bucket",
+        "counts",
+        "heaps",
+        "live",
+        "most",
+        "needs",
+        "stale",
+        "sticky",
+        "turn",
+        "turns",
+        "type",
+        "which",
+    )
 
     def __init__(self, type_: str, which: Which, counts: list[int], most: int, bucket: Bucket | None) -> None:
         self.type = type_
@@ -91,7 +107,10 @@ class Lane:
         self.live = 0
         self.stale = 0
         self.heaps: dict[str, list[Entry]] = {}
-        self.turns: list[tuple[float, str]] = []
+        self.turn: dict[str, Turn] = {}
+        """Of each key; none while the key's limit is reached."""
+        self.turns: list[Turn] = []
+        """A heap of them; those that are not their key's `turn` are void, others may come too early."""
 
 
 class Ready:
@@ -119,31 +138,43 @@ class Ready:
             key = self.keys[name] = Key(name, 1.0 / self._limits.weights.get(name, 1.0))
         return key
 
-    def add(self, item: Item) -> None:
+    def enter(self, item: Item) -> None:
         """It became ready."""
-        task = item.task
-        lane = self._lane(item)
+        name = item.task.fairness_key
+        key = self.keys.get(name) or self.key(name)
+        if not key.ready and key.time < self.time + key.share:
+            key.time = self.time + key.share
+        key.ready += 1
+
+    def leave(self, item: Item) -> None:
+        """It is ready no longer."""
+        self.keys[item.task.fairness_key].ready -= 1
+
+    def place(self, item: Item) -> None:
+        """Let claims find a ready task."""
         if len(self.keys) >= self._many_keys:
             self._forget_keys()
-        key = self.keys.get(task.fairness_key) or self.key(task.fairness_key)
-        key.ready += 1
+        task = item.task
+        lane = self._lane(item)
         lane.live += 1
         entry = item.entry = (item.order, item.seq, task.id)
         if self.last is None or not self._count or entry >= self.last:
             self.last = entry
         self._count += 1
-        heap = lane.heaps.get(key.name)
+        name = task.fairness_key
+        heap = lane.heaps.get(name)
         if heap is None:
-            lane.heaps[key.name] = [entry]
-            heappush(lane.turns, (key.time, key.name))
+            lane.heaps[name] = [entry]
+            self._take_turn(lane, self.keys[name], entry)
         else:
             heappush(heap, entry)
+            if heap[0] is entry and name in lane.turn:
+                self._take_turn(lane, self.keys[name], entry)
 
-    def remove(self, item: Item) -> None:
-        """It is ready no longer."""
+    def displace(self, item: Item) -> None:
+        """Let claims find it no longer."""
         item.entry = None
         self._count -= 1
-        self.keys[item.task.fairness_key].ready -= 1
         lane: Lane = item.lane
         item.lane = None
         lane.live -= 1
@@ -173,7 +204,11 @@ class Ready:
         key.leased -= 1
         if key.parked:
             for lane in key.parked:
-                heappush(lane.turns, (key.time, key.name))
+                heap = lane.heaps.get(key.name)
+                if heap:
+                    self._take_turn(lane, key, heap[0])
+                else:
+                    lane.heaps.pop(key.name, None)
             key.parked.clear()
 
     def holds(self, item: Item) -> None:
@@ -228,7 +263,7 @@ class Ready:
         """For the log: what does not follow from the tasks that are there."""
         return {
             "time": self.time,
-            "keys": sorted([key.name, key.time] for key in self.keys.values() if key.time > self.time),
+            "keys": sorted([key.name, key.time] for key in self.keys.values() if key.ready or key.time > self.time),
             "buckets": [[type_, bucket.level, bucket.at] for type_, bucket in self.buckets.items()],
         }
 
@@ -255,29 +290,41 @@ class Ready:
         item.lane = lane
         return lane
 
+    @staticmethod
+    def _take_turn(lane: Lane, key: Key, entry: Entry) -> None:
+        turn = lane.turn[key.name] = (key.time, entry, key.name)
+        heappush(lane.turns, turn)
+
     def _head(self, lane: Lane) -> Head | None:
-        turns, tasks, most = lane.turns, self._tasks, self._most_per_key
+        turns, most = lane.turns, self._most_per_key
         while turns:
-            time, name = turns[0]
-            heap = lane.heaps.get(name)
-            while heap:
-                item = tasks.get(heap[0][2])
-                if item is not None and item.entry is heap[0]:
-                    break
-                heappop(heap)
-                lane.stale -= 1
-            if not heap:
+            turn = turns[0]
+            time, entry, name = turn
+            if lane.turn.get(name) is not turn:
                 heappop(turns)
-                lane.heaps.pop(name, None)
                 continue
             key = self.keys[name]
-            if most and key.leased >= most:
-                heappop(turns)
+            first = self._first_of(lane, name)
+            if first is entry and key.time == time and not (most and key.leased >= most):
+                return time, entry
+            heappop(turns)
+            del lane.turn[name]
+            if first is None:
+                del lane.heaps[name]
+            elif most and key.leased >= most:
                 key.parked.append(lane)
-            elif key.time > time:
-                heapreplace(turns, (key.time, name))
             else:
-                return max(time, self.time), heap[0]
+                self._take_turn(lane, key, first)
+        return None
+
+    def _first_of(self, lane: Lane, name: str) -> Entry | None:
+        heap, tasks = lane.heaps[name], self._tasks
+        while heap:
+            item = tasks.get(heap[0][2])
+            if item is not None and item.entry is heap[0]:
+                return heap[0]
+            heappop(heap)
+            lane.stale -= 1
         return None
 
     def _clean(self, lane: Lane) -> None:

@@ -117,6 +117,8 @@ class State:
         elif where == BLOCKED:
             for parent in item.waits or ():
                 self.children.setdefault(parent, {})[task.id] = None
+        elif where == READY:
+            self.ready.enter(item)
         elif where > LEASED:
             self.ended[task.id] = None
         self.changed[task.id] = None
@@ -128,8 +130,7 @@ class State:
         where = item.where
         task = item.task
         if where == READY:
-            if self.indexed:
-                self.ready.remove(item)
+            self._leave_ready(item)
         elif where == LEASED:
             self._leave_lease(item)
         elif where == BLOCKED:
@@ -145,8 +146,9 @@ class State:
         self.changed[task.id] = None
         if to == READY:
             item.ready_at = at
+            self.ready.enter(item)
             if self.indexed:
-                self._enter_ready(item)
+                self._place(item)
         elif to == SCHEDULED:
             if self.indexed:
                 self.set_timer((task.run_at, STARTS, task.id, 0))
@@ -160,8 +162,7 @@ class State:
         """Forget a task that is not leased."""
         task = item.task
         if item.where == READY:
-            if self.indexed:
-                self.ready.remove(item)
+            self._leave_ready(item)
         elif item.where == BLOCKED:
             self._leave_blocked(item)
         item.counts[item.where] -= 1
@@ -207,12 +208,12 @@ class State:
         """Give a task another priority, now."""
         ready = item.where == READY and self.indexed
         if ready:
-            self.ready.remove(item)
+            self.ready.displace(item)
         task = item.task
         task.priority, task.next_priority = priority, None
         item.order = task.created_at - priority * self.limits.ageing_s
         if ready:
-            self.ready.add(item)
+            self.ready.place(item)
 
     def renew(self, item: Item) -> None:
         """The end of a task's lease is another one now."""
@@ -271,18 +272,23 @@ class State:
         if task.deadline is not None and where <= LEASED:
             self.set_timer((task.deadline, DEADLINE, task.id, 0))
         if where == READY:
-            self._enter_ready(item)
+            self._place(item)
         elif where == SCHEDULED:
             self.set_timer((task.run_at, STARTS, task.id, 0))
         elif where == LEASED:
             self.ready.holds(item)
             self.set_timer((task.lease_until, LEASE_ENDS, task.id, task.token))
 
-    def _enter_ready(self, item: Item) -> None:
+    def _place(self, item: Item) -> None:
         task = item.task
-        self.ready.add(item)
+        self.ready.place(item)
         if task.queue_timeout_s is not None and task.started_at is None:
             self.set_timer((item.ready_at + task.queue_timeout_s, QUEUE_TIMEOUT, task.id, 0))
+
+    def _leave_ready(self, item: Item) -> None:
+        self.ready.leave(item)
+        if self.indexed:
+            self.ready.displace(item)
 
     def _leave_lease(self, item: Item) -> None:
         worker = self.workers.get(item.task.worker)
