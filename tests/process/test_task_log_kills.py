@@ -178,3 +178,13 @@ def moments(trace, wal, directory):
     synced = [at for at, call in enumerate(calls) if "sync(" in call and wal in call and call.endswith("= 0")]
     named = [at for at, call in enumerate(calls) if "fsync(" in call and f"<{directory}>" in call]
     return [max(some, default=-1) for some in (written, synced, named)]
+
+
+def test_duckdb_is_not_loaded_before_a_log_is_opened():
+    """The fork server loads modules of actors: what is forked later must not have DuckDB's threads."""
+    code = (
+        "import sys, actors.p2p.task_queue.duckdb_log, actors.p2p.task_queue.sqlite_log, actors.p2p.task_queue.history;"
+        "print([name for name in sys.modules if 'duckdb' in name and 'actors' not in name])"
+    )
+    ran = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, timeout=PATIENCE_S, check=True)
+    assert ran.stdout == b"[]\n"

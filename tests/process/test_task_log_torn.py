@@ -27,6 +27,7 @@ pytestmark = pytest.mark.process
 ALL = os.environ.get("GREENROOM_LOG_TORN") == "all"
 SEED = 7
 PATIENCE_S = 60
+LIVES = 12
 
 
 class Left(NamedTuple):
@@ -209,6 +210,38 @@ def test_a_torn_rotation_is_mended_though_it_is_large(left, tmp_path, tmp_path_f
             if at == made.start + 20:
                 goes_on(made, path, last)
             shutil.rmtree(directory)
+
+
+def test_a_write_that_was_torn_beside_a_checkpoint(tmp_path):
+    """DuckDB has two WALs then, and makes one of them when it opens; whether the checkpoint itself was done or not."""
+    for number in range(LIVES):
+        made = tmp_path / f"life {number}" / "log.db"
+        command = [sys.executable, "-P", task_log_child.__file__, "interrupted", "duckdb", str(made)]
+        ran = subprocess.run(command, timeout=PATIENCE_S, check=False, capture_output=True)
+        assert ran.returncode in (3, -signal.SIGKILL), ran.stderr
+        if Path(f"{made}.wal.checkpoint").exists() and Path(f"{made}.wal").exists():
+            break
+    else:
+        pytest.skip("no checkpoint was met at the right moment")
+    known, last = map(int, ran.stdout.split()[1:])
+    second = Path(f"{made}.wal.checkpoint").read_bytes()
+    left = Left("duckdb", tmp_path, second, 0, len(second))
+    rng = random.Random(SEED)
+    wals = [damage(left, 80, rng) for damage in (cut, zeros, garbage, flip)]
+    wals += [second, second + bytes(4096), second + b"\xff" * 50]
+    for number, wal in enumerate(wals):
+        for main in (made, f"{made}.early"):
+            path = tmp_path / f"{number}" / Path(main).name / "log.db"
+            path.parent.mkdir(parents=True)
+            shutil.copyfile(main, path)
+            shutil.copyfile(f"{made}.wal", f"{path}.wal")
+            shutil.copyfile(f"{made}.seq.before", f"{path}.seq")
+            Path(f"{path}.wal.checkpoint").write_bytes(wal)
+            found, _ = opened(left, path)
+            assert found == last if wal.startswith(second) else found in (known, last)
+            if number == 1:
+                goes_on(left, path, found)
+            shutil.rmtree(path.parent)
 
 
 def test_a_damaged_file_of_the_last_number_is_told(left, tmp_path):

@@ -4,6 +4,7 @@
 python task_log_child.py churn KIND PATH     facts, rotations and checkpoints without end
 python task_log_child.py torn KIND PATH      some groups, one more that nobody was told of, then SIGKILL by itself
 python task_log_child.py rotation KIND PATH  the same with a rotation of some megabytes
+python task_log_child.py interrupted KIND PATH  SIGKILL while DuckDB has a second WAL, beside a checkpoint
 python task_log_child.py few KIND PATH       a few groups and a checkpoint between them
 python task_log_child.py full KIND PATH      groups until no file may grow any more
 python task_log_child.py hold KIND PATH      one group, then nothing
@@ -28,6 +29,7 @@ from actors.p2p.task_queue.sqlite_log import SQLiteLog
 KINDS = {"duckdb": DuckDBLog, "sqlite": SQLiteLog}
 WAL = {"duckdb": ".wal", "sqlite": "-wal"}
 FACT, TOTAL = 1, 2
+ATTEMPTS = 6
 GROUPS = 20
 """That `torn` was told to be stored."""
 
@@ -129,6 +131,35 @@ def rotation(kind, path):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def interrupted(kind, path):
+    """Its exit code is 3 when the moment was not met. Says how many facts are there with the last group, which nobody
+    was told of, and without it."""
+    log = KINDS[kind](path)
+    list(log.open().groups)
+    last = 0
+
+    def append(n):
+        nonlocal last
+        log.append([fact(number) for number in range(last + 1, last + n + 1)])
+        last += n
+
+    second = Path(f"{path}.wal.checkpoint")
+    for _ in range(ATTEMPTS):
+        for _ in range(20):
+            append(1000)
+        shutil.copyfile(path, f"{path}.early")
+        checkpoint = threading.Thread(target=log.checkpoint)
+        checkpoint.start()
+        while checkpoint.is_alive():
+            shutil.copyfile(f"{path}.seq", f"{path}.seq.before")
+            append(1)
+            if second.exists() and second.stat().st_size > 100:
+                say("facts", last - 1, last)
+                os.kill(os.getpid(), signal.SIGKILL)
+        checkpoint.join()
+    sys.exit(3)
+
+
 def few(kind, path):
     log = KINDS[kind](path)
     list(log.open().groups)
@@ -166,7 +197,15 @@ def hold(kind, path):
     signal.pause()
 
 
-COMMANDS = {"churn": churn, "torn": torn, "rotation": rotation, "few": few, "full": full, "hold": hold}
+COMMANDS = {
+    "churn": churn,
+    "torn": torn,
+    "rotation": rotation,
+    "interrupted": interrupted,
+    "few": few,
+    "full": full,
+    "hold": hold,
+}
 
 if __name__ == "__main__":
     COMMANDS[sys.argv[1]](sys.argv[2], Path(sys.argv[3]))

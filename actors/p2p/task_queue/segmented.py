@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """What the logs have in common: segments, the chain, the lock, what is told at opening. The engine does the rest.
 
-A segment is a table `ev_<number>_<seq of its first group>` with one row per group, so that a missing first row is
-noticed like any other. The numbers have no gap either.
+A segment is a table `ev_<number>_<seq of its first group>_<how many of its groups were carried>` with one row per
+group, so that a missing first row is noticed like any other. The numbers have no gap either.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SEGMENT_BYTES: Final = 8 << 20
 """A checkpoint after each rotation writes about as much, and commits wait for a part of it: so it is small."""
 CHECKPOINT_BYTES: Final = 16 << 20
 _KEEP: Final = 2
-_TABLE: Final = re.compile(r"ev_(\d+)_(\d+)")
+_TABLE: Final = re.compile(r"ev_(\d+)_(\d+)_(\d+)")
 
 
 class Segment(NamedTuple):
@@ -34,11 +34,13 @@ class Segment(NamedTuple):
     number: int
     first: int
     """`seq` of its first group."""
+    carried: int
+    """How many groups it began with."""
 
     @property
     def table(self) -> str:
         """Its name."""
-        return f"ev_{self.number}_{self.first}"
+        return f"ev_{self.number}_{self.first}_{self.carried}"
 
 
 class SegmentedLog(ABC):
@@ -139,7 +141,7 @@ class SegmentedLog(ABC):
         self._segments = self._find_segments()
         repairs += self._compare(proven)
         if not self._segments:
-            self._switch(first := Segment(1, 1), [], None)
+            self._switch(first := Segment(1, 1, 0), [], None)
             self._segments = [first]
         self._grown = _size(self._wal())
         fsync_directory(self.path.parent)
@@ -151,7 +153,7 @@ class SegmentedLog(ABC):
         for table in self._tables():
             if (name := _TABLE.fullmatch(table)) is None:
                 raise self._refusal(f"it holds a table {table!r} and is no log of a task queue; choose another file")
-            found.append(Segment(int(name[1]), int(name[2])))
+            found.append(Segment(int(name[1]), int(name[2]), int(name[3])))
         found.sort()
         for before, after in pairwise(found):
             if after.number != before.number + 1:
@@ -191,7 +193,7 @@ class SegmentedLog(ABC):
         for segment in self._segments:
             if segment.first != self._chain.seq + 1:
                 raise self._refusal(f"groups {self._chain.seq + 1} to {segment.first - 1} are missing. {_PERSON}")
-            self._filled = 0
+            self._filled = self._carried = 0
             rows = self._rows(segment.table)
             while True:
                 with self._said_clearly():
@@ -205,6 +207,7 @@ class SegmentedLog(ABC):
                 if row.seq == self._announced.seq and self._announced.known:
                     self._same_as_announced(row)
                 self._filled += len(row.data)
+                self._carried += len(row.data) if row.seq < segment.first + segment.carried else 0
                 yield segment.number, events
         self._complete = True
         if self._chain.seq:
@@ -249,7 +252,7 @@ class SegmentedLog(ABC):
     def rotate(self, carried: Iterable[Group]) -> None:
         """See `Log`."""
         self._begin()
-        new = Segment(self._segments[-1].number + 1, self._chain.seq + 1)
+        first = self._chain.seq + 1
         old = self._segments[0] if len(self._segments) >= _KEEP else None
         rows, size = [], 0
         for events in carried:
@@ -258,6 +261,7 @@ class SegmentedLog(ABC):
             size += len(row.data)
         if size > GROUP_BYTES:
             self._announced.expect(size)
+        new = Segment(self._segments[-1].number + 1, first, len(rows))
         self._switch(new, rows, old)
         self._segments = [*self._segments[1 if old else 0 :], new]
         self._filled = self._carried = size
