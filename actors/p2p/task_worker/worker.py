@@ -18,6 +18,7 @@ from actors.logs import get_logger
 from actors.messages import State
 from actors.p2p.task_worker.asking_queue import AGAIN_S, End, end_task, held_by, may_ask_again
 from actors.p2p.task_worker.run import Rules, Run
+from actors.p2p.task_worker.stops import Stops
 from actors.peers import Peers
 from actors.task_client import TASK_QUEUE, TaskClient, new_task_id
 from actors.task_messages import Claim, Claimed, Lease, Release
@@ -43,6 +44,7 @@ class TaskWorker:
         self._queue = queue
         self._tools = tools
         self._peers = peers
+        self._stops = Stops(peers)
         self._rules = rules
         self._new_call_id = new_call_id
         self._runs: dict[str, Run] = {}
@@ -93,6 +95,7 @@ class TaskWorker:
     async def run(self) -> None:
         """Do tasks until cancelled."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._stops.run)
             nursery.start_soon(self._watch)
             await self._claim(nursery)
 
@@ -151,7 +154,7 @@ class TaskWorker:
             lease,
             self._queue,
             self._tools,
-            self._peers,
+            self._stops,
             self._rules,
             new_call_id=self._new_call_id,
             on_asking=self._wake,
