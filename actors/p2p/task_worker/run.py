@@ -57,6 +57,9 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int
     max_waiting: int
     lease_s: float
+    """The queue's own."""
+    wait_s: float
+    """One question for tasks waits so long."""
     ask_timeout_s: float
     max_result_bytes: int
 
@@ -251,7 +254,6 @@ class Run:
         beat = Beat(
             id=self.lease.id,
             token=self.lease.token,
-            lease_s=self._rules.lease_s,
             progress=self._progress,
             progress_text=self._text,
             logs=lines,

@@ -25,8 +25,6 @@ from actors.task_messages import Claim, Claimed, Lease, Release
 
 _MOST_CLAIMED: Final = 100
 """Tasks in one claim; the queue allows a few more."""
-_MOST_WAIT_S: Final = 50.0
-"""One question for tasks waits so long."""
 
 
 def types_of(catalogue: CatalogueView) -> list[str]:
@@ -120,8 +118,7 @@ class TaskWorker:
                 worker=self._rules.worker,
                 types=self._types,
                 n=min(room, _MOST_CLAIMED),
-                lease_s=self._rules.lease_s,
-                wait_s=_MOST_WAIT_S,
+                wait_s=self._rules.wait_s,
                 # The same until its answer has come: what a claim that was left had been given comes with the next.
                 request=request,
             )
