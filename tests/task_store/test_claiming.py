@@ -130,6 +130,14 @@ async def test_a_repeated_claim_does_not_show_tasks_that_are_no_longer_held(box)
     assert await ids(box, request="r1") == []
 
 
+async def test_a_repeated_claim_does_not_show_a_task_that_somebody_else_holds(box):
+    await box.put("a")
+    await box.take(request="r1")
+    box.later(30)
+    await box.take("other")
+    assert await ids(box, request="r1") == []
+
+
 async def test_a_claim_that_was_given_nothing_may_be_given_something_when_it_is_repeated(box):
     assert await ids(box, request="r1") == []
     await box.put("a")

@@ -488,9 +488,12 @@ async def test_an_ended_task_is_kept_as_long_as_it_said_and_no_longer(make_box):
     for _ in range(2):
         lease = await box.take()
         await box.do(Complete(id=lease.id, token=lease.token, result="1"))
+    assert box.store.next_due() is None
     await box.settle()
+    assert box.store.next_due() is not None, "somebody has to ask what was kept long enough"
     box.later(99)
     assert (await box.do(Expire())).dropped == 0
+    assert box.store.next_due() <= box.clock.now + 60
     assert (await box.task("short")).result == "1"
     box.later(61)
     assert (await box.do(Expire())).dropped == 1

@@ -377,6 +377,18 @@ async def test_whatever_makes_a_task_ready_wakes_who_waits(make_box, waiting, ho
     assert await woken(done)
 
 
+async def test_a_worker_that_holds_all_that_it_may_is_not_woken_before_it_has_room(box, waiting):
+    await box.do(RegisterWorker(worker="w", max_tasks=1))
+    await box.put("a")
+    lease = await box.take()
+    done = await waiting.start(lambda: box.store.wait_ready(Claim(worker="w")))
+    await box.put("b")
+    await trio.testing.wait_all_tasks_blocked()
+    assert not done.is_set()
+    await box.do(Complete(id="a", token=lease.token))
+    assert await woken(done)
+
+
 async def test_who_waits_for_a_change_is_woken_by_any_but_progress(box, waiting):
     await box.put("t")
     done = await waiting.start(lambda: box.store.wait_change("t"))

@@ -313,6 +313,29 @@ async def test_ended_tasks_are_put_into_the_history_in_batches(box):
     assert [await box.store.archive() for _ in range(4)] == [4, 4, 2, 0]
 
 
+async def test_a_batch_for_the_history_is_no_larger_than_it_may(box):
+    box = HeldBox(msgspec.structs.replace(BIG, archive_chars=1000))
+    await box.open()
+    await box.do_all(*(Enqueue(type="echo", id=str(n), payload="x" * 400) for n in range(7)))
+    await box.do_all(*(Cancel(id=str(n)) for n in range(7)))
+    assert [await box.store.archive() for _ in range(4)] == [3, 3, 1, 0]
+
+
+async def test_the_memory_that_tasks_take_is_bounded(box):
+    box = HeldBox(msgspec.structs.replace(BIG, max_held_chars=1000))
+    await box.open()
+    assert code(await box.put("a", payload="x" * 400)) == ""
+    lease = await box.take()
+    await box.do(Complete(id="a", token=lease.token, result="y" * 400))
+    for _ in range(2):
+        refused = await box.put("b", payload="x" * 200)
+        assert (code(refused), refused.error.retryable) == ("QUEUE_FULL", True)
+        await box.reopen()
+    await box.settle()
+    assert code(await box.put("b", payload="x" * 200)) == ""
+    assert box.store._machine.state.chars == 202
+
+
 async def test_house_is_kept_beside(box, nursery):
     nursery.start_soon(box.store.run)
     await box.put("t")
@@ -430,6 +453,7 @@ def indexes(s: State):
     return (
         {type_: counts for type_, counts in s.types.items() if any(counts)},
         s.totals,
+        s.chars,
         s.keys,
         {parent: sorted(children) for parent, children in s.children.items()},
         {timer[1:] for timer in s.timers if s.timer_counts(timer)},

@@ -156,7 +156,6 @@ def _skipped(s: State, e: Event) -> None:
             s.move(item, SKIP, at)
             item.task.reason = reason
             item.note(s.limits.max_task_events, at, "skipped", reason)
-        s.children.pop(task_id, None)
 
 
 def _paused(s: State, e: Event) -> None:

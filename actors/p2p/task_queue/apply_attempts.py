@@ -97,6 +97,7 @@ def completed(s: State, e: Event) -> None:
         late = item.where != LEASED
         s.move(item, COMPLETE, at)
         task.result = result
+        s.chars += len(result)
         task.error = None
         task.lease_until = 0.0
         task.progress = 100.0

@@ -94,6 +94,8 @@ def _store(m: Machine, op: Enqueue, task_id: str, retry_of: str) -> Submitted:
     s, now = m.state, m.now
     if s.waiting() >= m.limits.max_queue_size:
         refuse("QUEUE_FULL", f"{s.waiting()} tasks wait already; try again later", retryable=True)
+    if s.chars + len(op.payload) + len(op.metadata) > m.limits.max_held_chars:
+        refuse("QUEUE_FULL", f"tasks of {s.chars} characters are held already; try again later", retryable=True)
     run_at = op.run_at if op.run_at is not None and op.run_at > now else None
     where, waits = (READY, None) if run_at is None else (SCHEDULED, None)
     if op.depends_on:

@@ -18,6 +18,9 @@ class QueueLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     max_queue_size: int = 100_000
     """Tasks that wait; more are refused with `QUEUE_FULL`."""
+    max_held_chars: int = 500_000_000
+    """Characters of payloads, metadata and results of all tasks that are held in memory; a new task that would exceed
+    it is refused with `QUEUE_FULL`."""
     max_claim: int = 128
     """Tasks for one claim."""
     lease_s: float = 300.0
@@ -66,6 +69,8 @@ class QueueLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Fairness key -> its share of turns, against 1 for all that are not named."""
     archive_batch: int = 256
     """Ended tasks that are put into the history together."""
+    archive_chars: int = 4_000_000
+    """Of payloads and results that are put into the history together, about."""
     archive_after_s: float = 1.0
     """An ended task waits so long for others to be put into the history with it."""
     forget_every_s: float = 60.0

@@ -376,9 +376,14 @@ class LogStore:
         return len(ended)
 
     def _batch(self) -> list[Ended]:
-        s = self._machine.state
-        ids = [task_id for task_id, _ in zip(s.ended, range(self._limits.archive_batch), strict=False)]
-        return [self._as_ended(s.tasks[task_id]) for task_id in ids]
+        s, batch, chars = self._machine.state, [], 0
+        for task_id in s.ended:
+            item = s.tasks[task_id]
+            batch.append(self._as_ended(item))
+            chars += item.chars()
+            if len(batch) >= self._limits.archive_batch or chars >= self._limits.archive_chars:
+                break
+        return batch
 
     def _as_ended(self, item: Item) -> Ended:
         task = msgspec.structs.replace(item.task)

@@ -123,4 +123,3 @@ class Machine:
         if task_id in self.state.children:
             waiting = self.state.dependents(task_id)
             self.emit([SKIPPED, self.now, f"task {task_id} {how}", *waiting])
-            self.state.children.pop(task_id, None)

@@ -64,6 +64,11 @@ class Item(msgspec.Struct, eq=False, gc=False):
     """What happened to it, each as the fields of a `TaskEvent`; at most so many as the limits say. Tuples, since the
     garbage collector would visit lists of all tasks again and again."""
 
+    def chars(self) -> int:
+        """Of all that may be large."""
+        task = self.task
+        return len(task.payload) + len(task.metadata) + (0 if task.result is None else len(task.result))
+
     def touch(self, at: float) -> None:
         """It changes. Each change has a later time than the one before, even when the clock stood still or was put
         back between two lives: who watches a task compares them."""

@@ -53,6 +53,8 @@ class State:
         """Ids of tasks that have ended and are not in the history, as far as is known; in order."""
         self.changed: dict[str, None] = {}
         """Ids of tasks whose state or questions changed since somebody took them away from here."""
+        self.chars = 0
+        """Of payloads, metadata and results of all tasks here."""
         self.epoch = 0
         self.last_token = 0
         self.seq = 0
@@ -99,6 +101,7 @@ class State:
         """Take in a task that is new here, in the state that it says."""
         task = item.task
         self.tasks[task.id] = item
+        self.chars += item.chars()
         if task.key:
             self.keys[task.owner, task.key] = task.id
         counts = self.types.get(task.type)
@@ -164,6 +167,7 @@ class State:
         item.counts[item.where] -= 1
         self.totals[item.where] -= 1
         del self.tasks[task.id]
+        self.chars -= item.chars()
         if task.key and self.keys.get((task.owner, task.key)) == task.id:
             del self.keys[task.owner, task.key]
         self.ended.pop(task.id, None)
