@@ -122,7 +122,7 @@ def task() -> None:
 def task_show(task_id: str, data_dir: Path | None, as_json: bool) -> None:
     """All that is known of a task, and what happened to it; the beginning of its ID is enough.
 
-    Example: greenroom task show 4f1c
+    Example: greenroom task show 01a21317442f
     """
     from supervisor import client_queue, task_text
 

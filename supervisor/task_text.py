@@ -122,7 +122,13 @@ def task_text(shown: Shown) -> str:
         lines += ["", "log", *(f"  {line}" for line in task.logs)]
     if shown.events:
         rows = [
-            (_clock(event.at), event.what, event.worker, str(event.attempt) if event.attempt else "", event.note)
+            (
+                _clock(event.at),
+                event.what,
+                event.worker,
+                str(event.attempt) if event.attempt else "",
+                _one_line(event.note),
+            )
             for event in shown.events
         ]
         lines += ["", *_table(("when", "what", "worker", "attempt", ""), rows)]

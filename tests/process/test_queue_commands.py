@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import subprocess
 
+import httpx
 import pytest
 import trio
 from running import GREENROOM, started
@@ -56,6 +57,14 @@ def test_stats_counts_by_type_and_names_the_workers(tree):
     assert "of the queued: 1 scheduled, 1 blocked" in text
     assert "files: the log " in text
     assert "a commit takes " in text
+
+
+def test_metrics_of_the_gateway_count_what_the_queue_has(tree):
+    text = httpx.get(f"{tree.url}/metrics").text
+    assert "mcp_p2p_task_queue_up 1.0" in text
+    queued = shown(tree, "queue", "stats")["counts"]["queued"]
+    assert f"mcp_p2p_tasks_queued {queued}.0" in text
+    assert "mcp_p2p_task_execution_duration_ms_count 1.0" in text
 
 
 def test_peek_has_the_order_of_the_queue_and_the_reasons(tree):

@@ -170,6 +170,20 @@ def test_the_end_of_the_worker_is_short_when_nothing_runs(tmp_path, tools):
         assert time.monotonic() - began < 4
 
 
+def test_a_restart_of_the_pool_uses_no_attempt(tmp_path, tools):
+    async def main(tree):
+        async with open_tasks(tree.data_dir) as tasks:
+            ids = await submit(tasks, 3, 4.0, retry=Retry(max_attempts=1))
+            await running(tmp_path, 3)
+            await trio.to_thread.run_sync(lambda: tree.run("restart", "tools.general#0", "--yes"))
+            done = await ended(tasks, ids)
+        assert [(task.state, task.attempt) for task in done] == [(TaskState.COMPLETED, 1)] * 3
+        assert begun(tmp_path) == 6, "each of them ran twice: its process was ended in the middle"
+
+    with started(tmp_path / "data", *tools, env={"GREENROOM_SUPERVISOR__SHUTDOWN_S": "1"}) as tree:
+        trio.run(main, tree)
+
+
 def test_the_death_of_the_queue_uses_no_attempt(tmp_path, tools):
     async def main(tree):
         async with open_tasks(tree.data_dir) as tasks:

@@ -113,7 +113,7 @@ class WorkerBench:
         self.states = {"task_queue": State.READY, "tools.general#0": State.READY, "router": State.READY}
         self.show()
         self.tools = ToolsHere(self.peers)
-        given = {"concurrency": 4, "max_waiting": 2, "lease_s": LEASE_S, "ask_timeout_s": 60.0}
+        given = {"concurrency": 4, "max_waiting": 2, "lease_s": LEASE_S, "wait_s": 50.0, "ask_timeout_s": 60.0}
         self.rules = Rules(worker=NAME, max_result_bytes=10_000, **(given | rules))
         self.numbers = 0
         self.worker = self.new_worker()

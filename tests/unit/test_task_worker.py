@@ -195,6 +195,32 @@ async def test_a_process_that_was_told_to_end_costs_its_tasks_nothing(autojump_c
     assert (task.state, task.attempt) == (TaskState.READY, 0)
 
 
+async def test_a_life_whose_place_a_spare_took_costs_its_tasks_nothing(autojump_clock, bench):
+    bench.tools.outcome = ErrorInfo(code="OUTCOME_UNKNOWN", message="m")
+    task_id = await bench.queue.submit(retry=ONCE)
+    await begun(bench)
+    bench.show(**{"tools.general#spare0": State.DRAINING})
+    await wait_all_tasks_blocked()
+    bench.show(**{"tools.general#spare0": State.STARTING})
+    bench.worker.pause(paused=True)
+    bench.tools.let()
+    await wait_all_tasks_blocked()
+    assert (await bench.queue.task(task_id)).attempt == 0
+
+
+async def test_a_process_that_died_a_while_after_another_was_stopped_counts(autojump_clock, bench):
+    bench.tools.outcome = ErrorInfo(code="OUTCOME_UNKNOWN", message="m")
+    task_id = await bench.queue.submit(retry=ONCE)
+    await begun(bench)
+    bench.show(**{"tools.general#spare0": State.DRAINING})
+    await wait_all_tasks_blocked()
+    bench.show(**{"tools.general#spare0": State.SPARE})
+    await trio.sleep(6)
+    bench.tools.let()
+    await wait_all_tasks_blocked()
+    assert (await bench.queue.task(task_id)).state is TaskState.FAILED
+
+
 async def test_a_carried_call_ends_with_the_router(autojump_clock, bench):
     bench.offer(tool("echo", max_concurrent=1))
     bench.tools.outcome = ErrorInfo(code="OUTCOME_UNKNOWN", message="m")

@@ -25,6 +25,7 @@ from actors.tool_messages import Catalogue, Changed
 
 NAME = "task_worker"
 """By which the queue knows it, in all its lives."""
+_MOST_WAIT_S = 50.0
 _LOOK_S = 1.0
 """Between two looks for the end of draining, which the directory tells."""
 _FINISH_SHARE = 0.6
@@ -42,6 +43,8 @@ def rules_of(settings: Settings) -> Rules:
         concurrency=p2p.task_worker.concurrency,
         max_waiting=p2p.task_worker.max_waiting,
         lease_s=p2p.task_queue.lease_s,
+        # A worker that is silent for too long is offline.
+        wait_s=min(_MOST_WAIT_S, p2p.task_queue.worker_timeout_s / 2),
         ask_timeout_s=settings.questions.task_timeout_s,
         max_result_bytes=p2p.task_queue.max_result_bytes,
     )

@@ -25,10 +25,10 @@ from actors.errors import (
     to_info,
 )
 from actors.logs import get_logger, log_execution
-from actors.messages import ErrorInfo, State
+from actors.messages import ErrorInfo
 from actors.p2p.task_worker.asking_queue import End, may_ask_again, persist
 from actors.p2p.task_worker.questions import TaskOwner
-from actors.peers import Peers
+from actors.p2p.task_worker.stops import Stops
 from actors.task_client import TaskClient
 from actors.task_messages import AckCancel, Beat, Beaten, Complete, Fail, Lease, Release
 from actors.tool_messages import ASK, Progress, ToolCall, ToolItem, ToolResult
@@ -57,6 +57,9 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int
     max_waiting: int
     lease_s: float
+    """The queue's own."""
+    wait_s: float
+    """One question for tasks waits so long."""
     ask_timeout_s: float
     max_result_bytes: int
 
@@ -69,7 +72,7 @@ class Run:
         lease: Lease,
         queue: TaskClient,
         tools: ToolClient,
-        peers: Peers,
+        stops: Stops,
         rules: Rules,
         *,
         new_call_id: Callable[[], str],
@@ -83,7 +86,7 @@ class Run:
         """That its owner has not answered yet."""
         self._queue = queue
         self._tools = tools
-        self._peers = peers
+        self._stops = stops
         self._rules = rules
         self._new_call_id = new_call_id
         self._call_id = ""
@@ -195,8 +198,7 @@ class Run:
     def _was_stopped(self) -> bool:
         """Whether a process that the call was sent to had been told to end: no fault of the task."""
         tool = self._tools.catalogue.get(self.lease.type)
-        entries = self._peers.processes(self._tools.way_of(tool)) if tool is not None else []
-        return any(entry.state in {State.DRAINING, State.OFF} for entry in entries)
+        return tool is not None and self._stops.lately(self._tools.way_of(tool))
 
     def _completed(self, result: ToolResult) -> End:
         lease = self.lease
@@ -252,7 +254,6 @@ class Run:
         beat = Beat(
             id=self.lease.id,
             token=self.lease.token,
-            lease_s=self._rules.lease_s,
             progress=self._progress,
             progress_text=self._text,
             logs=lines,

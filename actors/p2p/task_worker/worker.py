@@ -18,14 +18,13 @@ from actors.logs import get_logger
 from actors.messages import State
 from actors.p2p.task_worker.asking_queue import AGAIN_S, End, end_task, held_by, may_ask_again
 from actors.p2p.task_worker.run import Rules, Run
+from actors.p2p.task_worker.stops import Stops
 from actors.peers import Peers
 from actors.task_client import TASK_QUEUE, TaskClient, new_task_id
 from actors.task_messages import Claim, Claimed, Lease, Release
 
 _MOST_CLAIMED: Final = 100
 """Tasks in one claim; the queue allows a few more."""
-_MOST_WAIT_S: Final = 50.0
-"""One question for tasks waits so long."""
 
 
 def types_of(catalogue: CatalogueView) -> list[str]:
@@ -43,6 +42,7 @@ class TaskWorker:
         self._queue = queue
         self._tools = tools
         self._peers = peers
+        self._stops = Stops(peers)
         self._rules = rules
         self._new_call_id = new_call_id
         self._runs: dict[str, Run] = {}
@@ -93,6 +93,7 @@ class TaskWorker:
     async def run(self) -> None:
         """Do tasks until cancelled."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._stops.run)
             nursery.start_soon(self._watch)
             await self._claim(nursery)
 
@@ -117,8 +118,7 @@ class TaskWorker:
                 worker=self._rules.worker,
                 types=self._types,
                 n=min(room, _MOST_CLAIMED),
-                lease_s=self._rules.lease_s,
-                wait_s=_MOST_WAIT_S,
+                wait_s=self._rules.wait_s,
                 # The same until its answer has come: what a claim that was left had been given comes with the next.
                 request=request,
             )
@@ -151,7 +151,7 @@ class TaskWorker:
             lease,
             self._queue,
             self._tools,
-            self._peers,
+            self._stops,
             self._rules,
             new_call_id=self._new_call_id,
             on_asking=self._wake,
