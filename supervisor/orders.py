@@ -123,7 +123,7 @@ class Orders(CoreBase):
     def _add(self, spec: ChildSpec) -> None:
         leaving = self._children.get(spec.id)
         if leaving is not None and leaving.forget:
-            leaving.spec, leaving.forget, leaving.wanted = spec, False, True
+            leaving.spec, leaving.forget, leaving.wanted = spec, False, not leaving.group.failed
             return
         try:
             self._roster.add(spec)

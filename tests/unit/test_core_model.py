@@ -150,6 +150,7 @@ class History(RuleBasedStateMachine):
             assert name not in self.alive, "two lives of one child"
             assert command.incarnation > self.newest, "an incarnation is used again"
             assert self.timer_of(name) not in self.timers, "a start before its time"
+            assert not self.core._children[name].group.failed, "a start in a group that gave up"
             assert name not in self.done, "it has done its work and starts again"
             self.newest = self.alive[name] = command.incarnation
         elif isinstance(command, Swap):

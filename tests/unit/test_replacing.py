@@ -10,7 +10,7 @@ import pytest
 from driving import CRASH, NORMAL, QUICK, Drive, child, group, root
 
 from supervisor.events import DrainChild, Reconfigure, ReplaceChild, ResumeChild
-from supervisor.spec import SpecError, Strategy
+from supervisor.spec import Intensity, SpecError, Strategy
 
 STANDS_BY = {"stands_by": True}
 
@@ -207,6 +207,17 @@ def test_a_child_that_comes_back_and_is_removed_once_more_is_forgotten():
     assert drive.remove("a") == [], "it was told already"
     assert drive.ends("a") == []
     assert drive.states() == "b=ready"
+
+
+def test_a_child_that_comes_back_to_a_group_that_gave_up_stays_failed_with_it():
+    tired = group("g", escalates=False, intensity=Intensity(restarts=0))
+    drive = Drive(root(), tired, child("a", group="g"), child("b", group="g"), child("c")).start()
+    drive.remove("b")
+    drive.dies("a")
+    reconfigure(drive, child("a", group="g"), child("b", group="g"), child("c"))
+    assert drive.ends("b") == []
+    assert drive.states() == "a=failed b=failed c=ready"
+    assert drive.restart("a") == ["start a", "start b"]
 
 
 def test_a_new_configuration_adds_removes_and_renews():
