@@ -12,7 +12,8 @@ The contract follows OTP's supervisor (https://www.erlang.org/doc/man/supervisor
 * A group that gives up stops its children. If it `escalates`, its parent restarts it as a child of its own, at last
   the root gives up and the tree ends with exit code 70; else it stays failed and the rest of the tree works on.
 * A child that has done its work (transient, normal end) stays so, also when its siblings are restarted, until an
-  operator restarts it. The end of a significant one stops its group, in the root group the tree.
+  operator restarts it or a new configuration makes it permanent. The end of a significant one stops its group, in the
+  root group the tree.
 * A child may have spares: processes that are as ready as it is, and do nothing. They start once the tree is up. When
   the child dies, or is restarted by an operator, a ready spare's life takes its place at once, without any delay, and a
   new spare is started. The death of a spare is no attempt that counts.
@@ -157,7 +158,7 @@ class Core(Orders):
         normal = reason.kind == "normal"
         decision = "stop the group" if child.spec.significant else "leave it"
         self._report_child("INFO" if normal else "ERROR", "exited", child, reason.words, decision)
-        child.wanted = False
+        child.wanted, child.done = False, True
         if child.spec.restart == Restart.TEMPORARY:
             self._forget(child)
         if child.spec.significant and child.group is self._root:

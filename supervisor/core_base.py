@@ -104,7 +104,7 @@ class CoreBase:
 
     def _put_down(self, child: Child) -> None:
         """It is not to run any more. One that could take its time to finish its calls has less of it now."""
-        child.wanted = False
+        child.wanted = child.done = False
         child.must_stop = child.alive
         if child.finishing:
             child.finishing = child.terminating = False

@@ -28,6 +28,8 @@ class Child:
         """A warm standby: it does no work until its life takes the place of another's."""
         self.wanted = not group.failed
         """It is to be started again after its end."""
+        self.done = False
+        """It ended by itself and its restart type left it so: not wanted, but not put down by anybody either."""
         self.alive = False
         self.ready = False
         self.must_stop = False

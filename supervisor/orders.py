@@ -7,7 +7,9 @@
   works on. A child that can't stand by (`ChildSpec.stands_by`) is restarted instead.
 * *Drain* takes a child out of service, whatever life it has, until it is *resumed* or restarted.
 * *Reconfigure* makes the tree what a new configuration says: children are added, removed, or given new specs, which
-  count from their next life on; those that are named get it at once, by being replaced.
+  count from their next life on (the restart type from the present life's end on); those that are named get it at once,
+  by being replaced. A child that has done its work and is permanent now starts again: new children start by this order,
+  too, unlike in OTP, where a change of code starts nobody. One that was stopped with its group stays so.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from supervisor.events import (
     ResumeChild,
 )
 from supervisor.members import Child, spare_specs
-from supervisor.spec import ChildSpec, GroupSpec, SpecError
+from supervisor.spec import ChildSpec, GroupSpec, Restart, SpecError
 
 Order = RestartChild | ReplaceChild | DrainChild | ResumeChild | AddChild | RemoveChild | Reconfigure
 
@@ -65,7 +67,7 @@ class Orders(CoreBase):
                 member.wanted = True
         child.group.attempts.clear()
         self._cancel_timer(child)
-        child.wanted = True
+        child.wanted, child.done = True, False
         child.drained = False
         child.failures = 0
         child.reason = ""
@@ -121,7 +123,7 @@ class Orders(CoreBase):
     def _add(self, spec: ChildSpec) -> None:
         leaving = self._children.get(spec.id)
         if leaving is not None and leaving.forget:
-            leaving.spec, leaving.forget, leaving.wanted = spec, False, True
+            leaving.spec, leaving.forget, leaving.wanted = spec, False, not leaving.group.failed
             return
         try:
             self._roster.add(spec)
@@ -149,6 +151,9 @@ class Orders(CoreBase):
                 self._add(spec)
                 continue
             known.spec = spec
+            if known.done and spec.restart == Restart.PERMANENT:
+                self._report_child("INFO", "operator", known, "it is permanent now", "start")
+                known.wanted, known.done = True, False
             if spec.id in order.replace and known.alive:
                 self._report_child("INFO", "replaced", known, "a new configuration")
                 self._give_successor(known)

@@ -127,6 +127,8 @@ class History(RuleBasedStateMachine):
         self.newest = 0
         self.stops = 0
         self.ends = 0
+        self.done = set()
+        """Names of those that ended by themselves and were left so."""
         self.down = set()
         """Names of those that need not run: their group gave up, or its significant child has ended."""
         self.give(Start())
@@ -148,6 +150,8 @@ class History(RuleBasedStateMachine):
             assert name not in self.alive, "two lives of one child"
             assert command.incarnation > self.newest, "an incarnation is used again"
             assert self.timer_of(name) not in self.timers, "a start before its time"
+            assert not self.core._children[name].group.failed, "a start in a group that gave up"
+            assert name not in self.done, "it has done its work and starts again"
             self.newest = self.alive[name] = command.incarnation
         elif isinstance(command, Swap):
             self.check_swap(command)
@@ -208,6 +212,8 @@ class History(RuleBasedStateMachine):
     def note(self, report):
         if report.decision == "stop the tree":
             self.stops = max(self.stops, 1)
+        elif report.decision == "leave it":
+            self.done.add(report.offender)
         elif report.decision in {"stop the group", "stay failed; others work on"}:
             self.down |= {view.name for view in self.core.children() if report.supervisor in lineage(view.spec.group)}
 
@@ -292,7 +298,9 @@ class History(RuleBasedStateMachine):
         view = self.core.child(name)
         if view is not None and not self.is_leaving(name):
             again = {v.name for v in self.core.children() if v.spec.group == view.spec.group}
-            self.down -= again if self.is_failed(view.spec.group) else {name}
+            again = again if self.is_failed(view.spec.group) else {name}
+            self.down -= again
+            self.done -= again
             self.drained.discard(name)
         self.give(RestartChild(name))
 
@@ -336,6 +344,8 @@ class History(RuleBasedStateMachine):
         for spec in children:
             if not self.stops and spec.id not in known:
                 self.down = self.down | {spec.id} if self.is_failed(spec.group) else self.down - {spec.id}
+            if spec.restart is Restart.PERMANENT:
+                self.done.discard(spec.id)
         self.give(Reconfigure((), tuple(children), frozenset(replace)))
         if not self.stops:
             left = {view.name for view in self.core.children() if "#spare" not in view.name}
@@ -368,6 +378,7 @@ class History(RuleBasedStateMachine):
     def the_core_knows_who_lives(self):
         seen = {view.name: view.state for view in self.core.children()}
         self.drained &= set(seen)
+        self.done &= set(seen)
         for name in self.alive:
             assert seen[name] in {"starting", "ready", "spare", "restarting", "draining"}
         for name in set(seen) - set(self.alive):

@@ -7,10 +7,10 @@ Written with `Drive` (tests/support/driving.py), as in `test_strategies.py`.
 from __future__ import annotations
 
 import pytest
-from driving import CRASH, QUICK, Drive, child, group, root
+from driving import CRASH, NORMAL, QUICK, Drive, child, group, root
 
 from supervisor.events import DrainChild, Reconfigure, ReplaceChild, ResumeChild
-from supervisor.spec import SpecError, Strategy
+from supervisor.spec import Intensity, SpecError, Strategy
 
 STANDS_BY = {"stands_by": True}
 
@@ -209,6 +209,17 @@ def test_a_child_that_comes_back_and_is_removed_once_more_is_forgotten():
     assert drive.states() == "b=ready"
 
 
+def test_a_child_that_comes_back_to_a_group_that_gave_up_stays_failed_with_it():
+    tired = group("g", escalates=False, intensity=Intensity(restarts=0))
+    drive = Drive(root(), tired, child("a", group="g"), child("b", group="g"), child("c")).start()
+    drive.remove("b")
+    drive.dies("a")
+    reconfigure(drive, child("a", group="g"), child("b", group="g"), child("c"))
+    assert drive.ends("b") == []
+    assert drive.states() == "a=failed b=failed c=ready"
+    assert drive.restart("a") == ["start a", "start b"]
+
+
 def test_a_new_configuration_adds_removes_and_renews():
     drive = Drive(child("p#0", **STANDS_BY), child("p#1", **STANDS_BY), child("b")).start()
     specs = [child("p#0", drain=7.0, **STANDS_BY), child("b", shutdown=1.0), child("c")]
@@ -249,6 +260,49 @@ def test_groups_follow_a_new_configuration():
     drive = pool()
     reconfigure(drive, child("a", **STANDS_BY), child("b"), groups=[root(backoff=QUICK), group("unheard_of")])
     assert [spec.backoff for spec in drive.core.groups()] == [QUICK]
+
+
+def test_a_child_that_has_done_its_work_starts_again_when_a_new_configuration_makes_it_permanent():
+    drive = Drive(child("a", restart="transient"), child("b")).start()
+    drive.dies("a", NORMAL)
+    assert reconfigure(drive, child("a", restart="transient", shutdown=1.0), child("b"), new={"a"}) == []
+    assert reconfigure(drive, child("a"), child("b")) == ["start a"]
+    drive.ready("a")
+    assert reconfigure(drive, child("a"), child("b")) == []
+    assert drive.said("operator") == ["a: start"], "once"
+    assert drive.dies("a", NORMAL) == ["start a"]
+
+
+def test_a_new_restart_type_decides_about_the_end_of_the_present_life_already():
+    drive = Drive(child("a", restart="transient"), child("b")).start()
+    assert reconfigure(drive, child("a"), child("b")) == []
+    assert drive.dies("a", NORMAL) == ["start a"]
+
+
+def test_a_drained_child_that_starts_again_by_a_new_configuration_stays_out_of_service():
+    drive = Drive(child("a", restart="transient"), child("b")).start()
+    drive.give(DrainChild("a"))
+    drive.dies("a", NORMAL)
+    assert reconfigure(drive, child("a"), child("b")) == ["start a"]
+    assert drive.ready("a") == ["drain a"]
+
+
+@pytest.mark.parametrize("restart", ["transient", "permanent"])
+def test_a_new_configuration_starts_nobody_of_a_group_that_stopped_as_a_whole(restart):
+    chief = child("chief", group="g", restart="transient", significant=True)
+    drive = Drive(root(), group("g"), chief, child("a", group="g", restart="transient"), child("b")).start()
+    drive.dies("a", NORMAL)
+    drive.settle(drive.dies("chief", NORMAL))
+    assert reconfigure(drive, chief, child("a", group="g", restart=restart), child("b")) == []
+    assert drive.states() == "chief=off a=off b=ready"
+
+
+def test_a_child_that_an_operator_started_again_is_not_started_twice_by_a_new_configuration():
+    drive = Drive(child("a", restart="transient"), child("b")).start()
+    drive.dies("a", NORMAL)
+    drive.settle(drive.restart("a"))
+    assert reconfigure(drive, child("a"), child("b")) == []
+    assert drive.said("operator") == ["a: restart"]
 
 
 def test_a_child_of_a_group_that_is_unknown_is_refused_and_the_rest_goes_on():
