@@ -188,3 +188,16 @@ def test_duckdb_is_not_loaded_before_a_log_is_opened():
     )
     ran = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, timeout=PATIENCE_S, check=True)
     assert ran.stdout == b"[]\n"
+
+
+def test_living_tasks_that_need_more_memory_than_was_given_are_carried(tmp_path):
+    """Else the queue would end with each rotation, and again in its next life."""
+    path = tmp_path / "log.db"
+    for last in (1, 2):
+        log = KINDS["duckdb"](path, memory_bytes=16 << 20)
+        groups = list(log.open().groups)
+        assert last == 1 or len(groups) == 51
+        log.append([task_log_child.fact(last)])
+        log.rotate([[task_log_child.TOTAL, last, "x" * 1_000_000]] for _ in range(50))
+        log.checkpoint()
+        log.close()

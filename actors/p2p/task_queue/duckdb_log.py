@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,7 +25,10 @@ from actors.p2p.task_queue.wal_repair import WalRepair
 if TYPE_CHECKING:
     import duckdb
 
-MEMORY: Final = "512MB"
+MEMORY_BYTES: Final = 512 << 20
+_MEMORY_FACTOR: Final = 4
+"""Of what one transaction writes, or one opening finds: DuckDB refuses when the memory that it was given is too small
+for it. Then the queue would end each time that its living tasks are carried on."""
 _STORAGE: Final = "v1.5.0"
 """Of the file. DuckDB 1.5 and 2.0 read each other's files and WALs of it."""
 _SETTINGS: Final[dict[str, Any]] = {
@@ -37,6 +41,10 @@ _SETTINGS: Final[dict[str, Any]] = {
 }
 _WAL_SLACK: Final = 64 << 10
 """What DuckDB adds to a group in its WAL, and what a file system may add to a torn one."""
+_READ_BYTES: Final = 8 << 20
+"""About so much is read at once: DuckDB has the whole answer to a query in memory."""
+_READ_GROUPS: Final = 256
+_READ_MOST: Final = 1 << 14
 _DDL_OPEN: Final = "other write transactions"
 _CHECKPOINT_S: Final = 60.0
 """So long a checkpoint is tried while rotations are under way."""
@@ -53,10 +61,10 @@ class DuckDBLog(SegmentedLog):
         *,
         segment_bytes: int = SEGMENT_BYTES,
         checkpoint_bytes: int = CHECKPOINT_BYTES,
-        memory: str = MEMORY,
+        memory_bytes: int = MEMORY_BYTES,
     ) -> None:
         super().__init__(path, segment_bytes=segment_bytes, checkpoint_bytes=checkpoint_bytes)
-        self._memory = memory
+        self._memory = memory_bytes
         self._con: duckdb.DuckDBPyConnection | None = None
         self._side: duckdb.DuckDBPyConnection | None = None
         """For checkpoints."""
@@ -74,15 +82,19 @@ class DuckDBLog(SegmentedLog):
 
         return duckdb.Error
 
+    def _files(self) -> list[Path]:
+        return [self.path, self._wal(), Path(f"{self._wal()}.checkpoint")]
+
     def _proven(self) -> int:
-        files = (self._wal(), Path(f"{self._wal()}.checkpoint"))
-        return max(in_duckdb_wal(file.read_bytes()) if file.exists() else 0 for file in files)
+        return max(in_duckdb_wal(file.read_bytes()) if file.exists() else 0 for file in self._files()[1:])
 
     def _connect(self) -> list[str]:
         import duckdb
 
         repair = WalRepair(self.path, max(GROUP_BYTES, self._announced.expected) + _WAL_SLACK)
-        config = {**_SETTINGS, "memory_limit": self._memory}
+        there = sum(file.stat().st_size for file in self._files() if file.exists())
+        self._memory = max(self._memory, _MEMORY_FACTOR * there)
+        config = {**_SETTINGS, "memory_limit": f"{self._memory}B"}
         self._con = repair.open(lambda: duckdb.connect(str(self.path), config=config))
         # Until all of it was found right, the WAL stays as it is.
         self._con.execute("PRAGMA disable_checkpoint_on_shutdown")
@@ -108,20 +120,30 @@ class DuckDBLog(SegmentedLog):
         return (row[0], row[1]) if row else None
 
     def _rows(self, table: str) -> Iterator[Row]:
-        cursor = self._db.cursor()
-        try:
-            cursor.execute(f"SELECT seq, n, digest, data FROM {table} ORDER BY seq")  # noqa: S608
-            while rows := cursor.fetchmany(256):
-                yield from map(Row._make, rows)
-        finally:
-            cursor.close()
+        query = f"SELECT seq, n, digest, data FROM {table} WHERE seq >= ? AND seq < ? ORDER BY seq"  # noqa: S608
+        at, last = self._db.execute(f"SELECT min(seq), max(seq) FROM {table}").fetchall()[0]  # noqa: S608
+        step = _READ_GROUPS
+        while at is not None and at <= last:
+            rows = self._db.execute(query, [at, at + step]).fetchall()
+            at += step
+            size = sum(len(row[3]) for row in rows)
+            step = min(max(step * _READ_BYTES // max(size, 1), 1), _READ_MOST)
+            yield from map(Row._make, rows)
+
+    def _allow(self, size: int) -> None:
+        """Have memory for a transaction of so many bytes."""
+        if _MEMORY_FACTOR * size > self._memory:
+            self._memory = _MEMORY_FACTOR * size
+            self._db.execute(f"SET memory_limit = '{self._memory}B'")
 
     def _insert(self, table: str, row: Row) -> None:
+        self._allow(len(row.data))
         before = self._names.look()
         self._db.execute(f"INSERT INTO {table} VALUES (?, ?, ?, ?)", row)  # noqa: S608
         self._names.wrote(before)
 
-    def _switch(self, new: Segment, rows: Iterable[Row], old: Segment | None) -> None:
+    def _switch(self, new: Segment, rows: Sequence[Row], old: Segment | None) -> None:
+        self._allow(sum(len(row.data) for row in rows))
         before = self._names.look()
         self._no_ddl.clear()
         try:
@@ -156,7 +178,10 @@ class DuckDBLog(SegmentedLog):
         finally:
             self._names.checkpoint_ended()
 
-    def _disconnect(self, *, tidy: bool) -> None:  # noqa: ARG002 - `_admit` said it to DuckDB
+    def _disconnect(self, *, tidy: bool) -> None:
+        if self._con is not None and not tidy:
+            with suppress(self._errors()):
+                self._con.execute("PRAGMA disable_checkpoint_on_shutdown")
         if self._side is not None:
             self._side.close()
             self._side = None

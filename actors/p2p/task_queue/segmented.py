@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -103,7 +103,7 @@ class SegmentedLog(ABC):
         """Add a row; durable when no transaction is open."""
 
     @abstractmethod
-    def _switch(self, new: Segment, rows: Iterable[Row], old: Segment | None) -> None:
+    def _switch(self, new: Segment, rows: Sequence[Row], old: Segment | None) -> None:
         """One transaction: create a segment, fill it, drop another one."""
 
     @abstractmethod

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -85,7 +85,7 @@ class SQLiteLog(SegmentedLog):
         with self._writing:
             self._db.execute(f"INSERT INTO {table} VALUES (?, ?, ?, ?)", row)  # noqa: S608
 
-    def _switch(self, new: Segment, rows: Iterable[Row], old: Segment | None) -> None:
+    def _switch(self, new: Segment, rows: Sequence[Row], old: Segment | None) -> None:
         with self._writing:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute(f"CREATE TABLE {new.table}(seq INTEGER PRIMARY KEY, n INTEGER, digest INTEGER, data BLOB)")
