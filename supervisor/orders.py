@@ -10,6 +10,8 @@
   count from their next life on (the restart type from the present life's end on); those that are named get it at once,
   by being replaced. A child that has done its work and is permanent now starts again: new children start by this order,
   too, unlike in OTP, where a change of code starts nobody. One that was stopped with its group stays so.
+
+No order moves a child to another group: it is removed, and added when it has ended.
 """
 
 from __future__ import annotations
@@ -123,12 +125,21 @@ class Orders(CoreBase):
     def _add(self, spec: ChildSpec) -> None:
         leaving = self._children.get(spec.id)
         if leaving is not None and leaving.forget:
+            if self._refused_to_move(leaving, spec):
+                return
             leaving.spec, leaving.forget, leaving.wanted = spec, False, not leaving.group.failed
             return
         try:
             self._roster.add(spec)
         except SpecError as error:
             self._report("ERROR", "operator", self._root, spec.id, reason=str(error), decision="refused")
+
+    def _refused_to_move(self, child: Child, spec: ChildSpec) -> bool:
+        """A child lives, ends and is counted in one group for as long as it is known."""
+        if spec.group == child.group.spec.id:
+            return False
+        self._report_child("ERROR", "operator", child, f"it can't move to group {spec.group!r}", "refused")
+        return True
 
     def _remove(self, child: Child) -> None:
         """It finishes its calls, ends, and is forgotten."""
@@ -149,6 +160,8 @@ class Orders(CoreBase):
             known = self._children.get(spec.id)
             if known is None or known.forget:
                 self._add(spec)
+                continue
+            if self._refused_to_move(known, spec):
                 continue
             known.spec = spec
             if known.done and spec.restart == Restart.PERMANENT:

@@ -336,15 +336,12 @@ class History(RuleBasedStateMachine):
     @rule(tree=trees(), replace=st.sets(st.sampled_from(NAMES)))
     def the_configuration_changes(self, tree, replace):
         _, children = tree
-        known = {view.name: view for view in self.core.children()}
-        children = [
-            spec if known.get(spec.id) is None or known[spec.id].spec.group == spec.group else known[spec.id].spec
-            for spec in children
-        ]
+        known = {view.name: view.spec for view in self.core.children()}
         for spec in children:
             if not self.stops and spec.id not in known:
                 self.down = self.down | {spec.id} if self.is_failed(spec.group) else self.down - {spec.id}
-            if spec.restart is Restart.PERMANENT:
+            stays = spec.id in known and known[spec.id].group == spec.group
+            if stays and spec.restart is Restart.PERMANENT:
                 self.done.discard(spec.id)
         self.give(Reconfigure((), tuple(children), frozenset(replace)))
         if not self.stops:
@@ -373,6 +370,11 @@ class History(RuleBasedStateMachine):
                 assert view.state == state, f"{view.name} is {view.state} and nobody will start it"
                 if view.name in self.drained:
                     assert view.incarnation in self.told_to_drain, "it does not know that it is out of service"
+
+    @invariant()
+    def nobody_changes_its_group(self):
+        for child in self.core._children.values():
+            assert child.spec.group == child.group.spec.id
 
     @invariant()
     def the_core_knows_who_lives(self):

@@ -220,6 +220,25 @@ def test_a_child_that_comes_back_to_a_group_that_gave_up_stays_failed_with_it():
     assert drive.restart("a") == ["start a", "start b"]
 
 
+def test_a_child_that_leaves_can_not_come_back_in_another_group():
+    drive = Drive(root(), group("g"), child("a", group="g"), child("b")).start()
+    drive.remove("a")
+    assert drive.add(child("a")) == []
+    assert drive.said("operator")[-1] == "a: refused"
+    drive.ends("a")
+    assert drive.states() == "b=ready"
+    assert drive.add(child("a")) == ["start a"]
+
+
+def test_a_new_configuration_moves_no_child_to_another_group_and_does_the_rest():
+    drive = Drive(root(), group("g"), child("a", group="g"), child("b")).start()
+    assert reconfigure(drive, child("a", shutdown=9.0), child("b"), child("c"), new={"a"}) == ["start c"]
+    assert [(r.level, r.reason, r.decision) for r in drive.reports if r.context == "operator"] == [
+        ("ERROR", "it can't move to group 'root'", "refused")
+    ]
+    assert drive.core.child("a").spec == child("a", group="g")
+
+
 def test_a_new_configuration_adds_removes_and_renews():
     drive = Drive(child("p#0", **STANDS_BY), child("p#1", **STANDS_BY), child("b")).start()
     specs = [child("p#0", drain=7.0, **STANDS_BY), child("b", shutdown=1.0), child("c")]
