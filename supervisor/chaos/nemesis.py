@@ -83,7 +83,10 @@ class Nemesis:
         # Known to the checker from now on, should the run be cut short.
         self._evidence.faults.append(fault)
         try:
-            fault.pids_before = view.pids(await self._tree.status())
+            before = await self._tree.status()
+            fault.pids_before = view.pids(before)
+            if fault.touches:
+                fault.touches += view.restarted_with(before, step.target)
             await self._ways.get(step.fault, self._tool)(fault)
             whole = await self._tree.wait(view.is_whole, self.settle_s)
             status = await self._tree.status()

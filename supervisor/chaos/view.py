@@ -18,6 +18,7 @@ from supervisor.admin import open_admin
 from supervisor.chaos.enabling import ChaosInfo
 from supervisor.chaos.history import Footprint
 from supervisor.rundir import NotRunningError, find_running
+from supervisor.spec import Strategy
 
 _ASK_S = 10.0
 _POLL_S = 0.005
@@ -93,6 +94,17 @@ def not_whole(status: TreeStatus) -> list[str]:
         for actor in status.actors
         if actor.state not in _FINE
     ]
+
+
+def restarted_with(status: TreeStatus, name: str) -> list[str]:
+    """Base names of the siblings that are restarted when this actor ends, by the strategy of its group."""
+    group = next((actor.group for actor in status.actors if actor.name == name), "")
+    siblings = [actor.name for actor in status.actors if actor.group == group]
+    if status.groups.get(group) == Strategy.REST_FOR_ONE:
+        siblings = siblings[siblings.index(name) :]
+    elif status.groups.get(group) != Strategy.ONE_FOR_ALL:
+        return []
+    return [base_name(sibling) for sibling in siblings if sibling != name]
 
 
 def pids(status: TreeStatus) -> dict[str, int]:
