@@ -62,12 +62,29 @@ def answers(greenroom, data, count=1, half_close=False):
         if half_close:
             connection.shutdown(socket.SHUT_WR)
         found = []
-        for _ in range(count):
-            response = http.client.HTTPResponse(connection)
-            response.begin()
-            text = response.read()
-            found.append((response.status, json.loads(text) if text[:1] in (b"{", b"[") else text.decode()))
+        with connection.makefile("rb") as stream:
+            for _ in range(count):
+                response = http.client.HTTPResponse(Reader(stream))
+                response.begin()
+                text = response.read()
+                found.append((response.status, json.loads(text) if text[:1] in (b"{", b"[") else text.decode()))
         return found
+
+
+class Reader:
+    """A connection as `HTTPResponse` wants it, which reads ahead: what it read too much is for the next response."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def makefile(self, _mode):
+        return self
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def close(self):
+        pass
 
 
 def still_serves(greenroom):
