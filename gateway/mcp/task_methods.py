@@ -10,6 +10,7 @@ keeps others away; a session lists only what was made in it.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -142,7 +143,8 @@ class TaskMethods:
             return Wish(self._keep_s)
         if ttl < 1:
             raise McpError(INVALID_PARAMS, "params.task.ttl must be milliseconds, at least 1")
-        return Wish(min(self._keep_s, max(ttl / 1000, 0.001)))
+        # Compared as integers: a number of 400 digits is no float.
+        return Wish(min(ttl, math.ceil(self._keep_s * 1000)) / 1000)
 
     async def create(
         self,

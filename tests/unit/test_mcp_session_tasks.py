@@ -178,7 +178,7 @@ async def test_what_a_tool_does_not_allow_is_refused(client):
     assert await client.error("tools/call", name="must") == -32601
 
 
-@pytest.mark.parametrize(("ttl", "kept_s"), [(60_000, 60.0), (1, 0.001), (10**12, 86_400.0), (None, 86_400.0)])
+@pytest.mark.parametrize(("ttl", "kept_s"), [(60_000, 60.0), (1, 0.001), (10**400, 86_400.0), (None, 86_400.0)])
 async def test_the_client_may_have_its_task_kept_for_less(world, client, ttl, kept_s):
     task = await client.task("text", ttl=ttl)
     assert world.queue.machine.state.tasks[task["taskId"]].task.keep_s == kept_s
