@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -45,6 +45,7 @@ from actors.task_messages import (
     Outcomes,
     Refused,
     RetryTask,
+    Task,
     made_id,
 )
 from actors.task_views import GetTask, QueueStats, ScanTasks, TaskChanged, TaskEvent, TaskPage, TaskView
@@ -66,6 +67,7 @@ _LEAST_TOGETHER: Final = 32
 _MAX_HELD: Final = 4096
 _DRAINING_SHOWS_WITHIN_S: Final = 0.05
 _WATCH_S: Final = 3600.0
+_PAGE: Final = 500
 
 _decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
 _decode_outcomes = msgspec.msgpack.Decoder(Outcomes).decode
@@ -102,6 +104,16 @@ def repeatable(op: Op) -> Op:
 def repeated(op: Op) -> Op:
     """The same operation once more: the queue may know its id by now."""
     return msgspec.structs.replace(op, fresh=False) if isinstance(op, Enqueue) and op.fresh else op
+
+
+async def every_task(scan: Callable[[ScanTasks], Awaitable[TaskPage]], ask: ScanTasks) -> list[Task]:
+    """All that match, page by page (`limit` and `offset` of `ask` do not count); `scan` reads one page."""
+    found: list[Task] = []
+    while True:
+        page = await scan(msgspec.structs.replace(ask, limit=_PAGE, offset=len(found)))
+        found += page.tasks
+        if not page.tasks or len(found) >= page.total:
+            return found
 
 
 class _Waiter:

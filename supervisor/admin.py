@@ -112,18 +112,26 @@ async def open_socket(path: str) -> AsyncGenerator[Channel, None]:
         except OSError as error:
             raise NotRunningError(f"no answer on {path} ({error.strerror}); is the system still up?") from None
         channel = Channel(sock, me=hello("cli", 0))
-        failure: Exception | None = None
-        async with trio.open_nursery() as nursery:
+        async with background() as nursery:
             await nursery.start(_run, channel)
             try:
                 yield channel
-            except Exception as error:  # noqa: BLE001
-                # Raised again outside of the nursery, which would wrap it into a group.
-                failure = error
-            channel.close("done")
-            nursery.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
+            finally:
+                channel.close("done")
+
+
+@asynccontextmanager
+async def background() -> AsyncGenerator[trio.Nursery, None]:
+    """A nursery whose tasks serve the block and end with it. What the block raises comes out as it is, in no group."""
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        try:
+            yield nursery
+        except Exception as error:  # noqa: BLE001
+            failure = error
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 async def _run(channel: Channel, *, task_status: trio.TaskStatus[None]) -> None:

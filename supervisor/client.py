@@ -45,6 +45,11 @@ async def ask_status(admin: Channel) -> TreeStatus:
     return msgspec.msgpack.decode(await admin.call("status", None, timeout_s=ASK_TIMEOUT_S), type=TreeStatus)
 
 
+async def ask_directory(admin: Channel) -> Directory:
+    """Where all actors are, over a connection that is open."""
+    return msgspec.msgpack.decode(await admin.call("directory", None, timeout_s=ASK_TIMEOUT_S), type=Directory)
+
+
 def _counts(actor: ActorStatus) -> bool:
     return actor.state != State.OFF and not is_spare(actor.name)
 
@@ -82,8 +87,8 @@ async def _gone(info: RunInfo) -> None:
 async def open_router(data_dir: Path) -> AsyncGenerator[Channel, None]:
     """A connection to the router of the tree on this data directory."""
     async with open_admin(find_running(data_dir)) as admin:
-        reply = await admin.call("directory", None, timeout_s=ASK_TIMEOUT_S)
-    async with _router_of(msgspec.msgpack.decode(reply, type=Directory)) as router:
+        directory = await ask_directory(admin)
+    async with _router_of(directory) as router:
         yield router
 
 

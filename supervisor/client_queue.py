@@ -11,12 +11,11 @@ import msgspec
 
 from actors.errors import NotFoundError
 from actors.messages import ErrorInfo
-from actors.task_client import MOST_OPS, TaskClient
+from actors.task_client import MOST_OPS, TaskClient, every_task
 from actors.task_messages import Refused, RetryTask, Submitted, Task
 from actors.task_views import GetTask, QueueStats, ScanTasks, TaskEvent, TaskView
 from supervisor.client_tasks import open_tasks
 
-_PAGE: Final = 500
 _ROUGH_AGEING_S: Final = 60.0
 """Good enough to choose whose place is asked for; the queue says the place."""
 _LOOKED_AT: Final = 4
@@ -66,7 +65,9 @@ async def stats(data_dir: Path) -> QueueStats:
 async def peek(data_dir: Path, count: int, type_: str | None) -> Peek:
     """The next tasks, and why each of them waits."""
     async with open_tasks(data_dir) as tasks:
-        waiting = await _all(tasks, ScanTasks(status="queued", types=[type_] if type_ else [], oldest_first=True))
+        waiting = await every_task(
+            tasks.scan, ScanTasks(status="queued", types=[type_] if type_ else [], oldest_first=True)
+        )
         waiting.sort(key=lambda task: task.created_at - task.priority * _ROUGH_AGEING_S)
         views = [
             view
@@ -88,7 +89,9 @@ async def requeue(data_dir: Path, ids: tuple[str, ...], type_: str | None) -> li
     """Do failed or cancelled tasks again, each once however often this is asked; no ids = all that failed."""
     async with open_tasks(data_dir) as tasks:
         types = [type_] if type_ else []
-        wanted = list(ids) or [task.id for task in await _all(tasks, ScanTasks(status="failed", types=types))]
+        wanted = list(ids) or [
+            task.id for task in await every_task(tasks.scan, ScanTasks(status="failed", types=types))
+        ]
         done: list[Requeued] = []
         for start in range(0, len(wanted), MOST_OPS):
             part = wanted[start : start + MOST_OPS]
@@ -128,15 +131,6 @@ async def _by_beginning(tasks: TaskClient, beginning: str) -> TaskView:
     if view is None:
         raise NotFoundError(f"there is no task {beginning[:200]!r}; ended tasks are kept for a time only")
     return view
-
-
-async def _all(tasks: TaskClient, ask: ScanTasks) -> list[Task]:
-    found: list[Task] = []
-    while True:
-        page = await tasks.scan(msgspec.structs.replace(ask, limit=_PAGE, offset=len(found)))
-        found += page.tasks
-        if not page.tasks or len(found) >= page.total:
-            return found
 
 
 def _id_again(task_id: str) -> str:

@@ -23,7 +23,7 @@ from gateway.mcp.answers import BadAnswerError, read_answer
 from gateway.mcp.calls import LiveCall
 from gateway.mcp.capabilities import for_revision
 from gateway.mcp.jsonrpc import encode, notification
-from gateway.mcp.respondents import TaskStart
+from gateway.mcp.respondents import MayBecomeTask
 from gateway.mcp.sessions import Session
 from gateway.types import EventSource
 
@@ -125,7 +125,7 @@ class LateError(NoAnswerError):
     """The client did not answer in time."""
 
 
-class SessionRespondent:
+class SessionRespondent(MayBecomeTask):
     """The client of one call in a session (`respondents.Respondent`). Keeps answers for a second run of the call."""
 
     wants_input = False
@@ -136,8 +136,6 @@ class SessionRespondent:
         self._live = live
         self._open: dict[tuple[str, bytes], Waiting] = {}
         self._answers: dict[tuple[str, bytes], bytes] = {}
-        self.start: TaskStart | None = None
-        """Where the call becomes a task, when it can."""
 
     async def ask(self, questions: list[Question]) -> dict[str, bytes]:
         """Ask for what is not known yet, and wait for all answers."""
@@ -166,16 +164,6 @@ class SessionRespondent:
     def url_done(self, elicitation_id: str) -> None:
         """Tell the client."""
         self._live.notify(notification("notifications/elicitation/complete", {"elicitationId": elicitation_id}))
-
-    async def begin_task(self) -> None:
-        """End the run: it was asked for all that comes before the work."""
-        if self.start is not None:
-            await self.start.begin()
-
-    @property
-    def became_task(self) -> bool:
-        """Whether the run was ended so."""
-        return self.start is not None and self.start.begun
 
     def answers(self) -> dict[str, str]:
         """What the client answered so far, for a task."""

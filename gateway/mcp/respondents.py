@@ -29,3 +29,20 @@ class TaskStart:
         with self._scope:
             return await work()
         return await self._create(answers())
+
+
+class MayBecomeTask:
+    """A respondent whose call may become a task."""
+
+    start: TaskStart | None = None
+    """Where the call becomes a task, when it can."""
+
+    async def begin_task(self) -> None:
+        """End the run: it was asked for all that comes before the work."""
+        if self.start is not None:
+            await self.start.begin()
+
+    @property
+    def became_task(self) -> bool:
+        """Whether the run was ended so."""
+        return self.start is not None and self.start.begun

@@ -26,7 +26,7 @@ from gateway.mcp.capabilities import for_revision
 from gateway.mcp.eras import E
 from gateway.mcp.exchange import Core, Exchange
 from gateway.mcp.jsonrpc import INVALID_PARAMS, McpError, params_as
-from gateway.mcp.respondents import TaskStart
+from gateway.mcp.respondents import MayBecomeTask
 from gateway.mcp.tokens import Signer
 
 _PURPOSE: Final = b"greenroom mcp request state 1\n"
@@ -98,7 +98,7 @@ class RoundKeeper:
         return state
 
 
-class Rounds:
+class Rounds(MayBecomeTask):
     """The client of one call (`respondents.Respondent`), with what it answered so far."""
 
     def __init__(self, keeper: RoundKeeper, state: State, answers: dict[str, tuple[bytes | None, bytes]]) -> None:
@@ -108,8 +108,6 @@ class Rounds:
         self._used: dict[str, tuple[bytes, bytes]] = {}
         self._open: dict[str, Question] = {}
         self._scope = trio.CancelScope()
-        self.start: TaskStart | None = None
-        """Where the call becomes a task, when it can."""
 
     @property
     def wants_input(self) -> bool:
@@ -146,16 +144,6 @@ class Rounds:
 
     def url_done(self, elicitation_id: str) -> None:
         """This revision has no such notice: the next round tells."""
-
-    async def begin_task(self) -> None:
-        """End the run: it was asked for all that comes before the work."""
-        if self.start is not None:
-            await self.start.begin()
-
-    @property
-    def became_task(self) -> bool:
-        """Whether the run was ended so."""
-        return self.start is not None and self.start.begun
 
     def answers(self) -> dict[str, str]:
         """What the client answered to the questions of this run, for a task."""

@@ -12,11 +12,12 @@ import msgspec
 import trio
 
 from actors.errors import ActorDiedError, MCPServerError
-from actors.messages import ActorStatus, Directory, State, TreeStatus
+from actors.messages import ActorStatus, State, TreeStatus
 from actors.peers import base_name
 from supervisor.admin import open_admin
 from supervisor.chaos.enabling import ChaosInfo
 from supervisor.chaos.history import Footprint
+from supervisor.client import ask_directory
 from supervisor.rundir import NotRunningError, find_running
 from supervisor.spec import Strategy
 
@@ -54,7 +55,7 @@ class TreeView:
     async def sockets(self) -> dict[str, str]:
         """Where each actor listens."""
         async with open_admin(find_running(self.data_dir)) as admin:
-            directory = msgspec.msgpack.decode(await admin.call("directory", None, timeout_s=_ASK_S), type=Directory)
+            directory = await ask_directory(admin)
         return {entry.name: entry.socket for entry in directory.entries if entry.socket}
 
     async def wait(self, condition: Callable[[TreeStatus], bool], timeout_s: float) -> bool:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -148,9 +149,10 @@ class TaskQueue:
 
     async def history(self, task_id: str) -> list[TaskEvent]:
         """What happened to a task. Raises `NotFoundError`."""
-        if await self._store.get(GetTask(id=task_id)) is None:
+        events = await self._store.history(task_id)
+        if not events:  # each has at least the one of its beginning
             raise NotFoundError(f"there is no task {task_id[:200]!r}")
-        return await self._store.history(task_id)
+        return events
 
     async def worker(self, name: str, *, free_within_s: float = 0.0) -> WorkerInfo | None:
         """A worker, once it holds no task or that time has passed; None = unknown."""
@@ -254,9 +256,8 @@ class TaskQueue:
         watcher = _Watcher()
         self._watchers.add(watcher)
         try:
-            with trio.CancelScope() as scope:
-                self._waits.add(scope)
-                while not self._leaving():
+            with self._waiting(math.inf, bounded=False):
+                while True:
                     await watcher.some.wait()
                     if call.item(watcher.news()):
                         watcher.told()
@@ -264,7 +265,6 @@ class TaskQueue:
                         await trio.sleep(_SLOW_WATCHER_S)
         finally:
             self._watchers.discard(watcher)
-            self._waits.discard(scope)
 
 
 def _enough(view: TaskView, ask: GetTask) -> bool:

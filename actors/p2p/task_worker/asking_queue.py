@@ -11,14 +11,13 @@ import trio
 from actors.errors import DeadlineExceededError, MCPServerError, OutcomeUnknownError, code_of
 from actors.logs import get_logger
 from actors.messages import ErrorInfo
-from actors.task_client import TaskClient
+from actors.task_client import TaskClient, every_task
 from actors.task_messages import AckCancel, Complete, Ended, Fail, Release, Task
 from actors.task_views import ScanTasks
 
 End = Complete | Fail | Release | AckCancel
 AGAIN_S: Final = 0.5
 """Pause when the queue is busy or away."""
-_PAGE: Final = 500
 T = TypeVar("T")
 
 
@@ -52,10 +51,4 @@ async def end_task(queue: TaskClient, end: End) -> None:
 
 async def held_by(queue: TaskClient, worker: str) -> list[Task]:
     """The tasks that a worker has by the queue's books."""
-    found: list[Task] = []
-    while True:
-        ask = ScanTasks(status="running", worker=worker, limit=_PAGE, offset=len(found))
-        page = await persist(lambda: queue.scan(ask))  # noqa: B023 - awaited at once
-        found += page.tasks
-        if not page.tasks or len(found) >= page.total:
-            return found
+    return await every_task(lambda ask: persist(lambda: queue.scan(ask)), ScanTasks(status="running", worker=worker))

@@ -18,14 +18,8 @@ import msgspec
 import trio
 
 from actors.calls import Message
-from actors.errors import (
-    BusyError,
-    DeadlineExceededError,
-    MCPServerError,
-    NoAnswerError,
-    RuntimeUnavailableError,
-    UrlRequiredError,
-)
+from actors.errors import MCPServerError, NoAnswerError, UrlRequiredError
+from actors.p2p.task_worker.asking_queue import persist
 from actors.task_client import TaskClient
 from actors.task_messages import FINAL, AnswerOwner, Asked, AskOwner, Lease, Task
 from actors.task_views import GetTask
@@ -34,8 +28,6 @@ from actors.tool_tasks import answer_of, caller_of, fingerprint, is_answer_to, n
 
 _WAIT_S: Final = 50.0
 """One reading that waits for a change."""
-_AGAIN_S: Final = 0.5
-"""Pause when the queue is not there."""
 _MOST_VISITS: Final = 8
 """Addresses that the user may be sent to, one after the other, by one run of a tool."""
 _decode_questions = msgspec.msgpack.Decoder(Questions).decode
@@ -114,13 +106,8 @@ class TaskOwner:
     async def _wait_for(self, keys: Set[str]) -> None:
         seen: float | None = None
         while not keys <= self._answers.keys():
-            try:
-                view = await self._queue.get(
-                    GetTask(id=self._lease.id, wait_s=0.0 if seen is None else _WAIT_S, newer_than=seen)
-                )
-            except (RuntimeUnavailableError, BusyError, DeadlineExceededError):
-                await trio.sleep(_AGAIN_S)
-                continue
+            ask = GetTask(id=self._lease.id, wait_s=0.0 if seen is None else _WAIT_S, newer_than=seen)
+            view = await persist(lambda: self._queue.get(ask))  # noqa: B023 - awaited at once
             task = _still_ours(self._lease, view.task if view is not None else None)
             self._answers |= task.answers
             seen = task.updated_at
