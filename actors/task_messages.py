@@ -83,6 +83,8 @@ class Task(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaul
     state: TaskState
     payload: str = "{}"
     """A JSON object."""
+    links: bool = False
+    """See `Enqueue`."""
     model_name: str = ""
     owner: str = ""
     """Who submitted it (principal)."""
@@ -180,6 +182,8 @@ class Enqueue(Op_, frozen=True, tag="enqueue"):
     deadline: float | None = None
     keep_s: float | None = None
     run_at: float | None = None
+    links: bool = False
+    """The payload names results of other tasks (`actors/task_links.py`); whoever runs the task puts them in first."""
     fresh: bool = False
     """Nobody but the sender knows the id, and it is sent for the first time: it needs no search among ended tasks."""
     position: bool = False
@@ -299,9 +303,10 @@ class RetryTask(Op_, frozen=True, tag="retry"):
 
 
 class Pause(Op_, frozen=True, tag="pause"):
-    """Stop claims, durably -> `Paused`. `type` empty = of all types."""
+    """Stop claims, durably -> `Paused`. Both empty = of all tasks; one of them at a time."""
 
     type: str = ""
+    fairness_key: str = ""
     reason: str = ""
 
 
@@ -309,6 +314,7 @@ class Resume(Op_, frozen=True, tag="resume"):
     """Allow claims again -> `Paused`."""
 
     type: str = ""
+    fairness_key: str = ""
 
 
 class Clear(Op_, frozen=True, tag="clear"):
@@ -408,6 +414,7 @@ class Lease(Answer_, frozen=True):
     lease_until: float
     attempt: int
     payload: str = "{}"
+    links: bool = False
     model_name: str = ""
     owner: str = ""
     priority: float = PRIORITY_DEFAULT

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import msgspec
 
-from actors.task_messages import Status, Task, WorkerInfo
+from actors.messages import ErrorInfo
+from actors.task_messages import Status, Task, TaskState, WorkerInfo
 
 
 class GetTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -126,3 +127,40 @@ class TaskChanged(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     what they were. Empty = any task."""
 
     ids: list[str]
+
+
+class ReadResults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Method `tasks/results` -> `TaskFacts`: where many tasks are, and what they gave."""
+
+    ids: list[str]
+    """At most `MOST_RESULTS`."""
+
+
+MOST_RESULTS: Final = 1000
+
+
+class TaskFact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What matters of a task to whoever waits for it."""
+
+    id: str
+    state: TaskState
+    attempt: int = 0
+    token: int = 0
+    worker: str = ""
+    run_at: float = 0.0
+    started_at: float | None = None
+    ended_at: float | None = None
+    progress: float | None = None
+    result: str | None = None
+    error: ErrorInfo | None = None
+    reason: str = ""
+
+
+class TaskFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """In the order in which they were asked for."""
+
+    facts: list[TaskFact]
+    unknown: list[str] = []
+    """There are no tasks of these ids (any more)."""
+    left: list[str] = []
+    """They did not fit into the answer; ask again for these."""
