@@ -21,12 +21,16 @@ SETTINGS = {
     "GREENROOM_MCP__PAGE_SIZE": "5",
     "GREENROOM_SERVER__IDLE_TIMEOUT_S": "5",
     "GREENROOM_SERVER__READ_TIMEOUT_S": "2",
+    "GREENROOM_SESSIONS__MAX_REMEMBERED": "100",
+    "GREENROOM_SESSIONS__MAX_ENDED": "100",
+    "GREENROOM_STREAMS__KEEP_S": "5",
     "GREENROOM_TOOLS__ENABLED_CATEGORIES": "diagnostic_tools,text_tools,file_tools,dataset_tools,fuzz_tools",
     "GREENROOM_SERVER__LOG_LEVEL": "WARNING",
     "GREENROOM_SERVER__LOG_FORMAT": "json",
     "SOME_SECRET": MARK,
 }
-"""Short pages, so that there are cursors; no tool that reaches the network."""
+"""Short pages, so that there are cursors; no tool that reaches the network. What is remembered on purpose, up to a
+bound, is full soon: what grows after that is a leak."""
 
 
 @contextmanager
