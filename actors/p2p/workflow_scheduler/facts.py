@@ -52,6 +52,8 @@ def _is_early(run: Deciding, part: Part, fact: TaskFact) -> bool:
     """It says that the task ran, or will never run, because of steps whose ends are not known yet."""
     if part.index != WHOLE or not run.state.steps[part.place].open:
         return False
+    if run.state.cancelling and not any(Part(before) in run.sending.tasks for before in run.graph.depends[part.place]):
+        return False  # nothing will be heard of them
     if fact.state == TaskState.SKIPPED:
         return not run.state.cancelling
     return fact.state in (TaskState.LEASED, TaskState.COMPLETED) or (fact.state == TaskState.FAILED and fact.attempt > 0)

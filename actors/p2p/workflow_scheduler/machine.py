@@ -13,6 +13,7 @@ telling and taking no other task may run. Commands may be repeated, and may be l
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
 
 from actors.messages import ErrorInfo, ToolDescriptor
 from actors.p2p.workflow_scheduler.deciding import Deciding
@@ -28,7 +29,7 @@ from actors.task_messages import Cancel
 from actors.task_views import TaskFact
 from actors.workflow_messages import WORKFLOW_ENDED, ControlWorkflow, StepView, WorkflowStatus, WorkflowView
 
-MOST_DOUBTS = 3
+MOST_DOUBTS: Final = 3
 """The queue did not know what a task depends on, though it should: after so many times the step fails."""
 
 
@@ -141,12 +142,12 @@ class WorkflowRun:
             take_fact(run, part, fact)
             run.settle()
 
-    def accepted(self, task_ids: Iterable[str], now: float) -> None:
+    def accepted(self, task_ids: Iterable[str]) -> None:
         """The queue has these (`Submitted`, replayed or not)."""
-        run = self._at(now)
+        tasks = self._run.sending.tasks
         for part in self._parts(task_ids):
-            if part in run.sending.tasks:
-                run.sending.tasks[part] = True
+            if part in tasks:
+                tasks[part] = True
 
     def refused(self, task_id: str, error: ErrorInfo, now: float) -> None:
         """The queue refused to enqueue or to cancel this. `QUEUE_FULL` and what is retryable: it is sent again after
