@@ -130,9 +130,7 @@ def test_many_are_told_without_their_payloads_for_as_long_as_there_is_room(histo
     history.tell(wanted, take)
     assert len(told) == 700
     history.tell([task_id for task_id in wanted if task_id not in {task.id for task in told}], take)
-    assert {(task.id, task.payload, task.result) for task in told} == {
-        (f"t{n:04}", "{}", str(n)) for n in range(1200)
-    }
+    assert {(task.id, task.payload, task.result) for task in told} == {(f"t{n:04}", "{}", str(n)) for n in range(1200)}
 
 
 def test_lists_have_no_payloads_and_results(history):
