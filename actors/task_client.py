@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -48,11 +48,24 @@ from actors.task_messages import (
     Task,
     made_id,
 )
-from actors.task_views import GetTask, QueueStats, ScanTasks, TaskChanged, TaskEvent, TaskPage, TaskView
+from actors.task_views import (
+    MOST_RESULTS,
+    GetTask,
+    QueueStats,
+    ReadResults,
+    ScanTasks,
+    TaskChanged,
+    TaskEvent,
+    TaskFact,
+    TaskFacts,
+    TaskPage,
+    TaskView,
+)
 
 TASK_QUEUE: Final = "task_queue"
 APPLY: Final = "tasks/apply"
 GET: Final = "tasks/get"
+RESULTS: Final = "tasks/results"
 SCAN: Final = "tasks/scan"
 HISTORY: Final = "tasks/history"
 STATS: Final = "tasks/stats"
@@ -72,6 +85,7 @@ _PAGE: Final = 500
 _decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
 _decode_outcomes = msgspec.msgpack.Decoder(Outcomes).decode
 _decode_view = msgspec.msgpack.Decoder(TaskView).decode
+_decode_facts = msgspec.msgpack.Decoder(TaskFacts).decode
 _decode_page = msgspec.msgpack.Decoder(TaskPage).decode
 _decode_events = msgspec.msgpack.Decoder(list[TaskEvent]).decode
 _decode_stats = msgspec.msgpack.Decoder(QueueStats).decode
@@ -114,6 +128,20 @@ async def every_task(scan: Callable[[ScanTasks], Awaitable[TaskPage]], ask: Scan
         found += page.tasks
         if not page.tasks or len(found) >= page.total:
             return found
+
+
+async def each_answer(
+    read: Callable[[ReadResults], Awaitable[TaskFacts]],
+    ids: Iterable[str],
+    take: Callable[[list[TaskFact]], Awaitable[None]],
+) -> None:
+    """Hand out where these tasks are and what they gave, of those that there are, in any order; `read` reads one
+    answer, and no more than one is in memory."""
+    left = list(dict.fromkeys(ids))
+    while left:
+        answer = await read(ReadResults(ids=left[:MOST_RESULTS]))
+        left[:MOST_RESULTS] = answer.left
+        await take(answer.facts)
 
 
 class _Waiter:
@@ -260,6 +288,30 @@ class TaskClient:
         except NotFoundError:
             return None
 
+    async def read_results(self, ask: ReadResults, *, timeout_s: float = 30.0) -> TaskFacts:
+        """Some tasks and what they gave, as far as that fits into one answer. Raises `InvalidArgumentsError` when they
+        are more than `MOST_RESULTS`."""
+        return _decode_facts(await self._read(RESULTS, ask, timeout_s))
+
+    async def results(self, ids: Sequence[str], *, timeout_s: float = 30.0) -> TaskFacts:
+        """Any number of tasks and what they gave, each once; nothing is `left`. All of it is in memory then: when that
+        may be too much, take what comes with `each_answer`."""
+        facts: dict[str, TaskFact] = {}
+        deadline = trio.current_time() + timeout_s
+
+        async def read(ask: ReadResults) -> TaskFacts:
+            return await self.read_results(ask, timeout_s=deadline - trio.current_time())
+
+        async def take(some: list[TaskFact]) -> None:
+            facts.update((fact.id, fact) for fact in some)
+
+        await each_answer(read, ids, take)
+        wanted = dict.fromkeys(ids)
+        return TaskFacts(
+            facts=[facts[task_id] for task_id in wanted if task_id in facts],
+            unknown=[task_id for task_id in wanted if task_id not in facts],
+        )
+
     async def scan(self, ask: ScanTasks, *, timeout_s: float = 30.0) -> TaskPage:
         """Some tasks."""
         return _decode_page(await self._read(SCAN, ask, timeout_s))
@@ -341,7 +393,8 @@ class TaskClient:
 
 def _rough_size(op: Op) -> int:
     """About as many bytes as it has on the wire; only its texts can be large."""
-    return 200 + sum(len(text) for text in (getattr(op, name, "") for name in _LARGE) if isinstance(text, str))
+    size = 200 + sum(len(text) for text in (getattr(op, name, "") for name in _LARGE) if isinstance(text, str))
+    return size + sum(map(len, op.depends_on)) if isinstance(op, Enqueue) and op.depends_on else size
 
 
 _LARGE: Final = ("payload", "metadata", "result")

@@ -16,6 +16,7 @@ from supervisor.client_queue import Dead, Peek, Requeued, Shown
 from supervisor.screen import duration
 
 _MOST_CHARS: Final = 2000
+_MOST_IDS: Final = 20
 _STATUSES: Final = ("queued", "running", "completed", "failed", "cancelled", "skipped")
 
 
@@ -151,7 +152,7 @@ def _facts(shown: Shown) -> list[tuple[str, str]]:
         ("progress", _progress(task)),
         ("error", f"{task.error.code}: {_one_line(task.error.message)}" if task.error else ""),
         ("tags", ", ".join(task.tags)),
-        ("depends on", ", ".join(task.depends_on)),
+        ("depends on", _some(task.depends_on)),
         ("retry of", task.retry_of),
         ("submitted", _clock(task.created_at)),
         ("not before", _clock(task.run_at) if task.run_at > time.time() and task.ended_at is None else ""),
@@ -159,6 +160,11 @@ def _facts(shown: Shown) -> list[tuple[str, str]]:
         ("lease until", _clock(task.lease_until) if status == "running" else ""),
         ("ended", _clock(task.ended_at) if task.ended_at else ""),
     ]
+
+
+def _some(ids: Sequence[str]) -> str:
+    rest = len(ids) - _MOST_IDS
+    return ", ".join(ids[:_MOST_IDS]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _progress(task: Task) -> str:
