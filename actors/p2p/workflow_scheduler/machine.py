@@ -12,7 +12,7 @@ telling and taking no other task may run. Commands may be repeated, and may be l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
