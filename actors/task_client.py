@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -48,11 +48,24 @@ from actors.task_messages import (
     Task,
     made_id,
 )
-from actors.task_views import GetTask, QueueStats, ScanTasks, TaskChanged, TaskEvent, TaskPage, TaskView
+from actors.task_views import (
+    MOST_RESULTS,
+    GetTask,
+    QueueStats,
+    ReadResults,
+    ScanTasks,
+    TaskChanged,
+    TaskEvent,
+    TaskFact,
+    TaskFacts,
+    TaskPage,
+    TaskView,
+)
 
 TASK_QUEUE: Final = "task_queue"
 APPLY: Final = "tasks/apply"
 GET: Final = "tasks/get"
+RESULTS: Final = "tasks/results"
 SCAN: Final = "tasks/scan"
 HISTORY: Final = "tasks/history"
 STATS: Final = "tasks/stats"
@@ -72,6 +85,7 @@ _PAGE: Final = 500
 _decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
 _decode_outcomes = msgspec.msgpack.Decoder(Outcomes).decode
 _decode_view = msgspec.msgpack.Decoder(TaskView).decode
+_decode_facts = msgspec.msgpack.Decoder(TaskFacts).decode
 _decode_page = msgspec.msgpack.Decoder(TaskPage).decode
 _decode_events = msgspec.msgpack.Decoder(list[TaskEvent]).decode
 _decode_stats = msgspec.msgpack.Decoder(QueueStats).decode
@@ -114,6 +128,19 @@ async def every_task(scan: Callable[[ScanTasks], Awaitable[TaskPage]], ask: Scan
         found += page.tasks
         if not page.tasks or len(found) >= page.total:
             return found
+
+
+async def each_fact(
+    read: Callable[[ReadResults], Awaitable[TaskFacts]], ids: Iterable[str], take: Callable[[TaskFact], object]
+) -> None:
+    """Hand out where these tasks are and what they gave, of those that there are, in any order; `read` reads one
+    answer, and no more than that is in memory."""
+    left = list(dict.fromkeys(ids))
+    while left:
+        answer = await read(ReadResults(ids=left[:MOST_RESULTS]))
+        left[:MOST_RESULTS] = answer.left
+        for fact in answer.facts:
+            take(fact)
 
 
 class _Waiter:
@@ -259,6 +286,28 @@ class TaskClient:
             return _decode_view(await self._read(GET, ask, timeout_s + ask.wait_s))
         except NotFoundError:
             return None
+
+    async def read_results(self, ask: ReadResults, *, timeout_s: float = 30.0) -> TaskFacts:
+        """Some tasks and what they gave, as far as that fits into one answer. Raises `InvalidArgumentsError` when they
+        are more than `MOST_RESULTS`."""
+        return _decode_facts(await self._read(RESULTS, ask, timeout_s))
+
+    async def results(self, ids: Sequence[str], *, timeout_s: float = 30.0) -> TaskFacts:
+        """Any number of tasks and what they gave, each once; nothing is `left`. All of it is in memory then: when that
+        may be too much, take what comes with `each_fact`."""
+        found: list[TaskFact] = []
+        deadline = trio.current_time() + timeout_s
+
+        async def read(ask: ReadResults) -> TaskFacts:
+            return await self.read_results(ask, timeout_s=deadline - trio.current_time())
+
+        await each_fact(read, ids, found.append)
+        facts = {fact.id: fact for fact in found}
+        wanted = dict.fromkeys(ids)
+        return TaskFacts(
+            facts=[facts[task_id] for task_id in wanted if task_id in facts],
+            unknown=[task_id for task_id in wanted if task_id not in facts],
+        )
 
     async def scan(self, ask: ScanTasks, *, timeout_s: float = 30.0) -> TaskPage:
         """Some tasks."""

@@ -144,6 +144,7 @@ class TaskFact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     id: str
     state: TaskState
+    owner: str = ""
     attempt: int = 0
     token: int = 0
     worker: str = ""

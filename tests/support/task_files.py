@@ -4,7 +4,7 @@ would keep (canonical DAG-CBOR, segments that are dropped as whole)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import libipld
 import msgspec
@@ -88,6 +88,10 @@ class MemoryHistory:
         by_id, by_key = frozenset(ids), frozenset(keys)
         tasks = [one.task for one in self.kept.values()]
         return [task for task in tasks if task.id in by_id or (task.key and (task.owner, task.key) in by_key)]
+
+    def tell(self, ids: Sequence[str], take: Callable[[Task], bool]) -> None:
+        kept = (self.kept[task_id].task for task_id in ids if task_id in self.kept)
+        all(take(msgspec.structs.replace(task, payload="{}")) for task in kept)
 
     def scan(self, ask: ScanTasks, most: int) -> tuple[list[Task], int]:
         found = [one.task for one in self.kept.values() if _fits(one.task, ask)]

@@ -106,6 +106,7 @@ async def hold(box, nursery, *ops):
     [
         lambda store: store.get(GetTask(id="t")),
         lambda store: store.history("t"),
+        lambda store: store.results(["t"]),
         lambda store: store.scan(ScanTasks()),
         lambda store: store.stats(),
     ],

@@ -37,6 +37,7 @@ _CONTENT: Final = tuple(
 _COPIED: Final = (
     "type",
     "payload",
+    "links",
     "model_name",
     "owner",
     "priority",

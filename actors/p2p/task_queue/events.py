@@ -99,5 +99,6 @@ FIELDS: Final = (
     "asked",
     "answers",
     "blocked_by",
+    "links",
 )
 """Number -> field of a task, but for `id`, `type` and `state`."""

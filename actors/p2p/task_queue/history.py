@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -149,6 +149,19 @@ class SQLiteHistory:
                     rows = con.execute(f"{_WHOLE} key = ? AND owner = ? AND drop_at > ?", (key, owner, now))
                     found.update((task.id, task) for task in (_whole(*row) for row in rows))
         return list(found.values())
+
+    def tell(self, ids: Sequence[str], take: Callable[[Task], bool]) -> None:
+        """See `History`. Rows are read one by one: all results together may be larger than the memory."""
+        now = self._now()
+        with self._finder.use() as con:
+            for some in _lists(ids):
+                rows = con.execute(
+                    f"SELECT head, result FROM task WHERE id IN ({_marks(some)}) AND drop_at > ?",  # noqa: S608
+                    (*some, now),
+                )
+                with closing(rows):
+                    if not all(take(_whole(head, "{}", result)) for head, result in rows):
+                        return
 
     def scan(self, ask: ScanTasks, most: int) -> tuple[list[Task], int]:
         """See `History`."""

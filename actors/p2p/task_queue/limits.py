@@ -67,6 +67,8 @@ class QueueLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Tasks of one fairness key that may run at once; 0 = any number."""
     weights: dict[str, float] = {}
     """Fairness key -> its share of turns, against 1 for all that are not named."""
+    max_facts_bytes: int = 4 << 20
+    """Of the tasks in one answer to `ReadResults`, as they travel; a single one may be larger."""
     archive_batch: int = 256
     """Ended tasks that are put into the history together."""
     archive_chars: int = 4_000_000

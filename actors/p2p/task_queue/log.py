@@ -11,7 +11,7 @@ order always gives the same state.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -106,6 +106,10 @@ class History(Protocol):
 
     def find(self, ids: Sequence[str], keys: Sequence[tuple[str, str]]) -> list[Task]:
         """Those with these ids or with these pairs of owner and idempotency key, whole."""
+        ...
+
+    def tell(self, ids: Sequence[str], take: Callable[[Task], bool]) -> None:
+        """Hand out those with these ids, without payloads, in any order, for as long as `take` wants more."""
         ...
 
     def scan(self, ask: ScanTasks, most: int) -> tuple[list[Task], int]:

@@ -28,6 +28,7 @@ from actors.p2p.task_queue.decide_claim import may_claim, next_openings
 from actors.p2p.task_queue.decide_control import clearable
 from actors.p2p.task_queue.decide_expire import next_due
 from actors.p2p.task_queue.events import ARCHIVED, LEASED, READY, STATES
+from actors.p2p.task_queue.facts import FactSheet
 from actors.p2p.task_queue.limits import QueueLimits
 from actors.p2p.task_queue.log import Ended, Group, History, Log
 from actors.p2p.task_queue.lookups import unknown
@@ -38,7 +39,7 @@ from actors.p2p.task_queue.store import Recovery
 from actors.p2p.task_queue.views import scan, stats, view
 from actors.p2p.task_queue.waits import Waits
 from actors.task_messages import FINAL, Claim, Clear, Cleared, Expire, Expired, Op, Outcome, RetryTask, Task, WorkerInfo
-from actors.task_views import GetTask, QueueStats, ScanTasks, TaskEvent, TaskPage, TaskView
+from actors.task_views import GetTask, QueueStats, ScanTasks, TaskEvent, TaskFacts, TaskPage, TaskView
 
 T = TypeVar("T")
 
@@ -302,6 +303,14 @@ class LogStore:
             return item.history()
         ended = await self._ended(task_id)
         return [] if ended is None else ended.events
+
+    async def results(self, ids: Sequence[str]) -> TaskFacts:
+        """Many tasks at once."""
+        sheet = FactSheet(ids, self._limits.max_facts_bytes)
+        await self._look(lambda: sheet.take_all(self._machine.state.tasks))
+        if not sheet.full and (elsewhere := sheet.missing()):
+            await trio.to_thread.run_sync(self._history.tell, elsewhere, sheet.take, limiter=self._lookups)
+        return sheet.answer()
 
     async def scan(self, ask: ScanTasks) -> TaskPage:
         """Those that match."""
