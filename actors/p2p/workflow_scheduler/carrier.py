@@ -14,7 +14,6 @@ import trio
 
 from actors.errors import DeadlineExceededError, MCPServerError, OutcomeUnknownError, code_of, to_info
 from actors.logs import get_logger
-from actors.p2p.workflow_scheduler.content import raw_link
 from actors.p2p.workflow_scheduler.live import Live
 from actors.p2p.workflow_scheduler.run_values import Commands, MemoAsk, lane
 from actors.task_client import MOST_OPS
@@ -62,15 +61,12 @@ class Carrier:
         memos: Memos,
         *,
         settle: Callable[[Live], None],
-        keep: Callable[[str, dict[bytes, str]], None],
         now: Callable[[], float],
     ) -> None:
-        """`settle` is called each time that a run was told something; `keep` stores outputs that a workflow takes over
-        from another one."""
+        """`settle` is called each time that a run was told something."""
         self._queue = queue
         self._memos = memos
         self._settle = settle
-        self._keep = keep
         self._now = now
 
     async def carry_out(self, live: Live, commands: Commands) -> None:
@@ -100,11 +96,7 @@ class Carrier:
             return
         found = await trio.to_thread.run_sync(self._memos, [ask.key for ask in asks])
         for ask in asks:
-            text = found.get(ask.key)
-            cid = None if text is None else raw_link(text.encode())
-            if cid is not None and text is not None:
-                self._keep(live.id, {cid: text})
-            live.run.memo_found(ask.step, ask.index, cid, self._now())
+            live.run.memo_found(ask.step, ask.index, found.get(ask.key), self._now())
         self._settle(live)
 
     async def _do(self, live: Live, ops: Sequence[Op]) -> None:

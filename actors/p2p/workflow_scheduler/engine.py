@@ -71,7 +71,6 @@ class Engine:
             queue,
             lambda keys: store.memos(keys, now() - memo_s),
             settle=self.settle,
-            keep=self.journal.keep,
             now=now,
         )
         self._news = News(queue, is_ours=self._is_ours, tell=self._observe, look=self._look, look_all=self.look_at_all)

@@ -75,7 +75,8 @@ class Journal:
         if new is not None:
             change.new = new
             change.blocks[new.cid] = block
-        self.keep(live.id, changes.outputs)
+        self._unwritten.take(live.id, changes.outputs)
+        change.blocks.update((cid, text.encode()) for cid, text in changes.outputs.items())
         known = self._unwritten.of(live.id)
         group.batch.memos.update((gain.key, known(gain.output)) for gain in changes.memos)
         change.events += [EventRow(event.cid, event.node, event.payload_block) for event in changes.events]
@@ -85,12 +86,6 @@ class Journal:
             change.head = self._head(live, something_left=not none or not live.idle)
         group.commands.append((live, None if none else commands))
         self._some.set()
-
-    def keep(self, workflow_id: str, outputs: dict[bytes, str]) -> None:
-        """Write these outputs, with the next changes at the latest."""
-        if outputs:
-            self._unwritten.take(workflow_id, outputs)
-            self._next.of(workflow_id).blocks.update((cid, text.encode()) for cid, text in outputs.items())
 
     def close(self, live: Live) -> None:
         """Nothing is left to do for one that has ended."""
