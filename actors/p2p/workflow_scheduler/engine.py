@@ -8,7 +8,7 @@ Whoever tells a run something calls `settle` before anybody else may run.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -93,30 +93,28 @@ class Engine:
 
     # --- what is there -----------------------------------------------------------------------------------------------
 
-    def recover(self, open_ones: Iterable[Known]) -> list[str]:
-        """Put those that the lives before this one left into their places. Returns those that have to be opened."""
-        known = {one.id: one for one in open_ones}
+    def recover(self, open_ones: Iterable[Known], ended: Mapping[str, bool]) -> list[str]:
+        """Put those that the lives before this one left into their places; `ended`: workflows that they depend on and
+        that have ended, and whether they completed. Returns those that have to be opened."""
         begun = []
-        for one in known.values():
-            if one.view.status != "submitted":
+        for one in open_ones:
+            view = one.view
+            if view.status != "submitted":
                 begun.append(one.id)
-                if one.view.status == "running":
+                if view.status == "running":
                     self.line.running.add(one.id)
                 continue
-            self.line.add(self.waiting(one, self._unmet(one, known)))
+            needs = frozenset(need for need in view.dependencies if need not in ended)
+            self.line.add(
+                Waiting(
+                    id=one.id, priority=view.priority, created_at=view.created_at, needs=needs, deadline=view.deadline
+                )
+            )
+            failed = next((need for need in view.dependencies if ended.get(need) is False), None)
+            if failed is not None:
+                self.later(lambda one=one, failed=failed: self._fail(one.id, failed))  # type: ignore[misc]
         self._room.set()
         return begun
-
-    def _unmet(self, one: Known, known: dict[str, Known]) -> frozenset[str]:
-        """The workflows that it waits for: all that are open, and those that can't complete any more."""
-        return frozenset(need for need in one.view.dependencies if need in known)
-
-    def waiting(self, one: Known, needs: frozenset[str]) -> Waiting:
-        """Its place in the line."""
-        view = one.view
-        return Waiting(
-            id=one.id, priority=view.priority, created_at=view.created_at, needs=needs, deadline=view.deadline
-        )
 
     async def open(self, workflow_id: str) -> Live:
         """A workflow that has not ended, in memory; stays there while `users` says so, or while it runs. Raises
@@ -138,6 +136,7 @@ class Engine:
                 raise NotFoundError(f"there is no workflow {workflow_id[:200]!r}")
             run = await trio.to_thread.run_sync(self._build, submission, self.now())
             live = self.add(run)
+            live.ended = live.over
             self.settle(live)
             return live
         finally:
@@ -204,15 +203,19 @@ class Engine:
 
     def _written(self, live: Live, commands: Commands | None) -> None:
         if commands is not None:
-            live.commands.append(commands)
-            if not live.carrying:
-                live.carrying = True
-                self.later(lambda: self._carry(live))
+            self.carry(live, commands)
         if live.over and not live.ended:
             live.ended = True
             self._passed(live.id, completed=live.run.status == "completed")
         self.on_changed(live.id)
         self.release(live)
+
+    def carry(self, live: Live, commands: Commands) -> None:
+        """Have these carried out, after those that were there before."""
+        live.commands.append(commands)
+        if not live.carrying:
+            live.carrying = True
+            self.later(lambda: self._carry(live))
 
     async def _carry(self, live: Live) -> None:
         try:
@@ -232,9 +235,13 @@ class Engine:
     async def _fail(self, workflow_id: str, because_of: str) -> None:
         live = await self.open_or_give_up(workflow_id)
         if live is not None:
-            message = f"workflow {because_of} did not complete, and this one depends on it"
-            live.run.fail(ErrorInfo(code="DEPENDENCY_FAILED", message=message), self.now())
+            self.fail(live, because_of)
             self.settle(live)
+
+    def fail(self, live: Live, because_of: str) -> None:
+        """Tell a run that it can't begin, because that workflow did not complete."""
+        message = f"workflow {because_of} did not complete, and this one depends on it"
+        live.run.fail(ErrorInfo(code="DEPENDENCY_FAILED", message=message), self.now())
 
     # --- the queue's news --------------------------------------------------------------------------------------------
 
@@ -261,14 +268,14 @@ class Engine:
         for workflow_id, some in of.items():
             live = self.lives.get(workflow_id)
             if live is not None:
-                self._written(live, Commands(look=some))
+                self.carry(live, Commands(look=some))
 
     def look_at_all(self) -> None:
         """News may have been missed."""
         for live in list(self.lives.values()):
             ids = [] if live.over else live.run.waits_for()
             if ids:
-                self._written(live, Commands(look=ids))
+                self.carry(live, Commands(look=ids))
 
     async def _look_now_and_then(self) -> None:
         while True:

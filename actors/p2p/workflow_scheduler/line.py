@@ -44,6 +44,10 @@ class Line:
         """Does it wait?"""
         return workflow_id in self._waiting
 
+    def has(self, workflow_id: str) -> bool:
+        """It has not ended."""
+        return workflow_id in self._waiting or workflow_id in self.running
+
     def add(self, one: Waiting) -> None:
         """It waits from now on."""
         self._waiting[one.id] = one
@@ -59,17 +63,22 @@ class Line:
     def _push(self, one: Waiting) -> None:
         heapq.heappush(self._ready, (-one.priority, one.created_at, one.id))
 
-    def take(self) -> str | None:
-        """The next one, which runs from now on; None = there is none, or no room."""
+    def first(self) -> str | None:
+        """The next one; None = there is none, or no room."""
         if len(self.running) >= self.most:
             return None
-        while self._ready:
-            workflow_id = heapq.heappop(self._ready)[2]
-            if workflow_id in self._waiting:
-                self._forget(workflow_id)
-                self.running.add(workflow_id)
-                return workflow_id
-        return None
+        while self._ready and self._ready[0][2] not in self._waiting:
+            heapq.heappop(self._ready)
+        return self._ready[0][2] if self._ready else None
+
+    def take(self) -> str | None:
+        """The same; it runs from now on."""
+        workflow_id = self.first()
+        if workflow_id is not None:
+            heapq.heappop(self._ready)
+            self._forget(workflow_id)
+            self.running.add(workflow_id)
+        return workflow_id
 
     def ended(self, workflow_id: str, *, completed: bool) -> list[str]:
         """It has ended, or does not wait any more. Returns those that waited for it and can't begin for that."""

@@ -219,7 +219,7 @@ class WorkflowStore:
                 )
         return found
 
-    def block_cids(self, workflow_id: str) -> list[tuple[bytes, int]]:
+    def block_sizes(self, workflow_id: str) -> list[tuple[bytes, int]]:
         """All blocks of a workflow and their bytes."""
         with self._reader.use() as con:
             return con.execute(

@@ -1,0 +1,460 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What the workflow scheduler answers. `Engine` does the work; what is told here is on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import secrets
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final, NoReturn, TypeVar
+
+import msgspec
+import trio
+
+from actors.base import Method
+from actors.calls import IncomingCall, Message
+from actors.errors import BusyError, InvalidArgumentsError, NotFoundError, RuntimeUnavailableError, from_info
+from actors.messages import ErrorInfo
+from actors.p2p.workflow_scheduler.building import Builder
+from actors.p2p.workflow_scheduler.content import cid_of_text, cid_text
+from actors.p2p.workflow_scheduler.definition import Plan
+from actors.p2p.workflow_scheduler.engine import Engine
+from actors.p2p.workflow_scheduler.line import Waiting
+from actors.p2p.workflow_scheduler.live import Live
+from actors.p2p.workflow_scheduler.records import Known, Submission
+from actors.p2p.workflow_scheduler.run_values import Commands
+from actors.p2p.workflow_scheduler.store import WorkflowStore
+from actors.p2p.workflow_scheduler.watchers import Watchers
+from actors.workflow_messages import (
+    WORKFLOW_ENDED,
+    ControlWorkflow,
+    ExportWorkflow,
+    GetWorkflow,
+    ListWorkflows,
+    StepView,
+    SubmitWorkflow,
+    Workflow,
+    WorkflowControlled,
+    WorkflowPage,
+    WorkflowStats,
+    WorkflowSubmitted,
+    WorkflowView,
+)
+
+MOST_WAIT_S: Final = 60.0
+"""The longest that a reading waits; a longer wish is shortened."""
+MOST_LISTED: Final = 1000
+_TOOLS_WITHIN_S: Final = 10.0
+_RECOVERED_WITHIN_S: Final = 30.0
+_SMALL_BYTES: Final = 16 << 10
+"""A definition of so many bytes is looked at at once; larger ones in a thread, beside the others."""
+_SLOW_READER_S: Final = 0.05
+_PIECE_BYTES: Final = 256 << 10
+
+_encode = msgspec.msgpack.Encoder().encode
+_as_json = msgspec.json.Encoder(order="deterministic").encode
+_decode_submit = msgspec.msgpack.Decoder(SubmitWorkflow).decode
+_decode_get = msgspec.msgpack.Decoder(GetWorkflow).decode
+_decode_list = msgspec.msgpack.Decoder(ListWorkflows).decode
+_decode_control = msgspec.msgpack.Decoder(ControlWorkflow).decode
+_decode_export = msgspec.msgpack.Decoder(ExportWorkflow).decode
+
+T = TypeVar("T")
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Of what is asked."""
+
+    max_open: int = 10_000
+    """Workflows that have not ended."""
+    max_definition_bytes: int = 4 << 20
+    max_answer_bytes: int = 8 << 20
+    """Of outputs in one answer."""
+
+
+class WorkflowService:
+    """The scheduler of this process. `run` has to run beside all that is asked of it."""
+
+    def __init__(
+        self,
+        store: WorkflowStore,
+        engine: Engine,
+        builder: Builder,
+        limits: Limits,
+        *,
+        leaving: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """While `leaving()`, nobody waits for anything but a commit."""
+        self._store = store
+        self._engine = engine
+        self._builder = builder
+        self._limits = limits
+        self._watchers = Watchers()
+        self._submitting: dict[str, trio.Event] = {}
+        self._waits: set[trio.CancelScope] = set()
+        self._leaving = leaving
+        self._recovered = trio.Event()
+        engine.on_changed = self._watchers.changed
+
+    # --- its own life ------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Go on with what the lives before this one left, and run what is submitted, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._engine.run)
+            await self._recover()
+
+    async def _recover(self) -> None:
+        """A workflow that had begun is opened before anybody is answered."""
+        open_ones = await trio.to_thread.run_sync(self._store.open_ones)
+        ended = await trio.to_thread.run_sync(self._ended_before, open_ones)
+        for workflow_id in self._engine.recover(open_ones, ended):
+            live = await self._engine.open_or_give_up(workflow_id)
+            if live is not None and live.over:
+                # Its end was told to nobody else: what may be left of it is a lane that is still stopped.
+                self._engine.carry(live, Commands(pause=False))
+        self._recovered.set()
+
+    def _ended_before(self, open_ones: Iterable[Known]) -> dict[str, bool]:
+        """Workflows that some of these depend on and that have ended: whether they completed."""
+        wanted = {need for one in open_ones if one.view.status == "submitted" for need in one.view.dependencies}
+        found = {need: self._store.find(need) for need in wanted}
+        # One that is not kept any more had completed: those that others still wait for are kept.
+        return {
+            need: known is None or known.view.status == "completed"
+            for need, known in found.items()
+            if known is None or known.view.status in WORKFLOW_ENDED
+        }
+
+    def leave(self) -> None:
+        """Let all who wait go with what there is: `leaving()` has become true."""
+        for scope in self._waits:
+            scope.cancel()
+
+    @contextmanager
+    def _waiting(self, seconds: float) -> Generator[trio.CancelScope, None, None]:
+        with trio.move_on_after(seconds) as scope:
+            self._waits.add(scope)
+            if self._leaving():
+                scope.cancel()
+            try:
+                yield scope
+            finally:
+                self._waits.discard(scope)
+
+    async def _ready(self) -> None:
+        with trio.move_on_after(_RECOVERED_WITHIN_S):
+            await self._recovered.wait()
+        if not self._recovered.is_set():
+            raise RuntimeUnavailableError("the scheduler is still reading the workflows that go on; try again")
+
+    # --- submitting --------------------------------------------------------------------------------------------------
+
+    async def submit(self, ask: SubmitWorkflow, size: int) -> WorkflowSubmitted:
+        """Store a workflow that came in `size` bytes. Raises `InvalidArgumentsError` with all its faults, ID_CONFLICT,
+        `BusyError` when there are too many, and `RuntimeUnavailableError` while it is not known which tools there are.
+        """
+        if size > self._limits.max_definition_bytes:
+            raise InvalidArgumentsError(
+                f"the workflow has {size} bytes; at most {self._limits.max_definition_bytes} are taken "
+                "(p2p.workflow_scheduler.max_definition_bytes)"
+            )
+        await self._ready()
+        workflow = ask.workflow
+        if not workflow.workflow_id:
+            workflow = msgspec.structs.replace(workflow, workflow_id=f"wf-{secrets.token_hex(16)}")
+        async with self._one_at_a_time(workflow.workflow_id):
+            text, digest = await self._beside(size, _text_and_digest, workflow, ask.owner)
+            known = await self._find(workflow.workflow_id) if ask.workflow.workflow_id else None
+            if known is not None:
+                return self._replayed(known, digest)
+            await self._builder.tools.known(_TOOLS_WITHIN_S)
+            plan = await self._beside(size, self._builder.check, workflow)
+            failed = await self._check_dependencies(workflow, ask.owner)
+            return await self._store_new(plan, ask.owner, text, digest, failed)
+
+    @asynccontextmanager
+    async def _one_at_a_time(self, workflow_id: str) -> AsyncIterator[None]:
+        """Two who submit the same id at once come one after the other."""
+        while (before := self._submitting.get(workflow_id)) is not None:
+            await before.wait()
+        mine = self._submitting[workflow_id] = trio.Event()
+        try:
+            yield
+        finally:
+            del self._submitting[workflow_id]
+            mine.set()
+
+    async def _beside(self, size: int, do: Callable[..., T], *arguments: Any) -> T:  # noqa: ANN401
+        if size <= _SMALL_BYTES:
+            return do(*arguments)
+        return await trio.to_thread.run_sync(do, *arguments)
+
+    def _replayed(self, known: Known, digest: bytes) -> WorkflowSubmitted:
+        if known.digest != digest:
+            _refuse("ID_CONFLICT", f"there is another workflow {known.id}; take another workflow_id")
+        live = self._engine.lives.get(known.id)
+        return WorkflowSubmitted(
+            workflow_id=known.id,
+            status=known.view.status if live is None else live.run.status,
+            cid=known.view.cid,
+            created_at=known.view.created_at,
+            replayed=True,
+        )
+
+    async def _check_dependencies(self, workflow: Workflow, owner: str) -> str | None:
+        """The first workflow that it depends on and that did not complete. Raises `InvalidArgumentsError` when there
+        are others that the owner can't know."""
+        failed: str | None = None
+        faults = []
+        for need in workflow.dependencies:
+            known = await self._find(need)
+            if known is None or (owner and known.owner != owner):
+                message = f"there is no workflow {need[:200]!r} that it could depend on"
+                faults.append({"step": "", "code": "UNKNOWN_WORKFLOW", "message": message})
+            elif known.view.status in {"failed", "cancelled"}:
+                failed = failed or need
+        if faults:
+            raise InvalidArgumentsError(str(faults[0]["message"]), faults=faults)
+        return failed
+
+    async def _store_new(
+        self, plan: Plan, owner: str, text: bytes, digest: bytes, failed: str | None
+    ) -> WorkflowSubmitted:
+        engine, workflow = self._engine, plan.workflow
+        # From here to the commit nobody else runs: what others depend on does not end in between.
+        if len(engine.line) >= self._limits.max_open:
+            raise BusyError(
+                f"{len(engine.line)} workflows have not ended yet (p2p.workflow_scheduler.max_waiting_workflows); try "
+                "again later"
+            )
+        now = engine.now()
+        run = self._builder.new(plan, owner, now)
+        live = engine.add(run)
+        view = run.view(steps=False)
+        needs = frozenset(need for need in workflow.dependencies if engine.line.has(need))
+        engine.line.add(
+            Waiting(
+                id=live.id,
+                priority=workflow.priority,
+                created_at=view.created_at,
+                needs=needs,
+                deadline=workflow.deadline,
+            )
+        )
+        if failed is not None:
+            engine.fail(live, failed)
+        elif engine.line.first() == live.id and engine.line.take() is not None:
+            run.begin(now)
+        new = Submission(
+            id=live.id, owner=owner, workflow=text, digest=digest, cid=plan.cid, created_at=view.created_at
+        )
+        status = run.status
+        engine.settle(live, new)
+        await engine.journal.written()
+        return WorkflowSubmitted(
+            workflow_id=new.id, status=status, cid=cid_text(plan.cid), created_at=new.created_at, replayed=False
+        )
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    async def get(self, ask: GetWorkflow) -> WorkflowView:
+        """A workflow, after waiting as `ask` says. Raises `NotFoundError`, NOT_OWNER, and LIMIT_EXCEEDED when its
+        outputs are too large for one answer."""
+        await self._ready()
+        with self._waiting(min(ask.wait_s, MOST_WAIT_S)) as scope:
+            while True:
+                with self._watchers.change_of(ask.workflow_id) as changed:
+                    with trio.CancelScope(shield=True):
+                        view = await self._view(ask)
+                    if _enough(view, ask) or scope.cancel_called or ask.wait_s <= 0:
+                        break
+                    await changed.wait()
+        if scope.cancelled_caught:
+            view = await self._view(ask)
+        if ask.outputs and ask.steps:
+            view = msgspec.structs.replace(view, steps=await self._with_outputs(view))
+        return view
+
+    async def _view(self, ask: GetWorkflow) -> WorkflowView:
+        while True:
+            live = self._engine.lives.get(ask.workflow_id)
+            if live is not None:
+                _check_owner(ask.owner, live.run.owner, live.id)
+                view = live.run.view(steps=ask.steps)
+                await self._engine.journal.written()
+                return self._explained(view)
+            known = await self._known(ask.workflow_id, ask.owner)
+            if known.view.status in WORKFLOW_ENDED:
+                steps = await trio.to_thread.run_sync(self._store.steps, known.id) if ask.steps else None
+                return msgspec.structs.replace(known.view, steps=steps or [])
+            if not ask.steps:
+                return self._explained(known.view)
+            async with self._in_memory(ask.workflow_id, ask.owner) as opened:
+                return self._explained(opened.run.view())
+
+    def _explained(self, view: WorkflowView) -> WorkflowView:
+        """With what it waits for before it begins."""
+        if view.status != "submitted" or view.reason:
+            return view
+        line = self._engine.line
+        needs = line.waits_for(view.workflow_id)
+        why = f"waits for {', '.join(needs)}" if needs else f"{len(line.running)} others run, at most {line.most} do"
+        return msgspec.structs.replace(view, reason=why)
+
+    async def _with_outputs(self, view: WorkflowView) -> list[StepView]:
+        cids = [cid_of_text(step.result) for step in view.steps if step.result]
+        sizes = dict(await trio.to_thread.run_sync(self._store.block_sizes, view.workflow_id))
+        total = sum(sizes.get(cid, 0) for cid in cids)
+        if total > self._limits.max_answer_bytes:
+            _refuse(
+                "LIMIT_EXCEEDED",
+                f"the outputs have {total} bytes, and one answer takes {self._limits.max_answer_bytes}; export the "
+                "workflow instead",
+            )
+        blocks = await trio.to_thread.run_sync(self._store.blocks, view.workflow_id, cids)
+        return [
+            msgspec.structs.replace(step, output=blocks[cid_of_text(step.result)].decode()) if step.result else step
+            for step in view.steps
+        ]
+
+    async def list(self, ask: ListWorkflows) -> WorkflowPage:
+        """Those that match. Raises `InvalidArgumentsError`."""
+        if not (1 <= ask.limit <= MOST_LISTED and ask.offset >= 0):
+            raise InvalidArgumentsError(f"limit goes from 1 to {MOST_LISTED}, offset from 0")
+        await self._ready()
+        found, total = await trio.to_thread.run_sync(self._store.page, ask)
+        return WorkflowPage(workflows=[self._latest(one) for one in found], total=total)
+
+    def _latest(self, known: Known) -> WorkflowView:
+        live = self._engine.lives.get(known.id)
+        if live is None or known.view.status in WORKFLOW_ENDED or live.over:
+            return self._explained(known.view)
+        return self._explained(live.run.view(steps=False))
+
+    async def stats(self) -> WorkflowStats:
+        """All of it in numbers."""
+        counts = await trio.to_thread.run_sync(self._store.counts)
+        steps = await trio.to_thread.run_sync(self._store.tally)
+        sizes = await trio.to_thread.run_sync(self._store.sizes)
+        return WorkflowStats(counts=counts, steps=steps, store=sizes)
+
+    async def _find(self, workflow_id: str) -> Known | None:
+        return await trio.to_thread.run_sync(self._store.find, workflow_id)
+
+    async def _known(self, workflow_id: str, owner: str | None) -> Known:
+        known = await self._find(workflow_id)
+        if known is None:
+            raise NotFoundError(f"there is no workflow {workflow_id[:200]!r}; what has ended is kept for a while only")
+        _check_owner(owner, known.owner, workflow_id)
+        return known
+
+    @asynccontextmanager
+    async def _in_memory(self, workflow_id: str, owner: str | None) -> AsyncIterator[Live]:
+        """A workflow that has not ended, or has just now."""
+        live = await self._engine.open_or_give_up(workflow_id)
+        if live is None:
+            await self._engine.journal.written()
+            raise NotFoundError(f"workflow {workflow_id[:200]!r} can't be read; the server's log has the details")
+        live.users += 1
+        try:
+            _check_owner(owner, live.run.owner, workflow_id)
+            yield live
+        finally:
+            live.users -= 1
+            self._engine.release(live)
+
+    # --- controlling -------------------------------------------------------------------------------------------------
+
+    async def control(self, order: ControlWorkflow) -> WorkflowControlled:
+        """Cancel, pause or resume. Raises `NotFoundError`, NOT_OWNER, INVALID_STATE."""
+        await self._ready()
+        known = await self._known(order.workflow_id, order.owner)
+        if known.view.status in WORKFLOW_ENDED:
+            _refuse("INVALID_STATE", f"workflow {known.id} has {known.view.status} already")
+        async with self._in_memory(order.workflow_id, order.owner) as live:
+            if live.over:
+                _refuse("INVALID_STATE", f"workflow {live.id} has {live.run.status} already")
+            steps = live.run.control(order, self._engine.now())
+            status = live.run.status
+            self._engine.settle(live)
+            await self._engine.journal.written()
+            return WorkflowControlled(workflow_id=live.id, status=status, steps=steps)
+
+    # --- the channel's methods ---------------------------------------------------------------------------------------
+
+    def methods(self) -> dict[str, Method]:
+        """All that is answered, for `Actor.serve`."""
+        return {
+            "workflows/submit": self._submit,
+            "workflows/get": self._get,
+            "workflows/list": self._list,
+            "workflows/control": self._control,
+            "workflows/export": self._export,
+            "workflows/stats": self._stats,
+            "workflows/watch": self._watch,
+        }
+
+    async def _submit(self, call: IncomingCall) -> WorkflowSubmitted:
+        size = len(call.body)
+        if size > self._limits.max_definition_bytes:
+            raise InvalidArgumentsError(
+                f"the workflow has {size} bytes; at most {self._limits.max_definition_bytes} are taken"
+            )
+        return await self.submit(await self._beside(size, _decoded, _decode_submit, call), size)
+
+    async def _get(self, call: IncomingCall) -> WorkflowView:
+        return await self.get(_decoded(_decode_get, call))
+
+    async def _list(self, call: IncomingCall) -> WorkflowPage:
+        return await self.list(_decoded(_decode_list, call))
+
+    async def _control(self, call: IncomingCall) -> WorkflowControlled:
+        return await self.control(_decoded(_decode_control, call))
+
+    async def _stats(self, _: IncomingCall) -> WorkflowStats:
+        return await self.stats()
+
+    async def _export(self, call: IncomingCall) -> None:
+        async for piece in self.export(_decoded(_decode_export, call)):
+            while not call.item(msgspec.Raw(_encode(piece))):
+                await trio.sleep(_SLOW_READER_S)
+
+    async def _watch(self, call: IncomingCall) -> Message:
+        with self._waiting(math.inf), self._watchers.watch() as watcher:
+            while True:
+                await watcher.some.wait()
+                if call.item(watcher.news()):
+                    watcher.told()
+                else:
+                    await trio.sleep(_SLOW_READER_S)
+        return None
+
+
+def _text_and_digest(workflow: Workflow, owner: str) -> tuple[bytes, bytes]:
+    text = _as_json(workflow)
+    return text, hashlib.sha256(owner.encode() + b"\0" + text).digest()
+
+
+def _enough(view: WorkflowView, ask: GetWorkflow) -> bool:
+    return view.status in WORKFLOW_ENDED or (ask.newer_than is not None and view.version > ask.newer_than)
+
+
+def _check_owner(asked: str | None, owner: str, workflow_id: str) -> None:
+    if asked is not None and asked != owner:
+        _refuse("NOT_OWNER", f"workflow {workflow_id} belongs to somebody else")
+
+
+def _refuse(code: str, message: str) -> NoReturn:
+    raise from_info(ErrorInfo(code=code, message=message))
+
+
+def _decoded(decode: Callable[[msgspec.Raw], T], call: IncomingCall) -> T:
+    try:
+        return decode(call.body)
+    except msgspec.DecodeError as error:
+        raise InvalidArgumentsError(f"{call.method} was sent with what it does not take: {error}") from None
+    except RecursionError:
+        raise InvalidArgumentsError(f"{call.method} was sent with values that are nested too deeply") from None
