@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""A workflow's graph as text for programs that draw, and its longest path. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from actors.p2p.workflow_scheduler.definition import Plan
+from actors.workflow_messages import StepStatus
+
+_COLOURS: Final[Mapping[StepStatus, str]] = {
+    "pending": "#eeeeee",
+    "ready": "#fff3c4",
+    "running": "#bfdbfe",
+    "completed": "#bbf7d0",
+    "failed": "#fecaca",
+    "skipped": "#e5e7eb",
+    "cancelled": "#d6d3d1",
+}
+
+
+class CriticalPath(NamedTuple):
+    """The steps that a workflow can't be faster than."""
+
+    steps: list[str]
+    """In their order."""
+    length: float
+    """Seconds when `measured`, else the number of steps."""
+    measured: bool
+
+
+def critical_path(plan: Plan, seconds: Mapping[str, float] | None) -> CriticalPath:
+    """The longest path through the graph, by how long steps took; by their number when nothing is known of that.
+
+    `seconds` may know some steps only: the others count as much as those on average. Of equally long paths it is the
+    one whose steps come first in the plan's order.
+    """
+    known = {step: max(0.0, took) for step, took in (seconds or {}).items() if step in plan.steps}
+    typical = sum(known.values()) / len(known) if known else 1.0
+    length: dict[str, float] = {}
+    via: dict[str, str | None] = {}
+    last: str | None = None
+    for step in plan.order:
+        best: str | None = None
+        for before in plan.depends[step]:
+            if best is None or length[before] > length[best]:
+                best = before
+        via[step] = best
+        length[step] = known.get(step, typical) + (length[best] if best is not None else 0.0)
+        if last is None or length[step] > length[last]:
+            last = step
+    path: list[str] = []
+    at = last
+    while at is not None:
+        path.append(at)
+        at = via[at]
+    return CriticalPath(path[::-1], length[last] if last is not None else 0.0, bool(known))
+
+
+def dot(plan: Plan, statuses: Mapping[str, StepStatus]) -> str:
+    """The graph in the language of Graphviz (https://graphviz.org/doc/info/lang.html)."""
+    lines = [
+        f"digraph {_dot_text(plan.workflow.name)} {{",
+        "  rankdir=LR;",
+        '  node [shape=box, style="rounded,filled"];',
+    ]
+    for step in plan.order:
+        status = statuses.get(step, "pending")
+        label = _dot_text(step, plan.steps[step].action, status)
+        lines.append(f'  {_dot_text(step)} [label={label}, fillcolor="{_COLOURS[status]}"];')
+    lines += [f"  {_dot_text(before)} -> {_dot_text(step)};" for before, step in _edges(plan)]
+    return "\n".join([*lines, "}", ""])
+
+
+def mermaid(plan: Plan, statuses: Mapping[str, StepStatus]) -> str:
+    """The graph as a flowchart of Mermaid (https://mermaid.js.org/syntax/flowchart.html)."""
+    # Ids of its own: some words, such as `end`, break a chart.
+    names = {step: f"s{number}" for number, step in enumerate(plan.order)}
+    lines = ["flowchart LR"]
+    for step in plan.order:
+        status = statuses.get(step, "pending")
+        label = "<br/>".join(map(_mermaid_text, (step, plan.steps[step].action, status)))
+        lines.append(f'  {names[step]}["{label}"]:::{status}')
+    lines += [f"  {names[before]} --> {names[step]}" for before, step in _edges(plan)]
+    used = {statuses.get(step, "pending") for step in plan.order}
+    lines += [
+        f"  classDef {status} fill:{colour},color:#111111" for status, colour in _COLOURS.items() if status in used
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _edges(plan: Plan) -> list[tuple[str, str]]:
+    return [(before, step) for step in plan.order for before in plan.depends[step]]
+
+
+def _dot_text(*lines: str) -> str:
+    r"""A quoted string; lines are told apart by `\n`, which stands for itself in no name."""
+    return '"' + "\\n".join(_shown(line).replace("\\", "\\\\").replace('"', '\\"') for line in lines) + '"'
+
+
+_PLAIN: Final = frozenset(" -_.,/()")
+
+
+def _mermaid_text(text: str) -> str:
+    """All that could mean something there as a character's number (`#35;`)."""
+    return "".join(one if one.isalnum() or one in _PLAIN else f"#{ord(one)};" for one in _shown(text))
+
+
+def _shown(text: str) -> str:
+    return "".join(one if one.isprintable() else " " for one in text)
