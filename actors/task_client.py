@@ -130,17 +130,18 @@ async def every_task(scan: Callable[[ScanTasks], Awaitable[TaskPage]], ask: Scan
             return found
 
 
-async def each_fact(
-    read: Callable[[ReadResults], Awaitable[TaskFacts]], ids: Iterable[str], take: Callable[[TaskFact], object]
+async def each_answer(
+    read: Callable[[ReadResults], Awaitable[TaskFacts]],
+    ids: Iterable[str],
+    take: Callable[[list[TaskFact]], Awaitable[None]],
 ) -> None:
     """Hand out where these tasks are and what they gave, of those that there are, in any order; `read` reads one
-    answer, and no more than that is in memory."""
+    answer, and no more than one is in memory."""
     left = list(dict.fromkeys(ids))
     while left:
         answer = await read(ReadResults(ids=left[:MOST_RESULTS]))
         left[:MOST_RESULTS] = answer.left
-        for fact in answer.facts:
-            take(fact)
+        await take(answer.facts)
 
 
 class _Waiter:
@@ -294,15 +295,17 @@ class TaskClient:
 
     async def results(self, ids: Sequence[str], *, timeout_s: float = 30.0) -> TaskFacts:
         """Any number of tasks and what they gave, each once; nothing is `left`. All of it is in memory then: when that
-        may be too much, take what comes with `each_fact`."""
-        found: list[TaskFact] = []
+        may be too much, take what comes with `each_answer`."""
+        facts: dict[str, TaskFact] = {}
         deadline = trio.current_time() + timeout_s
 
         async def read(ask: ReadResults) -> TaskFacts:
             return await self.read_results(ask, timeout_s=deadline - trio.current_time())
 
-        await each_fact(read, ids, found.append)
-        facts = {fact.id: fact for fact in found}
+        async def take(some: list[TaskFact]) -> None:
+            facts.update((fact.id, fact) for fact in some)
+
+        await each_answer(read, ids, take)
         wanted = dict.fromkeys(ids)
         return TaskFacts(
             facts=[facts[task_id] for task_id in wanted if task_id in facts],
