@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from actors.p2p.workflow_scheduler.definition import DefinitionLimits, Plan, check
@@ -15,6 +17,7 @@ from actors.p2p.workflow_scheduler.tool_table import ToolTable
 from actors.p2p.workflow_scheduler.unwritten import Unwritten
 from actors.workflow_messages import Workflow
 
+_ANY: Final = 1 << 40
 _decode = msgspec.json.Decoder(Workflow).decode
 
 
@@ -35,6 +38,8 @@ class Builder:
         self._signer = signer
         self._rules = rules
         self._limits = limits
+        # What was accepted once is run, whatever is configured today.
+        self._no_limits = DefinitionLimits(max_steps=_ANY, max_bytes=_ANY, max_items=_ANY, max_tags=_ANY)
 
     def check(self, workflow: Workflow) -> Plan:
         """A plan of what is submitted. Raises `InvalidArgumentsError` with all its faults."""
@@ -61,7 +66,7 @@ class Builder:
         for row in self._store.events(submission.id):
             clock.add(row.node, row.payload, cid=row.cid, trusted=True)
         return WorkflowRun.replayed(
-            check(_decode(submission.workflow), None, self._limits),
+            check(_decode(submission.workflow), None, self._no_limits),
             clock,
             self._signer,
             self._rules,

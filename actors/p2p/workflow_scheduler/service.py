@@ -6,21 +6,22 @@ from __future__ import annotations
 import hashlib
 import math
 import secrets
-from collections.abc import AsyncIterator, Callable, Generator, Iterable
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, Final, NoReturn, TypeVar
 
 import msgspec
 import trio
 
 from actors.base import Method
-from actors.calls import IncomingCall, Message
+from actors.calls import IncomingCall
 from actors.errors import BusyError, InvalidArgumentsError, NotFoundError, RuntimeUnavailableError, from_info
 from actors.messages import ErrorInfo
 from actors.p2p.workflow_scheduler.building import Builder
 from actors.p2p.workflow_scheduler.content import cid_of_text, cid_text
 from actors.p2p.workflow_scheduler.definition import Plan
 from actors.p2p.workflow_scheduler.engine import Engine
+from actors.p2p.workflow_scheduler.exporting import exported
 from actors.p2p.workflow_scheduler.line import Waiting
 from actors.p2p.workflow_scheduler.live import Live
 from actors.p2p.workflow_scheduler.records import Known, Submission
@@ -51,7 +52,6 @@ _RECOVERED_WITHIN_S: Final = 30.0
 _SMALL_BYTES: Final = 16 << 10
 """A definition of so many bytes is looked at at once; larger ones in a thread, beside the others."""
 _SLOW_READER_S: Final = 0.05
-_PIECE_BYTES: Final = 256 << 10
 
 _encode = msgspec.msgpack.Encoder().encode
 _as_json = msgspec.json.Encoder(order="deterministic").encode
@@ -366,6 +366,14 @@ class WorkflowService:
             live.users -= 1
             self._engine.release(live)
 
+    async def export(self, ask: ExportWorkflow) -> AsyncGenerator[bytes, None]:
+        """The pieces of a CAR file. Raises `NotFoundError`, NOT_OWNER."""
+        await self._ready()
+        known = await self._known(ask.workflow_id, ask.owner)
+        pieces = await trio.to_thread.run_sync(exported, self._store, known.id)
+        while (piece := await trio.to_thread.run_sync(next, pieces, None)) is not None:
+            yield piece
+
     # --- controlling -------------------------------------------------------------------------------------------------
 
     async def control(self, order: ControlWorkflow) -> WorkflowControlled:
@@ -418,11 +426,11 @@ class WorkflowService:
         return await self.stats()
 
     async def _export(self, call: IncomingCall) -> None:
-        async for piece in self.export(_decoded(_decode_export, call)):
-            while not call.item(msgspec.Raw(_encode(piece))):
-                await trio.sleep(_SLOW_READER_S)
+        async with aclosing(self.export(_decoded(_decode_export, call))) as pieces:
+            async for piece in pieces:
+                await _send(call, msgspec.Raw(_encode(piece)))
 
-    async def _watch(self, call: IncomingCall) -> Message:
+    async def _watch(self, call: IncomingCall) -> None:
         with self._waiting(math.inf), self._watchers.watch() as watcher:
             while True:
                 await watcher.some.wait()
@@ -430,7 +438,14 @@ class WorkflowService:
                     watcher.told()
                 else:
                     await trio.sleep(_SLOW_READER_S)
-        return None
+
+
+async def _send(call: IncomingCall, piece: msgspec.Raw) -> None:
+    """Once whoever asked has read enough of what was sent before."""
+    while True:
+        if call.item(piece):
+            return
+        await trio.sleep(_SLOW_READER_S)
 
 
 def _text_and_digest(workflow: Workflow, owner: str) -> tuple[bytes, bytes]:
