@@ -27,6 +27,7 @@ from actors.errors import (
 from actors.logs import get_logger, log_execution
 from actors.messages import ErrorInfo
 from actors.p2p.task_worker.asking_queue import End, may_ask_again, persist
+from actors.p2p.task_worker.links import Results
 from actors.p2p.task_worker.questions import TaskOwner
 from actors.p2p.task_worker.stops import Stops
 from actors.task_client import TaskClient
@@ -74,6 +75,7 @@ class Run:
         tools: ToolClient,
         stops: Stops,
         rules: Rules,
+        results: Results,
         *,
         new_call_id: Callable[[], str],
         on_asking: Callable[[], None] = lambda: None,
@@ -88,6 +90,7 @@ class Run:
         self._tools = tools
         self._stops = stops
         self._rules = rules
+        self._results = results
         self._new_call_id = new_call_id
         self._call_id = ""
         self._on_asking = on_asking
@@ -162,6 +165,7 @@ class Run:
         lease = self.lease
         tool = self._tools.find(lease.type)
         owner = await persist(lambda: TaskOwner.of(self._queue, lease, timeout_s=self._rules.ask_timeout_s))
+        payload = await self._results.filled(lease)
         timeout_s = tool.timeout_s if lease.timeout_s is None else lease.timeout_s
 
         async def on_ask(method: str, body: msgspec.Raw) -> Message:
@@ -180,7 +184,7 @@ class Run:
             self._call_id = self._new_call_id()
             call = ToolCall(
                 name=lease.type,
-                arguments=lease.payload.encode(),
+                arguments=payload.encode(),
                 call_id=self._call_id,
                 progress=True,
                 log_level="info",
