@@ -198,6 +198,8 @@ class Engine:
                 why = ErrorInfo(code="INTERNAL", message="it can't be continued; the server's log has the details")
                 view = msgspec.structs.replace(known.view, status="failed", error=why, ended_at=self.now())
                 self.journal.give_up(workflow_id, view)
+                await self.journal.written()
+                self.on_changed(workflow_id)
             self._passed(workflow_id, completed=False)
             return None
 

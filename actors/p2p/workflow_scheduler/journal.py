@@ -129,14 +129,16 @@ class Journal:
             self._on_written(live, commands)
 
     def _count(self, group: _Group, change: Change, event: Event) -> None:
+        if not event.kind.startswith("step_"):
+            return
+        payload = event.payload
+        if worker := payload.get("worker"):
+            change.workers.add(worker)
         kind = _TALLIED.get(event.kind)
-        if kind is not None:
-            payload = event.payload
-            if payload.get("index") is None:
-                group.batch.tally[kind] += 1
-                group.batch.tally["memoised"] += bool(payload.get("memo"))
-        elif event.kind == "step_started":
-            change.workers.add(event.payload["worker"])
+        if kind is not None and payload.get("index") is None:
+            group.batch.tally[kind] += 1
+            if payload.get("memo"):
+                group.batch.tally["memoised"] += 1
 
     def _head(self, live: Live, *, something_left: bool) -> Head:
         view = live.run.view(steps=live.over)

@@ -53,7 +53,7 @@ class Change(msgspec.Struct, kw_only=True):
     blocks: dict[bytes, bytes] = {}
     """CID -> definition, output or list of items."""
     workers: set[str] = set()
-    """That began one of its steps."""
+    """That did one of its steps, or tried."""
     head: Head | None = None
 
 
