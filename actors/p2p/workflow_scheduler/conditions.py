@@ -108,17 +108,24 @@ def _is_number(value: object) -> bool:
 
 def equal(left: Any, right: Any) -> bool:  # noqa: ANN401 - JSON
     """Whether two JSON values are equal: 1 and 1.0 are, 1 and true are not."""
-    if isinstance(left, dict):
-        return (
-            isinstance(right, dict)
-            and left.keys() == right.keys()
-            and all(equal(part, right[key]) for key, part in left.items())
-        )
-    if isinstance(left, list):
-        return isinstance(right, list) and len(left) == len(right) and all(map(equal, left, right))
-    if isinstance(left, bool) or isinstance(right, bool):
-        return left is right
-    return bool(left == right)
+    # No recursion: outputs may be nested more deeply than the stack allows.
+    pairs = [(left, right)]
+    while pairs:
+        one, other = pairs.pop()
+        if isinstance(one, dict):
+            if not isinstance(other, dict) or one.keys() != other.keys():
+                return False
+            pairs += [(part, other[key]) for key, part in one.items()]
+        elif isinstance(one, list):
+            if not isinstance(other, list) or len(one) != len(other):
+                return False
+            pairs += zip(one, other, strict=True)
+        elif isinstance(one, bool) or isinstance(other, bool):
+            if one is not other:
+                return False
+        elif one != other:
+            return False
+    return True
 
 
 # --- checking ------------------------------------------------------------------------------------------------------

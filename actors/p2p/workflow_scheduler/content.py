@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import graphlib
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -32,8 +33,8 @@ _VERSION: Final = 1
 def link(obj: Any) -> tuple[bytes, bytes]:  # noqa: ANN401 - JSON with links
     """CID and canonical DAG-CBOR of a value: JSON, and CIDs as bytes. Raises `ValueError` for anything else: other
     bytes, NaN and infinities, integers beyond 64 bits, keys that are no text, text that is no Unicode."""
-    _check_bytes(obj)
     try:
+        _check_bytes(obj)
         block: bytes = libipld.encode_dag_cbor(obj)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
@@ -192,11 +193,15 @@ def workflow_of(block: bytes) -> Workflow:
 
 def memo_key(owner: str, tool: ToolDescriptor, arguments: dict[str, Any]) -> bytes:
     """Names work of which the result may be taken again: the owner's, with a tool as it is now, and these arguments.
-    Raises as `link` does."""
+    Raises `ValueError` when they are nested too deeply, or no JSON."""
+    try:
+        # Arguments may hold what other tools gave: numbers, too, that have no place in a block.
+        text = json.dumps(arguments, sort_keys=True, separators=(",", ":"))
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"there is no key for these arguments: {error}") from None
     version = tool_version(tool.input_schema, tool.output_schema or b"")
-    return link(
-        {"v": _VERSION, "owner": owner, "tool": tool.name, "version": version, "arguments": arguments},
-    )[0]
+    work = {"owner": owner, "tool": tool.name, "version": version, "arguments": raw_link(text.encode())}
+    return link({"v": _VERSION, **work})[0]
 
 
 @functools.lru_cache(maxsize=1024)

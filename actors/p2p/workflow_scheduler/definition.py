@@ -15,12 +15,13 @@ from actors.p2p.workflow_scheduler.conditions import parts_of, problem_with
 from actors.p2p.workflow_scheduler.content import definition_block, step_cids
 from actors.p2p.workflow_scheduler.faults import Fault, Faults
 from actors.p2p.workflow_scheduler.order import MAX_CYCLES, Order
-from actors.p2p.workflow_scheduler.plain import problems_in
+from actors.p2p.workflow_scheduler.plain import has_control_characters, problems_in
 from actors.p2p.workflow_scheduler.references import (
     FROM,
     INDEX,
     ITEM,
     Form,
+    Item,
     Literal,
     MalformedReferenceError,
     Reference,
@@ -31,8 +32,10 @@ from actors.p2p.workflow_scheduler.schema_check import SchemaCheck
 from actors.tool_messages import ToolDescriptor
 from actors.workflow_messages import Condition, Step, Workflow
 
-__all__ = ["DefinitionLimits", "Fault", "Plan", "check"]
+__all__ = ["DefinitionLimits", "Fault", "Plan", "check", "plan_of"]
 
+_ENOUGH: Final = 1000
+"""Faults, after which inputs are not held against schemas any more."""
 _MAX_SUGGESTIONS: Final = 10
 """Unknown names that are looked up among the known ones; more would cost too much."""
 
@@ -43,6 +46,8 @@ class DefinitionLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     max_steps: int = 10_000
     max_bytes: int = 8_000_000
     """As JSON, with all that belongs to it."""
+    max_input_bytes: int = 1_000_000
+    """Of the inputs of one step, as JSON: what the queue takes as payload."""
     max_depth: int = 64
     """Objects and lists within each other in inputs, `for_each`, `when` and metadata, each."""
     max_tags: int = 49
@@ -71,12 +76,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check(workflow: Workflow, tools: Mapping[str, ToolDescriptor] | None, limits: DefinitionLimits) -> Plan:
-    """Make a plan. Raises `InvalidArgumentsError` with all faults (`details.faults`, `details.more_faults`).
+    """Make a plan. Raises `InvalidArgumentsError` with all faults (`details.faults`; `details.more_faults` is how many
+    there are at least besides).
 
-    `tools`: by name, those of the catalogue; None = they are not looked at, as for a workflow that was checked before.
+    Takes about 0.1 ms for each step, and seconds for one that reaches the limits: call it in a thread. `tools`: by
+    name, those of the catalogue; None = they are not looked at.
     """
     faults = Faults()
-    _check_size(workflow, limits, faults)
+    sizes = _check_size(workflow, limits, faults)
     # What follows takes time and stack as these allow.
     faults.raise_any()
     _check_names(workflow, limits, faults)
@@ -84,17 +91,27 @@ def check(workflow: Workflow, tools: Mapping[str, ToolDescriptor] | None, limits
     order = Order(_check_dependencies(workflow, steps, faults))
     for cycle in order.cycles:
         faults.add(cycle[0], "CYCLE", f"these steps wait for each other: {_path(cycle)}")
-    if len(order.cycles) == MAX_CYCLES:
-        faults.add("", "CYCLE", f"there may be more cycles than these {MAX_CYCLES}")
+    if len(order.steps) < len(steps):
+        faults.add("", "CYCLE", f"there are more cycles than these {MAX_CYCLES}")
     sound = [step for step in workflow.steps if _check_references(step, steps, order, limits, faults)]
     if tools is not None:
         _check_tools(workflow, tools, faults)
         sound_ids = {step.step_id for step in sound}
         schemas = SchemaCheck(tools, {step_id: step for step_id, step in steps.items() if step_id in sound_ids})
         for step in sound:
-            if step.action in tools:
-                schemas.check(step, functools.partial(faults.add, step.step_id))
+            if step.action in tools and faults.total < _ENOUGH:
+                schemas.check(step, sizes[step.step_id], functools.partial(faults.add, step.step_id))
     faults.raise_any()
+    return _plan_of(workflow, steps, order.steps)
+
+
+def plan_of(workflow: Workflow) -> Plan:
+    """The plan of a workflow that was checked before, whatever tools and limits there are now. Raises `ValueError` or
+    `LookupError` when it can't have been."""
+    steps = {step.step_id: step for step in workflow.steps}
+    order = Order({step_id: step.depends_on for step_id, step in steps.items()})
+    if order.cycles or len(steps) < len(workflow.steps):
+        raise ValueError("the workflow has a cycle or a step twice")
     return _plan_of(workflow, steps, order.steps)
 
 
@@ -126,29 +143,40 @@ def _path(cycle: list[str]) -> str:
 # --- the whole -----------------------------------------------------------------------------------------------------
 
 
-def _check_size(workflow: Workflow, limits: DefinitionLimits, faults: Faults) -> None:
-    """Number, depth, values and bytes."""
+def _check_size(workflow: Workflow, limits: DefinitionLimits, faults: Faults) -> dict[str, int]:
+    """Number, depth, values and bytes. Returns the bytes of the steps' inputs."""
     if not workflow.steps:
         faults.add("", "NO_STEPS", "it has no steps")
     if len(workflow.steps) > limits.max_steps:
         faults.add("", "TOO_MANY_STEPS", f"it has {len(workflow.steps)} steps; at most {limits.max_steps} are allowed")
-        return
-    _check_values("", {"metadata": workflow.metadata, "deadline": workflow.deadline}, limits, faults)
+        return {}
+    of_whole = ("name", "workflow_id", "priority", "tags", "dependencies", "metadata", "deadline")
+    _check_values("", {name: getattr(workflow, name) for name in of_whole}, limits, faults)
     for step in workflow.steps:
-        values = {
-            "inputs": step.inputs,
-            "for_each": step.for_each,
-            "timeout": step.timeout,
-            "backoff_factor": step.retry_policy.backoff_factor if step.retry_policy else None,
-        }
+        values = {name: getattr(step, name) for name in _OF_STEP}
+        if step.retry_policy is not None:
+            values["backoff_factor"] = step.retry_policy.backoff_factor
         _check_values(step.step_id, values, limits, faults)
         if isinstance(step.when, Condition):
             _check_condition_values(step.step_id, step.when, 1, limits, faults)
     if faults.total:
-        return  # it has no size: it can't be encoded
+        return {}  # it has no size: it can't be encoded
     size = len(msgspec.json.encode(workflow))
     if size > limits.max_bytes:
         faults.add("", "TOO_LARGE", f"it has {size} bytes; at most {limits.max_bytes} are allowed")
+    sizes: dict[str, int] = {}
+    for step in workflow.steps:
+        sizes[step.step_id] = size = len(msgspec.json.encode(step.inputs)) if step.inputs else 2
+        if size > limits.max_input_bytes:
+            faults.add(
+                step.step_id,
+                "TOO_LARGE",
+                f"its inputs have {size} bytes; at most {limits.max_input_bytes} are allowed",
+            )
+    return sizes
+
+
+_OF_STEP: Final = ("step_id", "action", "inputs", "depends_on", "for_each", "timeout", "tags")
 
 
 def _check_values(step: str, values: dict[str, Any], limits: DefinitionLimits, faults: Faults) -> None:
@@ -163,9 +191,8 @@ def _check_condition_values(
     if depth > limits.max_depth:
         faults.add(step, "TOO_DEEP", f"`when` has conditions more than {limits.max_depth} levels deep")
         return
-    for name, value in (("when/left", condition.left), ("when/right", condition.right)):
-        if value is not None:
-            _check_values(step, {name: value}, limits, faults)
+    values = {"when/step": condition.step, "when/left": condition.left, "when/right": condition.right}
+    _check_values(step, values, limits, faults)
     for part in (*(condition.all or ()), *(condition.any or ())):
         _check_condition_values(step, part, depth + 1, limits, faults)
     if condition.not_ is not None:
@@ -174,17 +201,19 @@ def _check_condition_values(
 
 def _check_names(workflow: Workflow, limits: DefinitionLimits, faults: Faults) -> None:
     for what, name in (("name", workflow.name), ("workflow_id", workflow.workflow_id)):
-        if not name.isprintable():
-            faults.add("", "BAD_NAME", f"its {what} has characters that can't be shown")
+        if has_control_characters(name):
+            faults.add("", "BAD_NAME", f"its {what} has control characters")
+    if workflow.workflow_id and workflow.workflow_id in workflow.dependencies:
+        faults.add("", "SELF_DEPENDENCY", "it waits for itself")
     counts = Counter(step.step_id for step in workflow.steps)
     for step_id, count in counts.items():
         if count > 1:
             faults.add(step_id, "DUPLICATE_STEP", f"{count} steps have this id")
-        if not step_id.isprintable():
-            faults.add(step_id, "BAD_NAME", "its id has characters that can't be shown")
+        if has_control_characters(step_id):
+            faults.add(step_id, "BAD_NAME", "its id has control characters")
     for step in workflow.steps:
-        if not step.action.isprintable():
-            faults.add(step.step_id, "BAD_NAME", "its action has characters that can't be shown")
+        if has_control_characters(step.action):
+            faults.add(step.step_id, "BAD_NAME", "its action has control characters")
         if len(step.tags) > limits.max_tags:
             faults.add(
                 step.step_id, "TOO_MANY_TAGS", f"it has {len(step.tags)} tags; at most {limits.max_tags} are allowed"
@@ -276,7 +305,7 @@ def _check_form(
                 f"`{where}` refers to `{form.step}`, which need not have ended before: add it to `depends_on`",
             )
     elif not has_item:
-        name = INDEX if not hasattr(form, "path") else ITEM
+        name = ITEM if isinstance(form, Item) else INDEX
         faults.add(
             step.step_id, "ITEM_OUTSIDE_FOR_EACH", f"`{where}` has `{name}`, which `inputs` of a `for_each` step has"
         )

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from actors.p2p.workflow_scheduler.definition import Plan
+from actors.p2p.workflow_scheduler.plain import without_control_characters
 from actors.workflow_messages import StepStatus
 
 _COLOURS: Final[Mapping[StepStatus, str]] = {
@@ -96,16 +98,17 @@ def _edges(plan: Plan) -> list[tuple[str, str]]:
 
 def _dot_text(*lines: str) -> str:
     r"""A quoted string; lines are told apart by `\n`, which stands for itself in no name."""
-    return '"' + "\\n".join(_shown(line).replace("\\", "\\\\").replace('"', '\\"') for line in lines) + '"'
+    return (
+        '"'
+        + "\\n".join(without_control_characters(line).replace("\\", "\\\\").replace('"', '\\"') for line in lines)
+        + '"'
+    )
 
 
-_PLAIN: Final = frozenset(" -_.,/()")
+_SPECIAL: Final = re.compile(r"[^\w .,/()-]|[.-](?=\s|$)")
+"""All that could mean something there, a list's mark of Markdown (`1. `, `- `) included."""
 
 
 def _mermaid_text(text: str) -> str:
-    """All that could mean something there as a character's number (`#35;`)."""
-    return "".join(one if one.isalnum() or one in _PLAIN else f"#{ord(one)};" for one in _shown(text))
-
-
-def _shown(text: str) -> str:
-    return "".join(one if one.isprintable() else " " for one in text)
+    """The text, with numbers of characters (`#35;`) where needed."""
+    return _SPECIAL.sub(lambda found: f"#{ord(found[0])};", without_control_characters(text))

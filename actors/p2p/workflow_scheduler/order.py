@@ -7,7 +7,7 @@ import graphlib
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-MAX_CYCLES: Final = 20
+MAX_CYCLES: Final = 10
 """That are looked for."""
 
 

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from actors.p2p.workflow_scheduler.references import pointer_to
 
@@ -14,6 +15,8 @@ INT_MAX: Final = 2**64 - 1
 """Integers that the formats in use here carry."""
 
 
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
 Keys = tuple[str | int, ...]
 Problem = tuple[str, str]
 """Code and text."""
@@ -21,12 +24,32 @@ Problem = tuple[str, str]
 
 def problems_in(value: Any, max_depth: int, keys: Keys = ()) -> Iterator[Problem]:  # noqa: ANN401 - anything
     """All that is wrong with a value. `keys` lead to it, for the texts; each counts as one level."""
+    if not _is_plain(value, max_depth - len(keys)):
+        yield from _found_in(value, max_depth, keys)
+
+
+def _is_plain(value: object, levels: int) -> bool:
+    """Whether nothing is wrong: the fast way to the usual answer."""
+    kind = type(value)
+    if kind is str:
+        return is_unicode(cast("str", value))
+    if kind is dict:
+        parts = cast("dict[object, object]", value)
+        return levels > 0 and all(
+            type(key) is str and is_unicode(key) and _is_plain(part, levels - 1) for key, part in parts.items()
+        )
+    if kind is list:
+        return levels > 0 and all(_is_plain(part, levels - 1) for part in cast("list[object]", value))
+    return _problem_with(value) is None
+
+
+def _found_in(value: Any, max_depth: int, keys: Keys) -> Iterator[Problem]:  # noqa: ANN401 - anything
     if isinstance(value, (dict, list)):
         if len(keys) >= max_depth:
             yield "TOO_DEEP", f"{_at(keys[:8])}, … is nested more than {max_depth} levels deep"
         elif isinstance(value, list):
             for index, part in enumerate(value):
-                yield from problems_in(part, max_depth, (*keys, index))
+                yield from _found_in(part, max_depth, (*keys, index))
         else:
             yield from _problems_in_object(value, max_depth, keys)
     else:
@@ -37,8 +60,8 @@ def problems_in(value: Any, max_depth: int, keys: Keys = ()) -> Iterator[Problem
 
 def _problems_in_object(value: dict[Any, Any], max_depth: int, keys: Keys) -> Iterator[Problem]:
     for key, part in value.items():
-        if isinstance(key, str) and _is_unicode(key):
-            yield from problems_in(part, max_depth, (*keys, key))
+        if isinstance(key, str) and is_unicode(key):
+            yield from _found_in(part, max_depth, (*keys, key))
         else:
             yield "BAD_VALUE", f"{_at(keys)}: the key {key!r} is no text"
 
@@ -46,7 +69,7 @@ def _problems_in_object(value: dict[Any, Any], max_depth: int, keys: Keys) -> It
 def _problem_with(value: object) -> Problem | None:
     match value:
         case str():
-            return None if _is_unicode(value) else ("BAD_VALUE", "is no Unicode text")
+            return None if is_unicode(value) else ("BAD_VALUE", "is no Unicode text")
         case None | bool():
             return None
         case int():
@@ -62,7 +85,18 @@ def _at(keys: tuple[str | int, ...]) -> str:
     return f"`{pointer_to(*keys)[1:]}`" if keys else "it"
 
 
-def _is_unicode(text: str) -> bool:
+def has_control_characters(text: str) -> bool:
+    """Whether a name would harm what it is written into."""
+    return _CONTROL.search(text) is not None
+
+
+def without_control_characters(text: str) -> str:
+    """The text with blanks in their place."""
+    return _CONTROL.sub(" ", text)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether it can be encoded."""
     if text.isascii():
         return True
     try:

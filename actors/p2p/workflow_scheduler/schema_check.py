@@ -7,48 +7,31 @@ can't be known before the step runs. What it does report could never work.
 
 from __future__ import annotations
 
-import difflib
-import functools
-import json
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-import msgspec
-
-from actors.p2p.workflow_scheduler.faults import shortened
-from actors.p2p.workflow_scheduler.references import (
-    Form,
-    Index,
-    Item,
-    Literal,
-    Reference,
-    form_of,
-    pointer_to,
+from actors.p2p.workflow_scheduler.contracts import (
+    ANYTHING,
+    HOLE,
+    Contract,
+    Parts,
+    argument_at,
+    contract_of,
+    natural_output,
 )
-from actors.p2p.workflow_scheduler.schema_types import Part, Schema, in_words, kind_of
+from actors.p2p.workflow_scheduler.references import Form, Index, Item, Literal, Reference, form_of
+from actors.p2p.workflow_scheduler.schema_types import Part, in_words
 from actors.tool_messages import ToolDescriptor
 from actors.workflow_messages import Step
 
 _INTEGER: Final = (Part({"type": "integer"}),)
-_ANYTHING: Final = (Part(True),)
-_SHOWN_CHARS: Final = 100
-_MAX_CHOICES: Final = 20
+_MAX_CHECKED_STEP_BYTES: Final = 65_536
+_MAX_CHECKED_BYTES: Final = 2_000_000
+"""Of the inputs of one step, and of all: of larger ones only the arguments' names and the references are looked at, as
+the library needs a microsecond for each byte."""
 
-Parts = Sequence[Part]
-"""One of these says what a value is; when there are none, there is no value."""
 Report = Callable[[str, str], None]
 """Hears of a fault: code, message."""
-
-
-class _Hole:
-    """Stands for a value that will be put in later."""
-
-    def __repr__(self) -> str:
-        return "a value that is not known yet"
-
-
-HOLE: Final = _Hole()
 
 
 class Hole(NamedTuple):
@@ -65,14 +48,19 @@ class SchemaCheck:
         self._tools = tools
         self._steps = steps
         self._outputs: dict[str, Parts] = {}
-        self._known: dict[tuple[str, str], Parts] = {}
+        self._known: dict[Reference, Parts] = {}
+        self._left = _MAX_CHECKED_BYTES
 
-    def check(self, step: Step, report: Report) -> None:
-        """Report the faults of a step of which the tool is known."""
+    def check(self, step: Step, size: int, report: Report) -> None:
+        """Report the faults of a step of which the tool is known, and whose inputs have so many bytes."""
         tool = self._tools[step.action]
-        items = self._check_for_each(step, report) if step.for_each is not None else _ANYTHING
+        items = self._check_for_each(step, report) if step.for_each is not None else ANYTHING
         holes: list[Hole] = []
         arguments = _with_holes(step.inputs, (), holes)
+        if size > min(self._left, _MAX_CHECKED_STEP_BYTES):
+            arguments = dict.fromkeys(arguments, HOLE)
+        else:
+            self._left -= size
         wanted = contract_of(tool.input_schema)
         if wanted is None:
             return
@@ -85,19 +73,19 @@ class SchemaCheck:
         """What its items are."""
         form = form_of(step.for_each) if isinstance(step.for_each, dict) else None
         if not isinstance(form, Reference):
-            return _ANYTHING
+            return ANYTHING
         lists = self._referred(form)
         if not lists:
             report("NEVER_THERE", f"`for_each`: {_place(form)} there can be nothing")
-            return _ANYTHING
+            return ANYTHING
         kinds = _kinds(lists)
         if "array" not in kinds:
             report("TYPE_MISMATCH", f"`for_each`: {_place(form)} is {_said(lists)}, and it goes over a list")
-            return _ANYTHING
-        return [items for one in lists for items in one.items()]
+            return ANYTHING
+        return [items for one in lists if "array" in one.kinds() for items in one.items()]
 
     def _check_hole(self, hole: Hole, wanted: Contract, items: Parts, tool: str, report: Report) -> None:
-        where = _argument(hole.keys)
+        where = argument_at(hole.keys)
         given = self._given(hole.form, items)
         if not given:
             report("NEVER_THERE", f"{where}: {_place(hole.form)} there can be nothing")
@@ -117,7 +105,7 @@ class SchemaCheck:
             return _INTEGER
         if isinstance(form, Item):
             return [part for one in items for part in one.at(form.path)]
-        return self._referred(form) if isinstance(form, Reference) else _ANYTHING
+        return self._referred(form) if isinstance(form, Reference) else ANYTHING
 
     def _referred(self, reference: Reference) -> Parts:
         parts = self._known.get(reference)
@@ -131,11 +119,15 @@ class SchemaCheck:
         if parts is None:
             step = self._steps.get(step_id)
             tool = None if step is None else self._tools.get(step.action)
-            parts = _ANYTHING if tool is None else natural_output(tool.output_schema)
+            parts = ANYTHING if tool is None else natural_output(tool.output_schema)
             if step is not None and step.for_each is not None:
-                parts = [Part({"type": "array", "items": part.schema}, part.root) for part in parts]
+                parts = [_list_of(part) for part in parts]
             self._outputs[step_id] = parts
         return parts
+
+
+def _list_of(part: Part) -> Part:
+    return Part({"type": "array", "items": part.schema}, part.root, unlikely=part.unlikely)
 
 
 def _kinds(parts: Parts) -> frozenset[str]:
@@ -157,10 +149,6 @@ def _place(form: Form) -> str:
     return "the index of `for_each`"
 
 
-def _argument(keys: Iterable[str | int]) -> str:
-    return f"`{pointer_to(*keys)[1:]}`" if keys else "the inputs"
-
-
 def _with_holes(value: Any, keys: tuple[str | int, ...], holes: list[Hole]) -> Any:  # noqa: ANN401 - JSON
     """The value, with `HOLE` in place of each form; these are added to `holes`."""
     if isinstance(value, list):
@@ -174,193 +162,3 @@ def _with_holes(value: Any, keys: tuple[str | int, ...], holes: list[Hole]) -> A
         return form.value
     holes.append(Hole(keys, form))
     return HOLE
-
-
-def _has_hole(value: object) -> bool:
-    if isinstance(value, dict):
-        return any(map(_has_hole, value.values()))
-    if isinstance(value, list):
-        return any(map(_has_hole, value))
-    return value is HOLE
-
-
-# --- what tools give and take --------------------------------------------------------------------------------------
-
-
-@functools.lru_cache(maxsize=1024)
-def natural_output(output_schema: bytes | None) -> Parts:
-    """What a tool's output is once it stands in a step's inputs.
-
-    A result that is no object has a schema with nothing but `result` around its own; what is put in is the inner one.
-    An object with that one field looks alike, so both are possible.
-    """
-    schema = _decoded(output_schema)
-    if schema is None:
-        return _ANYTHING
-    if isinstance(schema, Mapping) and _is_wrapped(schema):
-        return [Part(schema["properties"]["result"], schema), Part(schema, unlikely=True)]
-    return [Part(schema)]
-
-
-def _is_wrapped(schema: Mapping[str, Any]) -> bool:
-    return (
-        schema.keys() <= {"type", "properties", "required", "$defs"}
-        and isinstance(schema.get("properties"), Mapping)
-        and list(schema["properties"]) == ["result"]
-        and schema.get("required") == ["result"]
-    )
-
-
-def _decoded(schema: bytes | None) -> Schema | None:
-    if schema is None:
-        return None
-    try:
-        decoded = msgspec.json.decode(schema)
-    except (msgspec.MsgspecError, RecursionError):
-        return None
-    return decoded if isinstance(decoded, (bool, dict)) else None
-
-
-@functools.lru_cache(maxsize=1024)
-def contract_of(input_schema: bytes) -> Contract | None:
-    """What a tool takes; None when its schema can't be read."""
-    schema = _decoded(input_schema)
-    return None if schema is None else Contract(schema)
-
-
-class Contract:
-    """What a tool takes."""
-
-    def __init__(self, schema: Schema) -> None:
-        self._part = Part(schema)
-        self._validator: Any = None
-        self._at: dict[tuple[str | int, ...], Parts] = {}
-
-    def at(self, keys: tuple[str | int, ...]) -> Parts:
-        """What it takes at a place in its arguments."""
-        if keys not in self._at:
-            if len(self._at) > 1000:  # places are the users', and it lives long
-                self._at.clear()
-            self._at[keys] = self._part.at(pointer_to(*keys))
-        return self._at[keys]
-
-    def problems(self, arguments: dict[str, Any]) -> Iterator[tuple[str, str]]:
-        """Code and text of all that is wrong with arguments that may have holes."""
-        if self._validator is None:
-            self._validator = _validator_for(self._part.schema)
-        try:
-            errors = list(self._validator.iter_errors(arguments))
-        except Exception:  # noqa: BLE001 - a schema of others can go wrong in any way, and then says nothing
-            return
-        for error in errors:
-            yield from _problems(error, self._part.schema)
-
-
-def _validator_for(schema: Schema) -> Any:  # noqa: ANN401 - untyped there
-    from jsonschema import Draft202012Validator
-    from jsonschema.validators import validator_for
-    from referencing.jsonschema import EMPTY_REGISTRY
-
-    # A registry of its own: without it the library fetches what a schema refers to.
-    kind = _tolerant(validator_for(schema, default=Draft202012Validator))
-    return kind(schema, registry=EMPTY_REGISTRY)
-
-
-@functools.lru_cache(maxsize=16)
-def _tolerant(kind: Any) -> Any:  # noqa: ANN401 - untyped there
-    """The kind of validator that lets a hole pass as anything."""
-    from jsonschema.validators import extend
-
-    return extend(kind, {name: _passing_holes(name, rule) for name, rule in kind.VALIDATORS.items()})
-
-
-_WHOLE: Final = frozenset(
-    {"not", "if", "contains", "uniqueItems", "enum", "const", "unevaluatedItems", "unevaluatedProperties"}
-)
-"""Keywords that can't be judged as long as part of the value is not known."""
-
-
-def _passing_holes(name: str, rule: Any) -> Any:  # noqa: ANN401 - untyped there
-    def judged(validator: Any, said: Any, instance: Any, schema: Any) -> Iterator[Any]:  # noqa: ANN401
-        if instance is not HOLE:
-            yield from rule(validator, said, instance, schema)
-
-    def judged_whole(validator: Any, said: Any, instance: Any, schema: Any) -> Iterator[Any]:  # noqa: ANN401
-        if not _has_hole(instance):
-            yield from rule(validator, said, instance, schema)
-
-    def one_of(validator: Any, said: Any, instance: Any, schema: Any) -> Iterator[Any]:  # noqa: ANN401
-        # Several may fit for now; one is too few only when none does.
-        known = validator.VALIDATORS["anyOf"] if _has_hole(instance) else rule
-        yield from known(validator, said, instance, schema)
-
-    if name == "oneOf":
-        return one_of
-    return judged_whole if name in _WHOLE else judged
-
-
-# --- in words ------------------------------------------------------------------------------------------------------
-
-
-def _problems(error: Any, root: Schema) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - untyped there
-    keys = tuple(error.absolute_path)
-    if error.validator == "required":
-        # One error for each that is missing; which one is only in its text.
-        name = next((one for one in error.validator_value if error.message.startswith(repr(one))), "?")
-        yield "MISSING_ARGUMENT", f"{_argument((*keys, name))} is missing"
-    elif error.validator == "additionalProperties" and error.validator_value is False:
-        yield from _unknown_arguments(error, keys)
-    else:
-        yield "BAD_ARGUMENT", _mismatch(error, root)
-
-
-def _unknown_arguments(error: Any, keys: tuple[str | int, ...]) -> Iterator[tuple[str, str]]:  # noqa: ANN401
-    properties = error.schema.get("properties", {})
-    patterns = error.schema.get("patternProperties", {})
-    for name in error.instance:
-        if name not in properties and not any(re.search(pattern, name) for pattern in patterns):
-            yield "UNKNOWN_ARGUMENT", f"{_argument((*keys, name))} is unknown{_nearest(name, properties)}"
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    names = list(known)
-    near = difflib.get_close_matches(name[:_SHOWN_CHARS], names, n=1, cutoff=0.5)
-    if near:
-        return f"; did you mean `{near[0]}`?"
-    if not names:
-        return "; there are none"
-    shown = ", ".join(f"`{one}`" for one in names[:_MAX_CHOICES])
-    return f"; there are {shown}" + (", …" if len(names) > _MAX_CHOICES else "")
-
-
-def _mismatch(error: Any, root: Schema) -> str:  # noqa: ANN401 - untyped there
-    where = _argument(tuple(error.absolute_path))
-    wanted = _wanted(error, root)
-    if wanted:
-        return f"{where} is {_shown(error.instance)}, and must be {wanted}"
-    if error.context:
-        # Of several choices, what the one that is nearest finds.
-        from jsonschema.exceptions import best_match
-
-        return _mismatch(best_match(error.context), root)
-    return f"{where}: {shortened(error.message, 300)}"
-
-
-def _wanted(error: Any, root: Schema) -> str:  # noqa: ANN401 - untyped there
-    """What would be right, where that can be said in a word."""
-    said = error.validator_value
-    if error.validator == "enum":
-        choices = ", ".join(map(_shown, said[:_MAX_CHOICES]))
-        return f"one of {choices}" + (", …" if len(said) > _MAX_CHOICES else "")
-    if error.validator == "const":
-        return _shown(said)
-    if error.validator in ("type", "anyOf", "oneOf"):
-        kinds = Part({error.validator: said}, root).kinds()
-        return "" if kind_of(error.instance) in kinds else in_words(kinds)
-    return ""
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, (dict, list)):
-        return in_words(frozenset({kind_of(value)}))
-    return shortened(json.dumps(value, ensure_ascii=False), _SHOWN_CHARS)

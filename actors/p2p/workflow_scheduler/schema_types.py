@@ -93,12 +93,12 @@ class Part:
             schemas = [one for part in parts for one in self._children(part.schema, token, _MAX_HOPS)]
             if True in schemas:
                 return [Part(True)]
-            parts = [Part(one, self.root) for one in schemas]
+            parts = [Part(one, self.root, unlikely=self.unlikely) for one in schemas]
         return parts
 
     def items(self) -> list[Part]:
         """What its lists hold, if that is the same at each place."""
-        return [Part(one, self.root) for one in self._items(self.schema, _MAX_HOPS)]
+        return [Part(one, self.root, unlikely=self.unlikely) for one in self._items(self.schema, _MAX_HOPS)]
 
     # --- kinds -----------------------------------------------------------------------------------------------------
 
