@@ -15,10 +15,9 @@ import libipld
 import msgspec
 
 from actors.errors import MCPServerError
+from actors.p2p.workflow_scheduler.content import CID_BYTES, RAW, is_cid
 
-CID_LENGTH: Final = 36
-_HEADS: Final = (b"\x01\x71\x12\x20", b"\x01\x55\x12\x20")
-_HEAD_LENGTH: Final = 4
+_HEAD_BYTES: Final = len(RAW)
 _VARINT_BYTES: Final = 9
 """The most that a number of 63 bits takes."""
 _PIECE_BYTES: Final = 256 * 1024
@@ -83,13 +82,13 @@ def read(data: bytes, limits: CarLimits | None = None) -> Car:
         length, at = _read_varint(data, at)
         if count >= limits.blocks:
             raise BadCarError(f"it has more than {limits.blocks} blocks")
-        if length > limits.block_bytes + CID_LENGTH:
+        if length > limits.block_bytes + CID_BYTES:
             raise BadCarError(f"the block at byte {start} is larger than {limits.block_bytes} bytes")
         part = _part(data, at, length, "block")
-        cid, block = part[:CID_LENGTH], part[CID_LENGTH:]
-        if not _is_cid(cid):
+        cid, block = part[:CID_BYTES], part[CID_BYTES:]
+        if not is_cid(cid):
             raise BadCarError(f"the block at byte {start} is named by a CID of another kind than Greenroom makes")
-        if hashlib.sha256(block).digest() == cid[_HEAD_LENGTH:]:
+        if hashlib.sha256(block).digest() == cid[_HEAD_BYTES:]:
             blocks[cid] = block
         else:
             damaged[cid] = None
@@ -107,16 +106,12 @@ def _roots(header: bytes) -> list[bytes]:
         raise BadCarError("it is no CAR file: its header can't be read")
     if fields.get("version") != 1:
         raise BadCarError(f"it is a CAR file of version {str(fields.get('version'))[:20]}; this reads version 1")
-    if not all(_is_cid(root) for root in fields["roots"]):
+    if not all(is_cid(root) for root in fields["roots"]):
         raise BadCarError("one of its roots is a CID of another kind than Greenroom makes")
     roots: list[bytes] = fields["roots"]
     if libipld.encode_dag_cbor({"version": 1, "roots": roots}) != header:
         raise BadCarError("its header is not in the form that a CAR file's has")
     return roots
-
-
-def _is_cid(value: object) -> bool:
-    return isinstance(value, bytes) and len(value) == CID_LENGTH and value.startswith(_HEADS)
 
 
 def _part(data: bytes, at: int, length: int, what: str) -> bytes:

@@ -13,7 +13,6 @@ What comes before what is ancestry. Two clocks that have the same events have th
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import sys
 from collections.abc import Collection, Iterable
@@ -26,6 +25,7 @@ from msgspec import Meta
 from actors.errors import MCPServerError
 from actors.p2p.identity import SIGNATURE_LENGTH, verify
 from actors.p2p.workflow_scheduler.ancestry import Ancestry
+from actors.p2p.workflow_scheduler.content import CID_BYTES, DAG_CBOR, cid_text, is_cid
 
 MAX_NODE_BYTES: Final = 8 * 1024
 MAX_PAYLOAD_BYTES: Final = 64 * 1024
@@ -35,16 +35,10 @@ MAX_EVENTS: Final = 1_000_000
 MAX_WAITING: Final = 1000
 """Events that are kept while their parents are missing."""
 
-NODE_HEAD: Final = b"\x01\x71\x12\x20"
-"""Begin of a link to a block: CIDv1, DAG-CBOR, sha2-256, 32 bytes."""
-RAW_HEAD: Final = b"\x01\x55\x12\x20"
-"""Begin of a link to an output: the same, but its bytes are what they are."""
-CID_LENGTH: Final = 36
-
 Fault = Literal[
     "TOO_LARGE", "TOO_MANY", "MALFORMED", "NOT_CANONICAL", "CID", "PAYLOAD", "SIGNATURE", "PARENTS", "HEIGHT", "SEQ"
 ]
-Link = Annotated[bytes, Meta(min_length=CID_LENGTH, max_length=CID_LENGTH)]
+Link = Annotated[bytes, Meta(min_length=CID_BYTES, max_length=CID_BYTES)]
 
 
 class BadEventError(MCPServerError):
@@ -55,9 +49,9 @@ class BadEventError(MCPServerError):
     def __init__(self, fault: Fault, message: str, cid: bytes = b"") -> None:
         self.fault: Fault = fault
         self.cid = cid
-        super().__init__(f"event {_text(cid)}: {message}" if cid else message, fault=fault)
+        super().__init__(f"event {cid_text(cid)}: {message}" if cid else message, fault=fault)
         if cid:
-            self.details["cid"] = _text(cid)
+            self.details["cid"] = cid_text(cid)
 
 
 class MissingParentsError(BadEventError):
@@ -324,7 +318,7 @@ def _read(cid: bytes, node: bytes, payload_block: bytes, *, trusted: bool) -> _R
         fields = msgspec.convert(decoded, Node)
     except msgspec.ValidationError as error:
         raise BadEventError("MALFORMED", f"its node is none ({error})", cid) from None
-    if any(not link.startswith(NODE_HEAD) for link in (fields.payload, *fields.parents)):
+    if any(not link.startswith(DAG_CBOR) for link in (fields.payload, *fields.parents)):
         raise BadEventError("MALFORMED", "it links to what is no DAG-CBOR block", cid)
     if any(a >= b for a, b in zip(fields.parents, fields.parents[1:], strict=False)):
         raise BadEventError("PARENTS", "its parents are not sorted, or one of them is there twice", cid)
@@ -373,12 +367,8 @@ def _check_payload(block: bytes, cid: bytes) -> None:
             todo += value
         elif isinstance(value, float):
             raise BadEventError("MALFORMED", "its payload holds a float", cid)
-        elif isinstance(value, bytes) and not _is_link(value):
+        elif isinstance(value, bytes) and not is_cid(value):
             raise BadEventError("MALFORMED", "its payload holds bytes that are no link", cid)
-
-
-def _is_link(value: bytes) -> bool:
-    return len(value) == CID_LENGTH and value.startswith((NODE_HEAD, RAW_HEAD))
 
 
 def _place(event: Event) -> tuple[int, bytes]:
@@ -390,8 +380,4 @@ def _place_of_read(read: _Read) -> tuple[int, bytes]:
 
 
 def _cid(block: bytes) -> bytes:
-    return NODE_HEAD + hashlib.sha256(block).digest()
-
-
-def _text(cid: bytes) -> str:
-    return "b" + base64.b32encode(cid).decode().lower().rstrip("=")
+    return DAG_CBOR + hashlib.sha256(block).digest()
