@@ -501,6 +501,19 @@ def test_memory_stays_bounded_under_endless_churn():
     assert len(s.ready.lanes) == 0
 
 
+def test_a_task_is_found_beside_those_of_many_keys_that_were_cancelled():
+    machine = Machine(QueueLimits(), random.Random(1))
+    machine.opened(0.0)
+    machine.begin(0.0)
+    decide(machine, Enqueue(type="echo", id="t", priority=1.0))
+    for n in range(2000):
+        machine.begin(float(n))
+        decide(machine, Enqueue(type="echo", id=str(n), fairness_key=f"key {n}"))
+        decide(machine, Cancel(id=str(n)))
+        machine.end()
+    assert [lease.id for lease in decide(machine, Claim(worker="w")).tasks] == ["t"]
+
+
 def test_a_new_segment_begins_with_groups_of_bounded_size():
     machine = Machine(QueueLimits(), random.Random(1))
     machine.opened(0.0)

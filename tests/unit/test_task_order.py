@@ -11,6 +11,7 @@ from collections import Counter
 import pytest
 
 from actors.p2p.task_queue import events as ev
+from actors.p2p.task_queue import ready
 from actors.p2p.task_queue.limits import QueueLimits, Rate
 from actors.p2p.task_queue.machine import Machine
 from actors.p2p.task_queue.operations import decide
@@ -74,7 +75,7 @@ def something(rng, n):
     return Enqueue(
         type=rng.choice(TYPES),
         id=f"t{n}",
-        fairness_key=rng.choice(KEYS),
+        fairness_key=rng.choice([*KEYS, *KEYS, f"rare {n}"]),
         priority=rng.choice([1.0, 5.0, 9.0]),
         needs=rng.choice([[], [], ["gpu"]]),
         sticky_worker=rng.choice(["", "", "w1", "unknown"]),
@@ -122,8 +123,16 @@ def anything_else(rng, machine, n):
     )
 
 
+@pytest.fixture(params=["as it is", "forgetful"])
+def memory(request, monkeypatch):
+    """A queue that remembers hardly any fairness key that has nothing there does not go other ways."""
+    if request.param == "forgetful":
+        for name in ("_MANY_KEYS", "_MANY_STALE"):
+            monkeypatch.setattr(ready, name, 1)
+
+
 @pytest.mark.parametrize("number", range(8))
-def test_nothing_that_may_start_is_overlooked_and_no_limit_is_exceeded(number):
+def test_nothing_that_may_start_is_overlooked_and_no_limit_is_exceeded(number, memory):
     chosen = int(os.environ.get("GREENROOM_TEST_SEED") or random.randrange(2**32)) + number
     print(f"GREENROOM_TEST_SEED={chosen - number}")
     rng = random.Random(chosen)

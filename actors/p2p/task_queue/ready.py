@@ -303,7 +303,12 @@ class Ready:
             if lane.turn.get(name) is not turn:
                 heappop(turns)
                 continue
-            key = self.keys[name]
+            key = self.keys.get(name)
+            if key is None:
+                heappop(turns)
+                del lane.turn[name]
+                self._empty(lane, name)
+                continue
             first = self._first_of(lane, name)
             if first is entry and key.time == time and not (most and key.leased >= most):
                 return time, entry
@@ -316,6 +321,11 @@ class Ready:
             else:
                 self._take_turn(lane, key, first)
         return None
+
+    @staticmethod
+    def _empty(lane: Lane, name: str) -> None:
+        """Take away what a lane has of a key that has no ready task."""
+        lane.stale -= len(lane.heaps.pop(name, ()))
 
     def _first_of(self, lane: Lane, name: str) -> Entry | None:
         heap, tasks = lane.heaps[name], self._tasks
