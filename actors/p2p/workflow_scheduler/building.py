@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
 
-from actors.p2p.workflow_scheduler.definition import DefinitionLimits, Plan, check
+from actors.p2p.workflow_scheduler.definition import DefinitionLimits, Plan, check, plan_of
 from actors.p2p.workflow_scheduler.event_clock import EventClock, Signer
 from actors.p2p.workflow_scheduler.machine import WorkflowRun
 from actors.p2p.workflow_scheduler.records import Submission
@@ -17,7 +15,6 @@ from actors.p2p.workflow_scheduler.tool_table import ToolTable
 from actors.p2p.workflow_scheduler.unwritten import Unwritten
 from actors.workflow_messages import Workflow
 
-_ANY: Final = 1 << 40
 _decode = msgspec.json.Decoder(Workflow).decode
 
 
@@ -38,8 +35,6 @@ class Builder:
         self._signer = signer
         self._rules = rules
         self._limits = limits
-        # What was accepted once is run, whatever is configured today.
-        self._no_limits = DefinitionLimits(max_steps=_ANY, max_bytes=_ANY, max_items=_ANY, max_tags=_ANY)
 
     def check(self, workflow: Workflow) -> Plan:
         """A plan of what is submitted. Raises `InvalidArgumentsError` with all its faults."""
@@ -66,7 +61,7 @@ class Builder:
         for row in self._store.events(submission.id):
             clock.add(row.node, row.payload, cid=row.cid, trusted=True)
         return WorkflowRun.replayed(
-            check(_decode(submission.workflow), None, self._no_limits),
+            plan_of(_decode(submission.workflow)),
             clock,
             self._signer,
             self._rules,

@@ -49,8 +49,9 @@ MOST_WAIT_S: Final = 60.0
 MOST_LISTED: Final = 1000
 _TOOLS_WITHIN_S: Final = 10.0
 _RECOVERED_WITHIN_S: Final = 30.0
-_SMALL_BYTES: Final = 16 << 10
-"""A definition of so many bytes is looked at at once; larger ones in a thread, beside the others."""
+_SMALL_BYTES: Final = 4 << 10
+"""A definition of so many bytes is checked at once, in a few milliseconds; larger ones in a thread, beside the others.
+"""
 _SLOW_READER_S: Final = 0.05
 
 _encode = msgspec.msgpack.Encoder().encode
