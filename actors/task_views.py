@@ -81,6 +81,9 @@ class RunTimes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     sum_ms: float
 
 
+PAUSED_KEY: Final = "key:"
+
+
 class QueueStats(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Method `tasks/stats` (null): the whole queue."""
 
@@ -91,7 +94,7 @@ class QueueStats(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     by_state: dict[str, int]
     """Tasks that have not ended, by state."""
     paused: list[str]
-    """Types whose claims are stopped; '' = all."""
+    """Types whose claims are stopped, '' = all; then fairness keys, each with `PAUSED_KEY` in front."""
     oldest_ready_s: float | None
     """How long the ready task that waits for longest has waited."""
     average_wait_s: float | None

@@ -11,6 +11,7 @@ restarts.
     mcp_p2p_task_execution_duration_ms        histogram of completed tasks: the attempt that completed it, milliseconds
     mcp_p2p_task_workers{status}              workers the queue knows; status: active, idle, busy, offline, unregistered
     mcp_p2p_task_types_paused                 types whose claims are stopped
+    mcp_p2p_task_keys_paused                  fairness keys whose claims are stopped
     mcp_p2p_task_queue_bytes{part}            size on disk; part: log, wal, history
     mcp_p2p_task_commit_duration_ms{quantile} 0.5 and 0.99 of the latest commits
 """
@@ -26,7 +27,7 @@ import trio
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 from actors.errors import MCPServerError
-from actors.task_views import RUN_BUCKETS_MS, QueueStats, RunTimes
+from actors.task_views import PAUSED_KEY, RUN_BUCKETS_MS, QueueStats, RunTimes
 
 Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 ANSWER_S: Final = 0.5
@@ -83,7 +84,11 @@ def _families(stats: QueueStats) -> Iterable[Family]:
         yield _run_times(stats.run_times)
     workers = Counter[str](worker.status for worker in stats.workers)
     yield _labelled("mcp_p2p_task_workers", "Workers that the queue knows", "status", workers)
-    yield GaugeMetricFamily("mcp_p2p_task_types_paused", "Types whose claims are stopped", value=len(stats.paused))
+    keys = sum(name.startswith(PAUSED_KEY) for name in stats.paused)
+    yield GaugeMetricFamily(
+        "mcp_p2p_task_types_paused", "Types whose claims are stopped", value=len(stats.paused) - keys
+    )
+    yield GaugeMetricFamily("mcp_p2p_task_keys_paused", "Fairness keys whose claims are stopped", value=keys)
     sizes = {part: stats.store[key] for part, key in _PARTS.items() if key in stats.store}
     yield _labelled("mcp_p2p_task_queue_bytes", "Size on disk", "part", sizes)
     commits = {"0.5": "commit_p50_ms", "0.99": "commit_p99_ms"}

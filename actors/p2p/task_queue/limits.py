@@ -65,6 +65,8 @@ class QueueLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Type -> how fast its tasks may start."""
     max_running_per_key: int = 0
     """Tasks of one fairness key that may run at once; 0 = any number."""
+    max_paused_keys: int = 10_000
+    """Fairness keys whose claims are stopped at once."""
     weights: dict[str, float] = {}
     """Fairness key -> its share of turns, against 1 for all that are not named."""
     max_facts_bytes: int = 4 << 20

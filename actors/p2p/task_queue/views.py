@@ -14,7 +14,7 @@ from actors.p2p.task_queue.places import estimated_start, position_of, why_waiti
 from actors.p2p.task_queue.records import Item
 from actors.p2p.task_queue.state import State
 from actors.task_messages import Status, Task, TaskState, status_of
-from actors.task_views import GetTask, QueueStats, ScanTasks, TaskView
+from actors.task_views import PAUSED_KEY, GetTask, QueueStats, ScanTasks, TaskView
 
 _STATUS: dict[int, Status] = {NUMBERS[state]: status_of(state) for state in TaskState}
 
@@ -87,7 +87,7 @@ def stats(m: Machine, past: dict[tuple[str, TaskState], int], without: Collectio
         counts=counts,
         by_type=by_type,
         by_state={STATES[number].value: n for number, n in enumerate(s.totals[: LEASED + 1]) if n},
-        paused=sorted(s.paused),
+        paused=[*sorted(s.paused), *sorted(f"{PAUSED_KEY}{name}" for name in s.ready.paused)],
         oldest_ready_s=None if oldest is None else max(0.0, now - oldest),
         average_wait_s=tallies.wait_s,
         average_run_s=tallies.run_s,
