@@ -208,11 +208,11 @@ async def killed(tree, victim: str) -> None:
 @pytest.mark.parametrize("victim", ["workflow_scheduler", "task_queue", "task_worker", "tools.general#0", "router"])
 def test_a_death_in_the_middle_is_survived_and_what_was_done_is_not_done_again(in_tree, notes, victim):
     async def main(tree, workflows):
-        steps = [act("s0", seconds=0.3)]
-        for n in range(1, 6):
-            steps.append(act(f"s{n}", [f"s{n - 1}"], seconds=0.3, given={"$from": f"s{n - 1}", "path": "/name"}))
-        steps.append(act("each", ["s5"], for_each=[1, 2, 3], seconds=0.1, given={"$item": ""}))
-        await workflows.submit(workflow(*steps))
+        chain = [
+            act(f"s{n}", [f"s{n - 1}"], seconds=0.3, given={"$from": f"s{n - 1}", "path": "/name"}) for n in range(1, 6)
+        ]
+        each = act("each", ["s5"], for_each=[1, 2, 3], seconds=0.1, given={"$item": ""})
+        await workflows.submit(workflow(act("s0", seconds=0.3), *chain, each))
         await notes.until("begun", "s2")
         before = notes.of("done")
         await killed(tree, victim)

@@ -102,7 +102,7 @@ class Carrier:
     async def _do(self, live: Live, ops: Sequence[Op]) -> None:
         for some in _chunks(ops):
             try:
-                outcomes = await persist(lambda some=some: self._queue.do_all(some))  # type: ignore[misc]
+                outcomes = await persist(lambda some=some: self._queue.do_all(some), whatever=False)  # type: ignore[misc]
             except MCPServerError as error:
                 if len(some) > 1:
                     for op in some:
@@ -137,14 +137,16 @@ def _chunks(ops: Sequence[Op]) -> Iterator[list[Op]]:
         yield some
 
 
-async def persist(do: Callable[[], Awaitable[T]]) -> T:
-    """Do this until the queue has answered. Raises what repeats would not change."""
+async def persist(do: Callable[[], Awaitable[T]], *, whatever: bool = True) -> T:
+    """Do this until the queue has answered. Unless `whatever`, raises what a repeat would not change."""
     for wait_s in itertools.chain(_WAIT_S, itertools.repeat(_WAIT_S[-1])):
         try:
             return await do()
         except MCPServerError as error:
-            if not (error.retryable or isinstance(error, DeadlineExceededError | OutcomeUnknownError)):
+            passes = error.retryable or isinstance(error, DeadlineExceededError | OutcomeUnknownError)
+            if not (passes or whatever):
                 raise
-            get_logger().debug("the task queue did not answer", code=code_of(error), reason=error.message)
+            log = get_logger().debug if passes else get_logger().error
+            log("the task queue did not answer", code=code_of(error), reason=error.message)
         await trio.sleep(wait_s)
     raise AssertionError

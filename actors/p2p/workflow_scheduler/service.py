@@ -153,15 +153,12 @@ class WorkflowService:
 
     # --- submitting --------------------------------------------------------------------------------------------------
 
-    async def submit(self, ask: SubmitWorkflow, size: int) -> WorkflowSubmitted:
-        """Store a workflow that came in `size` bytes. Raises `InvalidArgumentsError` with all its faults, ID_CONFLICT,
+    async def submit(self, ask: SubmitWorkflow, size: int | None = None) -> WorkflowSubmitted:
+        """Store a workflow that came in `size` bytes; None = they are counted. Raises `InvalidArgumentsError` with all its faults, ID_CONFLICT,
         `BusyError` when there are too many, and `RuntimeUnavailableError` while it is not known which tools there are.
         """
-        if size > self._limits.max_definition_bytes:
-            raise InvalidArgumentsError(
-                f"the workflow has {size} bytes; at most {self._limits.max_definition_bytes} are taken "
-                "(p2p.workflow_scheduler.max_definition_bytes)"
-            )
+        size = len(_encode(ask)) if size is None else size
+        self._check_size(size)
         await self._ready()
         workflow = ask.workflow
         if not workflow.workflow_id:
@@ -173,8 +170,15 @@ class WorkflowService:
                 return self._replayed(known, digest)
             await self._builder.tools.known(_TOOLS_WITHIN_S)
             plan = await self._beside(size, self._builder.check, workflow)
-            failed = await self._check_dependencies(workflow, ask.owner)
-            return await self._store_new(plan, ask.owner, text, digest, failed)
+            ended = await self._ended_among(workflow, ask.owner)
+            return await self._store_new(plan, ask.owner, text, digest, ended)
+
+    def _check_size(self, size: int) -> None:
+        most = self._limits.max_definition_bytes
+        if size > most:
+            raise InvalidArgumentsError(
+                f"the workflow has {size} bytes; at most {most} are taken (p2p.workflow_scheduler.max_definition_bytes)"
+            )
 
     @asynccontextmanager
     async def _one_at_a_time(self, workflow_id: str) -> AsyncIterator[None]:
@@ -205,27 +209,32 @@ class WorkflowService:
             replayed=True,
         )
 
-    async def _check_dependencies(self, workflow: Workflow, owner: str) -> str | None:
-        """The first workflow that it depends on and that did not complete. Raises `InvalidArgumentsError` when there
-        are others that the owner can't know."""
-        failed: str | None = None
-        faults = []
-        for need in workflow.dependencies:
-            known = await self._find(need)
-            if known is None or (owner and known.owner != owner):
-                message = f"there is no workflow {need[:200]!r} that it could depend on"
-                faults.append({"step": "", "code": "UNKNOWN_WORKFLOW", "message": message})
-            elif known.view.status in {"failed", "cancelled"}:
-                failed = failed or need
-        if faults:
-            raise InvalidArgumentsError(str(faults[0]["message"]), faults=faults)
-        return failed
+    async def _ended_among(self, workflow: Workflow, owner: str) -> dict[str, bool]:
+        """The workflows that it depends on and that have ended: whether they completed. The others go on when this
+        returns. Raises `InvalidArgumentsError` when there are some that the owner can't know."""
+        while True:
+            found = {need: await self._find(need) for need in workflow.dependencies}
+            faults = [
+                {"step": "", "code": "UNKNOWN_WORKFLOW", "message": f"there is no workflow {need!r} to depend on"}
+                for need, known in found.items()
+                if known is None or (owner and known.owner != owner)
+            ]
+            if faults:
+                raise InvalidArgumentsError(faults[0]["message"], faults=faults)
+            ended = {
+                need: known.view.status == "completed"
+                for need, known in found.items()
+                if known is not None and known.view.status in WORKFLOW_ENDED
+            }
+            # One that has ended since it was looked up is looked up again.
+            if all(need in ended or self._engine.line.has(need) for need in found):
+                return ended
 
     async def _store_new(
-        self, plan: Plan, owner: str, text: bytes, digest: bytes, failed: str | None
+        self, plan: Plan, owner: str, text: bytes, digest: bytes, ended: dict[str, bool]
     ) -> WorkflowSubmitted:
         engine, workflow = self._engine, plan.workflow
-        # From here to the commit nobody else runs: what others depend on does not end in between.
+        # Until it has its place nobody else runs: nothing that it depends on ends in between.
         if len(engine.line) >= self._limits.max_open:
             raise BusyError(
                 f"{len(engine.line)} workflows have not ended yet (p2p.workflow_scheduler.max_waiting_workflows); try "
@@ -235,7 +244,8 @@ class WorkflowService:
         run = self._builder.new(plan, owner, now)
         live = engine.add(run)
         view = run.view(steps=False)
-        needs = frozenset(need for need in workflow.dependencies if engine.line.has(need))
+        needs = frozenset(need for need in workflow.dependencies if need not in ended)
+        failed = next((need for need in workflow.dependencies if ended.get(need) is False), None)
         engine.line.add(
             Waiting(
                 id=live.id,
@@ -408,10 +418,7 @@ class WorkflowService:
 
     async def _submit(self, call: IncomingCall) -> WorkflowSubmitted:
         size = len(call.body)
-        if size > self._limits.max_definition_bytes:
-            raise InvalidArgumentsError(
-                f"the workflow has {size} bytes; at most {self._limits.max_definition_bytes} are taken"
-            )
+        self._check_size(size)
         return await self.submit(await self._beside(size, _decoded, _decode_submit, call), size)
 
     async def _get(self, call: IncomingCall) -> WorkflowView:
