@@ -393,7 +393,8 @@ class TaskClient:
 
 def _rough_size(op: Op) -> int:
     """About as many bytes as it has on the wire; only its texts can be large."""
-    return 200 + sum(len(text) for text in (getattr(op, name, "") for name in _LARGE) if isinstance(text, str))
+    size = 200 + sum(len(text) for text in (getattr(op, name, "") for name in _LARGE) if isinstance(text, str))
+    return size + sum(map(len, op.depends_on)) if isinstance(op, Enqueue) and op.depends_on else size
 
 
 _LARGE: Final = ("payload", "metadata", "result")

@@ -53,7 +53,7 @@ class ScanTasks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class TaskPage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Some tasks, without payloads and results, and how many there are."""
+    """Some tasks, without `payload`, `result` and `depends_on`, and how many there are."""
 
     tasks: list[Task]
     total: int

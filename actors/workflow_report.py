@@ -4,12 +4,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from actors.messages import ErrorInfo
 from actors.workflow_messages import StepStatus, WorkflowStatus
+
+MOST_EXPORT_BYTES: Final = 1 << 30
+"""Of an export that is read."""
 
 Code = Literal[
     "FILE",

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from workflow_clocks import cid
 
-from actors.p2p.workflow_scheduler.car import BadCarError, CarLimits, read, written
+from actors.p2p.workflow_scheduler.car import PIECE_BYTES, BadCarError, CarLimits, read, written
 
 RAW = 0x55
 NODE = libipld.encode_dag_cbor({"a": 1})
@@ -40,11 +40,13 @@ def test_any_blocks_come_back(blocks):
     assert read(b"".join(written(named, named.items()))).blocks == named
 
 
-def test_large_blocks_are_pieces_of_their_own():
-    large, small = bytes(300_000), b"small"
-    pieces = list(written([], [(cid(large, RAW), large), (cid(small, RAW), small)]))
-    assert [len(piece) > 300_000 for piece in pieces] == [True, False]
-    assert list(read(b"".join(pieces)).blocks.values()) == [large, small]
+def test_no_piece_is_large():
+    large, small = bytes(3 * PIECE_BYTES), b"small"
+    blocks = {cid(large, RAW): large, cid(small, RAW): small}
+    pieces = list(written([], blocks.items()))
+    assert [len(piece) for piece in pieces[:3]] == [PIECE_BYTES] * 3
+    assert len(pieces) == 4
+    assert read(b"".join(pieces)).blocks == blocks
 
 
 def test_a_block_that_is_not_what_its_cid_says_is_named_and_left_out():

@@ -16,11 +16,12 @@ import msgspec
 
 from actors.errors import MCPServerError
 from actors.p2p.workflow_scheduler.content import CID_BYTES, RAW, is_cid
+from actors.workflow_report import MOST_EXPORT_BYTES
 
+PIECE_BYTES: Final = 256 * 1024
 _HEAD_BYTES: Final = len(RAW)
 _VARINT_BYTES: Final = 9
 """The most that a number of 63 bits takes."""
-_PIECE_BYTES: Final = 256 * 1024
 
 
 class CarLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +31,7 @@ class CarLimits(msgspec.Struct, frozen=True, kw_only=True):
     block_bytes: int = 80 << 20
     """The outputs of all items of a `for_each` are one block."""
     blocks: int = 3_000_000
-    total_bytes: int = 1 << 30
+    total_bytes: int = MOST_EXPORT_BYTES
 
 
 class BadCarError(MCPServerError):
@@ -50,16 +51,18 @@ class Car(msgspec.Struct, frozen=True):
 
 
 def written(roots: Iterable[bytes], blocks: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
-    """The pieces of a file: each a few blocks, or one that is large."""
+    """The pieces of a file, none of them larger than `PIECE_BYTES`."""
     header: bytes = libipld.encode_dag_cbor({"version": 1, "roots": list(roots)})
     piece = bytearray(_varint(len(header)) + header)
     for cid, block in blocks:
         piece += _varint(len(cid) + len(block))
         piece += cid
         piece += block
-        if len(piece) >= _PIECE_BYTES:
-            yield bytes(piece)
-            piece.clear()
+        if len(piece) >= PIECE_BYTES:
+            whole = len(piece) - len(piece) % PIECE_BYTES
+            for start in range(0, whole, PIECE_BYTES):
+                yield bytes(piece[start : start + PIECE_BYTES])
+            del piece[:whole]
     if piece:
         yield bytes(piece)
 

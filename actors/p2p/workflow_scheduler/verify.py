@@ -115,12 +115,15 @@ class _Verifier:
 
     def _check_signers(self, clock: EventClock, signers: Collection[str]) -> None:
         numbers: set[tuple[str, int]] = set()
+        others: dict[str, list[bytes]] = {}
         for event in clock.ordered():
             if signers and event.peer not in signers:
-                self.findings.add("SIGNER", f"it was signed by {event.peer}", event.cid)
+                others.setdefault(event.peer, []).append(event.cid)
             if (event.peer, event.seq) in numbers:
                 self.findings.add("FORK", f"{event.peer} made two events with the number {event.seq}", event.cid)
             numbers.add((event.peer, event.seq))
+        for peer, events in others.items():
+            self.findings.add("SIGNER", f"{len(events)} signed by {peer}, this one first", events[0])
 
     def _said(self, clock: EventClock) -> Iterator[Said]:
         for event in clock.ordered():
