@@ -22,8 +22,9 @@ from actors.p2p.workflow_scheduler.building import Builder
 from actors.p2p.workflow_scheduler.definition import DefinitionLimits
 from actors.p2p.workflow_scheduler.engine import Engine
 from actors.p2p.workflow_scheduler.run_values import Rules
-from actors.p2p.workflow_scheduler.service import Limits, WorkflowService
+from actors.p2p.workflow_scheduler.service import WorkflowService
 from actors.p2p.workflow_scheduler.store import WorkflowStore
+from actors.p2p.workflow_scheduler.submitting import Limits
 from actors.p2p.workflow_scheduler.tool_table import ToolTable
 from actors.task_messages import Claim, Complete, Fail, Op, Outcome
 from actors.task_views import ReadResults, TaskChanged, TaskFacts
@@ -187,7 +188,7 @@ class World:
 
     # --- what clients do ---------------------------------------------------------------------------------------------
 
-    async def submit(self, *steps: dict, owner: str = "", size: int = 0, **more: object) -> WorkflowSubmitted:
+    async def submit(self, *steps: dict, owner: str = "", size: int | None = None, **more: object) -> WorkflowSubmitted:
         workflow = msgspec.convert({"name": "w", "workflow_id": "w", "steps": steps} | more, Workflow)
         with trio.fail_after(WITHIN_S):
             return await self.service.submit(SubmitWorkflow(workflow=workflow, owner=owner), size)

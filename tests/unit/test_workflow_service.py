@@ -22,10 +22,11 @@ from actors.errors import (
     RuntimeUnavailableError,
     code_of,
 )
-from actors.p2p.workflow_scheduler import service
+from actors.p2p.workflow_scheduler import submitting
 from actors.p2p.workflow_scheduler.car import read
 from actors.p2p.workflow_scheduler.content import cid_text
-from actors.p2p.workflow_scheduler.service import Limits
+from actors.p2p.workflow_scheduler.methods import WorkflowMethods
+from actors.p2p.workflow_scheduler.submitting import Limits
 from actors.p2p.workflow_scheduler.tool_table import ToolTable
 from actors.p2p.workflow_scheduler.verify import verified
 from actors.task_messages import Clear, Enqueue, Pause, Resume
@@ -48,6 +49,10 @@ async def world(nursery, tmp_path):
     await made.open()
     yield made
     await made.close()
+
+
+async def called(world, method, value):
+    return await WorkflowMethods(world.service).all()[method](FakeCall(method, value))
 
 
 def statuses(view):
@@ -162,20 +167,20 @@ async def test_what_has_faults_is_refused_whole_and_nothing_is_stored(world):
 
 
 async def test_a_large_definition_is_looked_at_beside_the_others_and_one_that_is_too_large_is_refused(world):
-    await world.submit(*[step(f"s{number}") for number in range(200)], size=service._SMALL_BYTES + 1)
+    await world.submit(*[step(f"s{number}") for number in range(200)], size=submitting._SMALL_BYTES + 1)
     with pytest.raises(InvalidArgumentsError, match="at most"):
         await world.submit(*CHAIN, workflow_id="big", size=world.limits.max_definition_bytes + 1)
 
 
 async def test_the_tools_have_to_be_known_first(world, monkeypatch):
-    monkeypatch.setattr(service, "_TOOLS_WITHIN_S", 0.01)
+    monkeypatch.setattr(submitting, "_TOOLS_WITHIN_S", 0.01)
     world.scheduler.builder.tools = ToolTable()
     with pytest.raises(RuntimeUnavailableError, match="try again"):
         await world.submit(*CHAIN)
 
 
 async def test_more_than_is_allowed_at_once_is_refused(world):
-    world.service._limits = Limits(max_open=1)
+    world.service.submitting.limits = Limits(max_open=1)
     await world.submit(*CHAIN)
     with pytest.raises(BusyError, match="max_waiting_workflows"):
         await world.submit(*CHAIN, workflow_id="w2")
@@ -340,7 +345,7 @@ async def test_an_export_holds_all_events_the_definition_and_the_outputs(world):
     await world.work(3)
     view = await world.ended()
     call = FakeCall("workflows/export", ExportWorkflow(workflow_id="w"))
-    await world.service.methods()["workflows/export"](call)
+    await WorkflowMethods(world.service).all()["workflows/export"](call)
     data = b"".join(msgspec.msgpack.decode(item) for item in call.items)
     car = read(data)
     assert [cid_text(root) for root in car.roots] == view.heads
@@ -363,7 +368,7 @@ async def test_the_numbers_say_what_there_is(world):
 async def test_who_watches_hears_of_each_workflow_that_changes(world):
     call = FakeCall("workflows/watch", None)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(world.service.methods()["workflows/watch"], call)
+        nursery.start_soon(WorkflowMethods(world.service).all()["workflows/watch"], call)
         await wait_all_tasks_blocked(0.001)
         await world.submit(*CHAIN)
         with trio.fail_after(5):
@@ -376,12 +381,14 @@ async def test_who_watches_hears_of_each_workflow_that_changes(world):
 @pytest.mark.parametrize("method", ["submit", "get", "list", "control", "export"])
 async def test_what_a_method_does_not_take_is_refused_in_words(world, method):
     with pytest.raises(InvalidArgumentsError, match="does not take"):
-        await world.service.methods()[f"workflows/{method}"](FakeCall(f"workflows/{method}", {"workflow_id": 5}))
+        await WorkflowMethods(world.service).all()[f"workflows/{method}"](
+            FakeCall(f"workflows/{method}", {"workflow_id": 5})
+        )
 
 
 async def test_a_method_takes_what_crosses_processes(world):
     workflow = SubmitWorkflow(workflow={"name": "w", "workflow_id": "w", "steps": list(CHAIN)})
-    answer = await world.service.methods()["workflows/submit"](FakeCall("workflows/submit", workflow))
+    answer = await called(world, "workflows/submit", workflow)
     assert isinstance(answer, WorkflowSubmitted)
 
 

@@ -25,9 +25,11 @@ from actors.p2p.identity import NodeSigner, load_or_create_key
 from actors.p2p.workflow_scheduler.building import Builder
 from actors.p2p.workflow_scheduler.definition import DefinitionLimits
 from actors.p2p.workflow_scheduler.engine import Engine
+from actors.p2p.workflow_scheduler.methods import WorkflowMethods
 from actors.p2p.workflow_scheduler.run_values import Rules
-from actors.p2p.workflow_scheduler.service import Limits, WorkflowService
+from actors.p2p.workflow_scheduler.service import WorkflowService
 from actors.p2p.workflow_scheduler.store import WorkflowStore
+from actors.p2p.workflow_scheduler.submitting import Limits
 from actors.p2p.workflow_scheduler.tool_table import ToolTable
 from actors.settings import Settings
 from actors.task_client import TASK_QUEUE, TaskClient
@@ -110,7 +112,7 @@ async def main(boot: Boot) -> None:
             nursery.start_soon(tools.keep_catalogue)
             nursery.start_soon(tools.keep_connections, _is_used)
             nursery.start_soon(service.run)
-            await actor.serve(service.methods())
+            await actor.serve(WorkflowMethods(service).all())
             actor.ready(f"{going_on} workflows go on" if going_on else "no workflow runs")
             await actor.stopping.wait()
             await actor.finish_calls()

@@ -3,31 +3,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable
-from contextlib import aclosing, asynccontextmanager, contextmanager
-from typing import Any, Final, NoReturn, TypeVar
+from contextlib import asynccontextmanager, contextmanager
+from typing import Final
 
 import msgspec
 import trio
 
-from actors.base import Method
-from actors.calls import IncomingCall
-from actors.errors import BusyError, InvalidArgumentsError, NotFoundError, RuntimeUnavailableError, from_info
-from actors.messages import ErrorInfo
+from actors.errors import InvalidArgumentsError, NotFoundError, RuntimeUnavailableError
 from actors.p2p.workflow_scheduler.building import Builder
-from actors.p2p.workflow_scheduler.content import cid_of_text, cid_text
-from actors.p2p.workflow_scheduler.definition import Plan
+from actors.p2p.workflow_scheduler.content import cid_of_text
 from actors.p2p.workflow_scheduler.engine import Engine
 from actors.p2p.workflow_scheduler.exporting import exported
-from actors.p2p.workflow_scheduler.line import Waiting
 from actors.p2p.workflow_scheduler.live import Live
-from actors.p2p.workflow_scheduler.records import Known, Submission
+from actors.p2p.workflow_scheduler.records import Known
 from actors.p2p.workflow_scheduler.run_values import Commands
 from actors.p2p.workflow_scheduler.store import WorkflowStore
-from actors.p2p.workflow_scheduler.watchers import Watchers
+from actors.p2p.workflow_scheduler.submitting import Limits, Submitting, refuse
+from actors.p2p.workflow_scheduler.watchers import Watcher, Watchers
 from actors.workflow_messages import (
     WORKFLOW_ENDED,
     ControlWorkflow,
@@ -36,7 +30,6 @@ from actors.workflow_messages import (
     ListWorkflows,
     StepView,
     SubmitWorkflow,
-    Workflow,
     WorkflowControlled,
     WorkflowPage,
     WorkflowStats,
@@ -47,32 +40,9 @@ from actors.workflow_messages import (
 MOST_WAIT_S: Final = 60.0
 """The longest that a reading waits; a longer wish is shortened."""
 MOST_LISTED: Final = 1000
-_TOOLS_WITHIN_S: Final = 10.0
 _RECOVERED_WITHIN_S: Final = 30.0
-_SMALL_BYTES: Final = 4 << 10
-"""A definition of so many bytes is checked at once, in a few milliseconds; larger ones in a thread, beside the others.
-"""
-_SLOW_READER_S: Final = 0.05
 
 _encode = msgspec.msgpack.Encoder().encode
-_as_json = msgspec.json.Encoder(order="deterministic").encode
-_decode_submit = msgspec.msgpack.Decoder(SubmitWorkflow).decode
-_decode_get = msgspec.msgpack.Decoder(GetWorkflow).decode
-_decode_list = msgspec.msgpack.Decoder(ListWorkflows).decode
-_decode_control = msgspec.msgpack.Decoder(ControlWorkflow).decode
-_decode_export = msgspec.msgpack.Decoder(ExportWorkflow).decode
-
-T = TypeVar("T")
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Of what is asked."""
-
-    max_open: int = 10_000
-    """Workflows that have not ended."""
-    max_definition_bytes: int = 4 << 20
-    max_answer_bytes: int = 8 << 20
-    """Of outputs in one answer."""
 
 
 class WorkflowService:
@@ -88,12 +58,11 @@ class WorkflowService:
         leaving: Callable[[], bool] = lambda: False,
     ) -> None:
         """While `leaving()`, nobody waits for anything but a commit."""
+        self.submitting = Submitting(store, engine, builder, limits)
         self._store = store
         self._engine = engine
-        self._builder = builder
         self._limits = limits
         self._watchers = Watchers()
-        self._submitting: dict[str, trio.Event] = {}
         self._waits: set[trio.CancelScope] = set()
         self._leaving = leaving
         self._recovered = trio.Event()
@@ -153,121 +122,16 @@ class WorkflowService:
 
     # --- submitting --------------------------------------------------------------------------------------------------
 
+    def check_size(self, size: int) -> None:
+        """Raises `InvalidArgumentsError` when it is too much for one workflow."""
+        self.submitting.check_size(size)
+
     async def submit(self, ask: SubmitWorkflow, size: int | None = None) -> WorkflowSubmitted:
-        """Store a workflow that came in `size` bytes; None = they are counted. Raises `InvalidArgumentsError` with all its faults, ID_CONFLICT,
-        `BusyError` when there are too many, and `RuntimeUnavailableError` while it is not known which tools there are.
-        """
-        size = len(_encode(ask)) if size is None else size
-        self._check_size(size)
+        """Store a workflow that came in `size` bytes; None = they are counted. Raises `InvalidArgumentsError` with all
+        its faults, ID_CONFLICT, `BusyError` when there are too many, and `RuntimeUnavailableError` while it is not
+        known which tools there are."""
         await self._ready()
-        workflow = ask.workflow
-        if not workflow.workflow_id:
-            workflow = msgspec.structs.replace(workflow, workflow_id=f"wf-{secrets.token_hex(16)}")
-        async with self._one_at_a_time(workflow.workflow_id):
-            text, digest = await self._beside(size, _text_and_digest, workflow, ask.owner)
-            known = await self._find(workflow.workflow_id) if ask.workflow.workflow_id else None
-            if known is not None:
-                return self._replayed(known, digest)
-            await self._builder.tools.known(_TOOLS_WITHIN_S)
-            plan = await self._beside(size, self._builder.check, workflow)
-            ended = await self._ended_among(workflow, ask.owner)
-            return await self._store_new(plan, ask.owner, text, digest, ended)
-
-    def _check_size(self, size: int) -> None:
-        most = self._limits.max_definition_bytes
-        if size > most:
-            raise InvalidArgumentsError(
-                f"the workflow has {size} bytes; at most {most} are taken (p2p.workflow_scheduler.max_definition_bytes)"
-            )
-
-    @asynccontextmanager
-    async def _one_at_a_time(self, workflow_id: str) -> AsyncIterator[None]:
-        """Two who submit the same id at once come one after the other."""
-        while (before := self._submitting.get(workflow_id)) is not None:
-            await before.wait()
-        mine = self._submitting[workflow_id] = trio.Event()
-        try:
-            yield
-        finally:
-            del self._submitting[workflow_id]
-            mine.set()
-
-    async def _beside(self, size: int, do: Callable[..., T], *arguments: Any) -> T:  # noqa: ANN401
-        if size <= _SMALL_BYTES:
-            return do(*arguments)
-        return await trio.to_thread.run_sync(do, *arguments)
-
-    def _replayed(self, known: Known, digest: bytes) -> WorkflowSubmitted:
-        if known.digest != digest:
-            _refuse("ID_CONFLICT", f"there is another workflow {known.id}; take another workflow_id")
-        live = self._engine.lives.get(known.id)
-        return WorkflowSubmitted(
-            workflow_id=known.id,
-            status=known.view.status if live is None else live.run.status,
-            cid=known.view.cid,
-            created_at=known.view.created_at,
-            replayed=True,
-        )
-
-    async def _ended_among(self, workflow: Workflow, owner: str) -> dict[str, bool]:
-        """The workflows that it depends on and that have ended: whether they completed. The others go on when this
-        returns. Raises `InvalidArgumentsError` when there are some that the owner can't know."""
-        while True:
-            found = {need: await self._find(need) for need in workflow.dependencies}
-            faults = [
-                {"step": "", "code": "UNKNOWN_WORKFLOW", "message": f"there is no workflow {need!r} to depend on"}
-                for need, known in found.items()
-                if known is None or (owner and known.owner != owner)
-            ]
-            if faults:
-                raise InvalidArgumentsError(faults[0]["message"], faults=faults)
-            ended = {
-                need: known.view.status == "completed"
-                for need, known in found.items()
-                if known is not None and known.view.status in WORKFLOW_ENDED
-            }
-            # One that has ended since it was looked up is looked up again.
-            if all(need in ended or self._engine.line.has(need) for need in found):
-                return ended
-
-    async def _store_new(
-        self, plan: Plan, owner: str, text: bytes, digest: bytes, ended: dict[str, bool]
-    ) -> WorkflowSubmitted:
-        engine, workflow = self._engine, plan.workflow
-        # Until it has its place nobody else runs: nothing that it depends on ends in between.
-        if len(engine.line) >= self._limits.max_open:
-            raise BusyError(
-                f"{len(engine.line)} workflows have not ended yet (p2p.workflow_scheduler.max_waiting_workflows); try "
-                "again later"
-            )
-        now = engine.now()
-        run = self._builder.new(plan, owner, now)
-        live = engine.add(run)
-        view = run.view(steps=False)
-        needs = frozenset(need for need in workflow.dependencies if need not in ended)
-        failed = next((need for need in workflow.dependencies if ended.get(need) is False), None)
-        engine.line.add(
-            Waiting(
-                id=live.id,
-                priority=workflow.priority,
-                created_at=view.created_at,
-                needs=needs,
-                deadline=workflow.deadline,
-            )
-        )
-        if failed is not None:
-            engine.fail(live, failed)
-        elif engine.line.first() == live.id and engine.line.take() is not None:
-            run.begin(now)
-        new = Submission(
-            id=live.id, owner=owner, workflow=text, digest=digest, cid=plan.cid, created_at=view.created_at
-        )
-        status = run.status
-        engine.settle(live, new)
-        await engine.journal.written()
-        return WorkflowSubmitted(
-            workflow_id=new.id, status=status, cid=cid_text(plan.cid), created_at=new.created_at, replayed=False
-        )
+        return await self.submitting.submit(ask, len(_encode(ask)) if size is None else size)
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -320,7 +184,7 @@ class WorkflowService:
         sizes = dict(await trio.to_thread.run_sync(self._store.block_sizes, view.workflow_id))
         total = sum(sizes.get(cid, 0) for cid in cids)
         if total > self._limits.max_answer_bytes:
-            _refuse(
+            refuse(
                 "LIMIT_EXCEEDED",
                 f"the outputs have {total} bytes, and one answer takes {self._limits.max_answer_bytes}; export the "
                 "workflow instead",
@@ -385,6 +249,12 @@ class WorkflowService:
         while (piece := await trio.to_thread.run_sync(next, pieces, None)) is not None:
             yield piece
 
+    @contextmanager
+    def watching(self) -> Generator[Watcher, None, None]:
+        """Hear which workflows change, until this process leaves."""
+        with self._waiting(math.inf), self._watchers.watch() as watcher:
+            yield watcher
+
     # --- controlling -------------------------------------------------------------------------------------------------
 
     async def control(self, order: ControlWorkflow) -> WorkflowControlled:
@@ -392,73 +262,15 @@ class WorkflowService:
         await self._ready()
         known = await self._known(order.workflow_id, order.owner)
         if known.view.status in WORKFLOW_ENDED:
-            _refuse("INVALID_STATE", f"workflow {known.id} has {known.view.status} already")
+            refuse("INVALID_STATE", f"workflow {known.id} has {known.view.status} already")
         async with self._in_memory(order.workflow_id, order.owner) as live:
             if live.over:
-                _refuse("INVALID_STATE", f"workflow {live.id} has {live.run.status} already")
+                refuse("INVALID_STATE", f"workflow {live.id} has {live.run.status} already")
             steps = live.run.control(order, self._engine.now())
             status = live.run.status
             self._engine.settle(live)
             await self._engine.journal.written()
             return WorkflowControlled(workflow_id=live.id, status=status, steps=steps)
-
-    # --- the channel's methods ---------------------------------------------------------------------------------------
-
-    def methods(self) -> dict[str, Method]:
-        """All that is answered, for `Actor.serve`."""
-        return {
-            "workflows/submit": self._submit,
-            "workflows/get": self._get,
-            "workflows/list": self._list,
-            "workflows/control": self._control,
-            "workflows/export": self._export,
-            "workflows/stats": self._stats,
-            "workflows/watch": self._watch,
-        }
-
-    async def _submit(self, call: IncomingCall) -> WorkflowSubmitted:
-        size = len(call.body)
-        self._check_size(size)
-        return await self.submit(await self._beside(size, _decoded, _decode_submit, call), size)
-
-    async def _get(self, call: IncomingCall) -> WorkflowView:
-        return await self.get(_decoded(_decode_get, call))
-
-    async def _list(self, call: IncomingCall) -> WorkflowPage:
-        return await self.list(_decoded(_decode_list, call))
-
-    async def _control(self, call: IncomingCall) -> WorkflowControlled:
-        return await self.control(_decoded(_decode_control, call))
-
-    async def _stats(self, _: IncomingCall) -> WorkflowStats:
-        return await self.stats()
-
-    async def _export(self, call: IncomingCall) -> None:
-        async with aclosing(self.export(_decoded(_decode_export, call))) as pieces:
-            async for piece in pieces:
-                await _send(call, msgspec.Raw(_encode(piece)))
-
-    async def _watch(self, call: IncomingCall) -> None:
-        with self._waiting(math.inf), self._watchers.watch() as watcher:
-            while True:
-                await watcher.some.wait()
-                if call.item(watcher.news()):
-                    watcher.told()
-                else:
-                    await trio.sleep(_SLOW_READER_S)
-
-
-async def _send(call: IncomingCall, piece: msgspec.Raw) -> None:
-    """Once whoever asked has read enough of what was sent before."""
-    while True:
-        if call.item(piece):
-            return
-        await trio.sleep(_SLOW_READER_S)
-
-
-def _text_and_digest(workflow: Workflow, owner: str) -> tuple[bytes, bytes]:
-    text = _as_json(workflow)
-    return text, hashlib.sha256(owner.encode() + b"\0" + text).digest()
 
 
 def _enough(view: WorkflowView, ask: GetWorkflow) -> bool:
@@ -467,17 +279,4 @@ def _enough(view: WorkflowView, ask: GetWorkflow) -> bool:
 
 def _check_owner(asked: str | None, owner: str, workflow_id: str) -> None:
     if asked is not None and asked != owner:
-        _refuse("NOT_OWNER", f"workflow {workflow_id} belongs to somebody else")
-
-
-def _refuse(code: str, message: str) -> NoReturn:
-    raise from_info(ErrorInfo(code=code, message=message))
-
-
-def _decoded(decode: Callable[[msgspec.Raw], T], call: IncomingCall) -> T:
-    try:
-        return decode(call.body)
-    except msgspec.DecodeError as error:
-        raise InvalidArgumentsError(f"{call.method} was sent with what it does not take: {error}") from None
-    except RecursionError:
-        raise InvalidArgumentsError(f"{call.method} was sent with values that are nested too deeply") from None
+        refuse("NOT_OWNER", f"workflow {workflow_id} belongs to somebody else")
