@@ -183,7 +183,7 @@ def workflow_of(block: bytes) -> Workflow:
         again = definition_block(workflow)[1]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"the block defines no workflow: {error}") from error
-    if again != block:
+    if again != block or len({step.step_id for step in workflow.steps}) < len(steps):
         raise ValueError("the block defines a workflow in another form than it is made in")
     return workflow
 

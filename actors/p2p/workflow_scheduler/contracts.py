@@ -63,9 +63,10 @@ def natural_output(output_schema: bytes | None) -> Parts:
     schema = _decoded(output_schema)
     if schema is None:
         return ANYTHING
-    if isinstance(schema, Mapping) and _is_wrapped(schema):
-        return [Part(schema["properties"]["result"], schema), Part(schema, unlikely=True)]
-    return [Part(schema)]
+    if not isinstance(schema, Mapping) or not _is_wrapped(schema):
+        return [Part(schema)]
+    whole = Part({**schema, "additionalProperties": False}, schema, unlikely=True)
+    return [Part(schema["properties"]["result"], schema), whole]
 
 
 def _is_wrapped(schema: Mapping[str, Any]) -> bool:
@@ -188,8 +189,24 @@ def _problems(error: Any, root: Schema) -> Iterator[tuple[str, str]]:  # noqa: A
         yield "MISSING_ARGUMENT", f"{argument_at((*keys, name))} is missing"
     elif error.validator == "additionalProperties" and error.validator_value is False:
         yield from _unknown_arguments(error, keys)
+    elif wanted := _wanted(error, root):
+        yield "BAD_ARGUMENT", f"{argument_at(keys)} is {_shown(error.instance)}, and must be {wanted}"
+    elif nearest := _nearest_choice(error):
+        for one in nearest:
+            yield from _problems(one, root)
     else:
-        yield "BAD_ARGUMENT", _mismatch(error, root)
+        yield "BAD_ARGUMENT", f"{argument_at(keys)}: {shortened(error.message, 300)}"
+
+
+def _nearest_choice(error: Any) -> list[Any]:  # noqa: ANN401 - untyped there
+    """Of several choices, what is wrong with the one that the value is most like: it is of its kind, at least."""
+    by_choice: dict[int, list[Any]] = {}
+    for one in error.context or ():
+        by_choice.setdefault(one.schema_path[0], []).append(one)
+    of_kind = [
+        found for found in by_choice.values() if not any(one.validator == "type" and not one.path for one in found)
+    ]
+    return min(of_kind, key=len, default=[])
 
 
 def _unknown_arguments(error: Any, keys: tuple[str | int, ...]) -> Iterator[tuple[str, str]]:  # noqa: ANN401
@@ -209,19 +226,6 @@ def _nearest(name: str, known: Iterable[str]) -> str:
         return "; there are none"
     shown = ", ".join(f"`{one}`" for one in names[:_MAX_CHOICES])
     return f"; there are {shown}" + (", …" if len(names) > _MAX_CHOICES else "")
-
-
-def _mismatch(error: Any, root: Schema) -> str:  # noqa: ANN401 - untyped there
-    where = argument_at(tuple(error.absolute_path))
-    wanted = _wanted(error, root)
-    if wanted:
-        return f"{where} is {_shown(error.instance)}, and must be {wanted}"
-    if error.context:
-        # Of several choices, what the one that is nearest finds.
-        from jsonschema.exceptions import best_match
-
-        return _mismatch(best_match(error.context), root)
-    return f"{where}: {shortened(error.message, 300)}"
 
 
 def _wanted(error: Any, root: Schema) -> str:  # noqa: ANN401 - untyped there

@@ -12,10 +12,11 @@ import msgspec
 from actors.p2p.workflow_scheduler.faults import Faults
 from actors.schema import JsonSchema, json_schema
 from actors.tools.arguments import explain
-from actors.workflow_messages import Step, StepName, Workflow
+from actors.workflow_messages import Step, StepName, When, Workflow
 
 _Kind = TypeVar("_Kind", Step, Workflow)
 _NAME_RULE: Final = f"text matching regex {next(meta.pattern for meta in get_args(StepName)[1:])!r}"
+_WORDS: Final = ", ".join(sorted(repr(word) for word in get_args(get_args(When)[0])))
 
 
 def parse(document: object) -> Workflow:
@@ -49,6 +50,8 @@ def _read(value: object, kind: type[_Kind], where: str, faults: Faults) -> _Kind
         return msgspec.convert(value, kind)
     except (msgspec.ValidationError, RecursionError) as error:
         text = explain(where, error, _schema_of(kind)).message
+        if text.startswith(f"{where}: `when`: not a valid choice"):
+            text += f"; choose one of {_WORDS}, or a condition"
         faults.add(step_id, "MALFORMED", text.replace(_NAME_RULE, "text without blanks, `:`, `[` and `]`"))
     return None
 
