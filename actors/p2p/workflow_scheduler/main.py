@@ -34,6 +34,7 @@ from actors.p2p.workflow_scheduler.tool_table import ToolTable
 from actors.settings import Settings
 from actors.task_client import TASK_QUEUE, TaskClient
 from actors.tool_messages import Catalogue, Changed
+from actors.tools.host import ToolHost
 
 _CACHED_CHARS: Final = 4_000_000
 """Of outputs, for each workflow in memory."""
@@ -112,7 +113,9 @@ async def main(boot: Boot) -> None:
             nursery.start_soon(tools.keep_catalogue)
             nursery.start_soon(tools.keep_connections, _is_used)
             nursery.start_soon(service.run)
-            await actor.serve(WorkflowMethods(service).all())
+            host = ToolHost(actor, {}, [], settings.channel.max_calls_at_once)
+            await actor.serve(WorkflowMethods(service).all() | host.methods())
+            nursery.start_soon(host.send_notices)
             actor.ready(f"{going_on} workflows go on" if going_on else "no workflow runs")
             await actor.stopping.wait()
             await actor.finish_calls()
