@@ -5,6 +5,7 @@ memory, a clock turned by hand, a worker that does what it is told, and a way to
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,10 +133,16 @@ class Scheduler:
         self.scope = trio.CancelScope()
         self.over = trio.Event()
 
+        self.died: BaseException | None = None
+
     async def run(self) -> None:
-        with self.scope:
-            await self.service.run()
-        self.over.set()
+        try:
+            with self.scope:
+                await self.service.run()
+        except* sqlite3.Error as error:
+            self.died = error
+        finally:
+            self.over.set()
 
     async def end(self) -> None:
         """As a dying process would: in the middle of whatever it does."""

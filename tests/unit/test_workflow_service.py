@@ -5,6 +5,9 @@ memory."""
 from __future__ import annotations
 
 import json
+import sqlite3
+import threading
+from functools import partial
 
 import msgspec
 import pytest
@@ -434,6 +437,57 @@ async def test_a_paused_workflow_is_held_in_the_queue_and_others_go_on(world):
     await control(world, "resume")
     assert await world.work(3) == ["w:a", "w:b", "w:c"]
     assert [op.fairness_key for op in world.side.operations if isinstance(op, Pause | Resume)] == ["workflow:w"] * 2
+
+
+# --- nothing before it is on disk ------------------------------------------------------------------------------------
+
+
+async def test_nothing_is_answered_or_done_before_it_is_on_disk(world, monkeypatch):
+    store, disk, answers = world.scheduler.store, threading.Event(), []
+    write = store.write
+    monkeypatch.setattr(store, "write", lambda batch: disk.wait(5) and write(batch))
+
+    async def submit():
+        answers.append(await world.submit(*CHAIN))
+        answers.append(await world.get())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(submit)
+        await trio.sleep(0.02)
+        assert (answers, world.side.operations, store.find("w")) == ([], [], None)
+        disk.set()
+    assert [one.status for one in answers] == ["running", "running"]
+
+
+async def test_what_is_decided_while_one_batch_is_written_is_one_batch(world, monkeypatch):
+    store, disk, batches = world.scheduler.store, threading.Event(), []
+    write = store.write
+
+    def slowly(batch):
+        batches.append([change.id for change in batch.changes if change.new is not None])
+        disk.wait(5)
+        write(batch)
+
+    monkeypatch.setattr(store, "write", slowly)
+    async with trio.open_nursery() as nursery:
+        for number in range(5):
+            nursery.start_soon(partial(world.submit, step("a"), workflow_id=f"w{number}"))
+            await trio.sleep(0.01 if number == 0 else 0)
+        await trio.sleep(0.02)
+        disk.set()
+    assert [sorted(some) for some in batches if some] == [["w0"], ["w1", "w2", "w3", "w4"]]
+
+
+async def test_a_failed_write_ends_the_process_and_is_no_answer(world, monkeypatch):
+    def fail(_):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(world.scheduler.store, "write", fail)
+    with trio.move_on_after(0.1) as scope:
+        await world.submit(*CHAIN)
+    assert scope.cancelled_caught
+    assert world.scheduler.died is not None
+    assert world.side.operations == []
 
 
 # --- whatever dies ---------------------------------------------------------------------------------------------------
