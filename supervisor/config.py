@@ -44,7 +44,13 @@ NOT_YET = (
     "p2p.connectivity.",
 )
 """Keys, and beginnings of keys, that are read and checked but change nothing yet."""
-_PATHS = ("p2p.task_queue.queue_path", "p2p.workflow_scheduler.store_path", "supervisor.runtime_dir", "tools.roots", "tools.paths")
+_PATHS = (
+    "p2p.task_queue.queue_path",
+    "p2p.workflow_scheduler.store_path",
+    "supervisor.runtime_dir",
+    "tools.roots",
+    "tools.paths",
+)
 _TRUTHS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 _MAX_FAULTS = 20
 _MAX_SHOWN = 100
