@@ -221,7 +221,7 @@ class ListWorkflows(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class WorkflowPage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Some workflows, without their steps, and how many there are."""
+    """Some workflows, without their steps and metadata, and how many there are."""
 
     workflows: list[WorkflowView]
     total: int

@@ -330,8 +330,34 @@ async def test_lists_are_newest_first_and_filtered(world):
     assert [one.workflow_id for one in page.workflows] == ["w4", "w2"]
     page = await world.service.list(ListWorkflows(worker="w"))
     assert [one.workflow_id for one in page.workflows] == ["w0"]
-    with pytest.raises(InvalidArgumentsError, match="limit"):
-        await world.service.list(ListWorkflows(limit=0))
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        ListWorkflows(limit=0),
+        ListWorkflows(limit=1001),
+        ListWorkflows(offset=-1),
+        ListWorkflows(offset=2**63),
+        GetWorkflow(workflow_id="w", wait_s=-1.0),
+        GetWorkflow(workflow_id="w", wait_s=float("nan")),
+    ],
+)
+async def test_a_question_out_of_bounds_is_refused(world, ask):
+    with pytest.raises(InvalidArgumentsError, match=r"limit goes|length of time"):
+        await (world.service.list(ask) if isinstance(ask, ListWorkflows) else world.service.get(ask))
+
+
+async def test_metadata_is_told_of_one_and_not_in_lists(world):
+    world.scheduler.engine.line.most = 1
+    for workflow_id in ("done", "runs", "waits"):
+        await world.submit(step("a"), workflow_id=workflow_id, metadata={"why": workflow_id})
+        if workflow_id == "done":
+            await world.work()
+            await world.ended("done")
+    for workflow_id in ("done", "runs", "waits"):
+        assert (await world.get(workflow_id, steps=False)).metadata == {"why": workflow_id}
+    assert [one.metadata for one in (await world.service.list(ListWorkflows())).workflows] == [{}] * 3
 
 
 async def test_outputs_that_are_too_large_for_one_answer_are_refused(world):

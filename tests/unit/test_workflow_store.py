@@ -7,7 +7,6 @@ import os
 import sqlite3
 from collections import Counter
 
-import msgspec
 import pytest
 
 from actors.errors import UnavailableError
@@ -58,7 +57,7 @@ def ended(workflow_id="w", drop_at=2000.0, steps=()):
         id=workflow_id,
         head=Head(
             view=view(workflow_id, "completed"),
-            steps=msgspec.msgpack.encode(list(steps)),
+            whole=view(workflow_id, "completed", steps=list(steps)),
             open=False,
             drop_at=drop_at,
         ),
@@ -83,7 +82,7 @@ def test_all_that_was_written_is_there_in_another_life(store, clock):
     assert [row.cid for row in store.events("w")] == [b"e1", b"e2"]
     assert store.blocks("w", [b"o", b"c", b"nothing"]) == {b"c": b"definition", b"o": b'"output"'}
     assert store.block_sizes("w") == [(b"c", 10), (b"o", 8)]
-    assert store.steps("w") == [step]
+    assert store.whole("w").steps == [step]
     assert store.memos([b"k", b"other"], 0.0) == {b"k": '"memo"'}
     assert store.tally() == {"completed": 3}
     assert store.counts() == {"completed": 1}

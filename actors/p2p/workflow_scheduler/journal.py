@@ -28,7 +28,6 @@ _TALLIED: Final = {
     "step_skipped": "skipped",
     "step_cancelled": "cancelled",
 }
-_encode = msgspec.msgpack.Encoder().encode
 
 OnWritten = Callable[[Live, Commands | None], None]
 
@@ -94,7 +93,7 @@ class Journal:
 
     def give_up(self, workflow_id: str, view: WorkflowView) -> None:
         """End one that can't be run by anybody: `view` says why."""
-        head = Head(view=view, steps=_encode([]), open=False, drop_at=(view.ended_at or 0.0) + self._keep_s)
+        head = Head(view=view, open=False, drop_at=(view.ended_at or 0.0) + self._keep_s)
         self._next.of(workflow_id).head = head
         self._some.set()
 
@@ -142,12 +141,13 @@ class Journal:
 
     def _head(self, live: Live, *, something_left: bool) -> Head:
         view = live.run.view(steps=live.over)
+        short = msgspec.structs.replace(view, steps=[], metadata={})
         if not live.over:
-            return Head(view=view)
+            return Head(view=short)
         ended_at = view.ended_at or view.created_at
         return Head(
-            view=msgspec.structs.replace(view, steps=[]),
-            steps=_encode(view.steps),
+            view=short,
+            whole=view,
             open=something_left,
             drop_at=ended_at + self._keep_s,
         )

@@ -36,9 +36,9 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     """What lists show of a workflow, and with its end all that is shown of its steps."""
 
     view: WorkflowView
-    """Without steps."""
-    steps: bytes | None = None
-    """`list[StepView]` in msgpack, without outputs."""
+    """Without steps and metadata."""
+    whole: WorkflowView | None = None
+    """With them, but without outputs."""
     open: bool = True
     """There is something left to do for it: after its end, too, until the last commands were carried out."""
     drop_at: float | None = None
@@ -74,5 +74,5 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     owner: str
     digest: bytes
     view: WorkflowView
-    """As it was when its status changed last, without steps."""
+    """As it was when its status changed last, without steps and metadata."""
     open: bool

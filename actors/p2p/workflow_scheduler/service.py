@@ -40,6 +40,7 @@ from actors.workflow_messages import (
 MOST_WAIT_S: Final = 60.0
 """The longest that a reading waits; a longer wish is shortened."""
 MOST_LISTED: Final = 1000
+_MOST_OFFSET: Final = 10**9
 _RECOVERED_WITHIN_S: Final = 30.0
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -138,6 +139,8 @@ class WorkflowService:
     async def get(self, ask: GetWorkflow) -> WorkflowView:
         """A workflow, after waiting as `ask` says. Raises `NotFoundError`, NOT_OWNER, and LIMIT_EXCEEDED when its
         outputs are too large for one answer."""
+        if not ask.wait_s >= 0:
+            raise InvalidArgumentsError(f"wait_s is {ask.wait_s}; it is a length of time")
         await self._ready()
         with self._waiting(min(ask.wait_s, MOST_WAIT_S)) as scope:
             while True:
@@ -163,12 +166,10 @@ class WorkflowService:
                 return self._explained(view)
             known = await self._known(ask.workflow_id, ask.owner)
             if known.view.status in WORKFLOW_ENDED:
-                steps = await trio.to_thread.run_sync(self._store.steps, known.id) if ask.steps else None
-                return msgspec.structs.replace(known.view, steps=steps or [])
-            if not ask.steps:
-                return self._explained(known.view)
+                whole = await trio.to_thread.run_sync(self._store.whole, known.id) or known.view
+                return whole if ask.steps else msgspec.structs.replace(whole, steps=[])
             async with self._in_memory(ask.workflow_id, ask.owner) as opened:
-                return self._explained(opened.run.view())
+                return self._explained(opened.run.view(steps=ask.steps))
 
     def _explained(self, view: WorkflowView) -> WorkflowView:
         """With what it waits for before it begins."""
@@ -197,8 +198,8 @@ class WorkflowService:
 
     async def list(self, ask: ListWorkflows) -> WorkflowPage:
         """Those that match. Raises `InvalidArgumentsError`."""
-        if not (1 <= ask.limit <= MOST_LISTED and ask.offset >= 0):
-            raise InvalidArgumentsError(f"limit goes from 1 to {MOST_LISTED}, offset from 0")
+        if not (1 <= ask.limit <= MOST_LISTED and 0 <= ask.offset <= _MOST_OFFSET):
+            raise InvalidArgumentsError(f"limit goes from 1 to {MOST_LISTED}, offset from 0 to {_MOST_OFFSET}")
         await self._ready()
         found, total = await trio.to_thread.run_sync(self._store.page, ask)
         return WorkflowPage(workflows=[self._latest(one) for one in found], total=total)
@@ -207,7 +208,7 @@ class WorkflowService:
         live = self._engine.lives.get(known.id)
         if live is None or known.view.status in WORKFLOW_ENDED or live.over:
             return self._explained(known.view)
-        return self._explained(live.run.view(steps=False))
+        return self._explained(msgspec.structs.replace(live.run.view(steps=False), metadata={}))
 
     async def stats(self) -> WorkflowStats:
         """All of it in numbers."""

@@ -23,7 +23,7 @@ from actors.errors import UnavailableError
 from actors.p2p.files import FileLock, fsync_directory
 from actors.p2p.workflow_scheduler.records import Batch, Change, EventRow, Known, Submission
 from actors.p2p.workflow_scheduler.store_query import matching
-from actors.workflow_messages import ListWorkflows, StepView, WorkflowStatus, WorkflowView
+from actors.workflow_messages import ListWorkflows, WorkflowStatus, WorkflowView
 
 _APPLICATION: Final = 0x47525746
 _VERSION: Final = 1
@@ -36,7 +36,7 @@ _SCHEMA: Final = """
 CREATE TABLE workflow(
     n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, owner TEXT NOT NULL, status TEXT NOT NULL, open INTEGER NOT NULL,
     created_at REAL NOT NULL, drop_at REAL, tags TEXT, digest BLOB NOT NULL, cid BLOB NOT NULL, view BLOB NOT NULL,
-    submission BLOB NOT NULL, steps BLOB
+    submission BLOB NOT NULL, whole BLOB
 );
 CREATE INDEX workflow_list ON workflow(created_at, status, owner);
 CREATE INDEX workflow_open ON workflow(open) WHERE open = 1;
@@ -58,7 +58,6 @@ _OF_WORKFLOW: Final = ("event", "block", "step_worker")
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_view = msgspec.msgpack.Decoder(WorkflowView).decode
-_decode_steps = msgspec.msgpack.Decoder(list[StepView]).decode
 
 
 class WorkflowStore:
@@ -188,11 +187,11 @@ class WorkflowStore:
             return None
         return Submission(id=row[0], owner=row[1], workflow=row[2], digest=row[3], cid=row[4], created_at=row[5])
 
-    def steps(self, workflow_id: str) -> list[StepView] | None:
-        """How the steps of one that has ended did; None = there is no such workflow, or it goes on."""
+    def whole(self, workflow_id: str) -> WorkflowView | None:
+        """All of one that has ended, but for outputs; None = there is no such workflow, or it goes on."""
         with self._reader.use() as con:
-            row = con.execute("SELECT steps FROM workflow WHERE id = ?", (workflow_id,)).fetchone()
-        return None if row is None or row[0] is None else _decode_steps(row[0])
+            row = con.execute("SELECT whole FROM workflow WHERE id = ?", (workflow_id,)).fetchone()
+        return None if row is None or row[0] is None else _decode_view(row[0])
 
     def events(self, workflow_id: str) -> list[EventRow]:
         """In the order in which they were written: parents first."""
@@ -309,8 +308,15 @@ def _write(con: sqlite3.Connection, change: Change) -> None:
     head = change.head
     if head is not None and change.new is None:
         con.execute(
-            "UPDATE workflow SET status = ?, open = ?, drop_at = ?, view = ?, steps = coalesce(?, steps) WHERE n = ?",
-            (head.view.status, head.open, head.drop_at, _encode(head.view), head.steps, n),
+            "UPDATE workflow SET status = ?, open = ?, drop_at = ?, view = ?, whole = coalesce(?, whole) WHERE n = ?",
+            (
+                head.view.status,
+                head.open,
+                head.drop_at,
+                _encode(head.view),
+                _packed(head.whole),
+                n,
+            ),
         )
     con.executemany(
         "INSERT INTO event VALUES (NULL, ?, ?, ?, ?)", ((n, row.cid, row.node, row.payload) for row in change.events)
@@ -341,11 +347,15 @@ def _row_of(con: sqlite3.Connection, change: Change) -> int:
             new.cid,
             _encode(head.view),
             new.workflow,
-            head.steps,
+            _packed(head.whole),
         ),
     )
     assert cursor.lastrowid is not None
     return cursor.lastrowid
+
+
+def _packed(whole: WorkflowView | None) -> bytes | None:
+    return None if whole is None else _encode(whole)
 
 
 def _known(row: tuple[Any, ...]) -> Known:
