@@ -71,6 +71,11 @@ def build_tree(settings: Settings) -> Tree:
         child("task_queue", "actors.p2p.task_queue.main:main", "durable", stands_by=False)
     else:
         absent("task_queue", "durable", reason)
+    reason = _why_off(settings, "runtimes.p2p.enabled", "p2p.task_queue.enabled", "p2p.workflow_scheduler.enabled")
+    if reason is None:
+        child("workflow_scheduler", "actors.p2p.workflow_scheduler.main:main", "durable", stands_by=False)
+    else:
+        absent("workflow_scheduler", "durable", reason)
     reason = _why_off(settings, "runtimes.p2p.enabled", "p2p.task_queue.enabled", "p2p.task_worker.enabled")
     if reason is None:
         child("task_worker", "actors.p2p.task_worker.main:main", "durable", stands_by=False)

@@ -21,7 +21,7 @@ from typing import Any, Final
 import msgspec
 
 from actors.errors import UnavailableError
-from actors.p2p.task_queue.files import fsync_directory
+from actors.p2p.files import fsync_directory
 from actors.p2p.task_queue.history_query import matching, tallied
 from actors.p2p.task_queue.log import Ended
 from actors.p2p.task_queue.records import NO_LIST

@@ -10,7 +10,8 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from actors.messages import ErrorInfo, ToolDescriptor
+from actors.messages import ErrorInfo
+from actors.tool_messages import ToolDescriptor
 from actors.p2p.workflow_scheduler import facts, late
 from actors.p2p.workflow_scheduler.definition import Plan
 from actors.p2p.workflow_scheduler.event_clock import Event, EventClock, Signer

@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from actors.messages import ErrorInfo, ToolDescriptor
+from actors.messages import ErrorInfo
+from actors.tool_messages import ToolDescriptor
 from actors.p2p.workflow_scheduler.deciding import Deciding
 from actors.p2p.workflow_scheduler.definition import Plan
 from actors.p2p.workflow_scheduler.dispatch import depends_on, fill

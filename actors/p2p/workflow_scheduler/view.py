@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from actors.p2p.workflow_scheduler.content import cid_text
 from actors.p2p.workflow_scheduler.steps import Part
 from actors.workflow_messages import StepView, WorkflowView
@@ -63,7 +61,7 @@ def step_view(run: Deciding, place: int, *, outputs: bool) -> StepView:
         items_ended=0 if items is None else len(items) - record.items_open,
         memo=record.memo,
         result=cid_text(record.result) if record.result else "",
-        output=msgspec.Raw(run.outputs.text(record.result).encode()) if outputs and record.result else None,
+        output=run.outputs.text(record.result) if outputs and record.result else None,
         error=record.error,
         reason=record.reason,
     )

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Makes what runs decide durable, in groups: what is decided while one batch is being written becomes the next one.
+
+Only then is it told and carried out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+import trio
+
+from actors.p2p.workflow_scheduler.event_clock import Event
+from actors.p2p.workflow_scheduler.live import Live
+from actors.p2p.workflow_scheduler.records import Batch, Change, EventRow, Head, Submission
+from actors.p2p.workflow_scheduler.run_values import Changes, Commands
+from actors.p2p.workflow_scheduler.store import WorkflowStore
+from actors.p2p.workflow_scheduler.unwritten import Unwritten
+from actors.workflow_messages import WorkflowView
+
+_OF_HEAD: Final = frozenset({"submitted", "begun", "cancelling", "paused", "resumed", "ended"})
+"""Kinds of events that change what lists show."""
+_TALLIED: Final = {
+    "step_completed": "completed",
+    "step_failed": "failed",
+    "step_skipped": "skipped",
+    "step_cancelled": "cancelled",
+}
+
+OnWritten = Callable[[Live, Commands | None], None]
+
+
+class _Group:
+    """What is written together."""
+
+    def __init__(self) -> None:
+        self.changes: dict[str, Change] = {}
+        self.batch = Batch()
+        self.commands: list[tuple[Live, Commands | None]] = []
+        self.written = trio.Event()
+
+    def of(self, workflow_id: str) -> Change:
+        change = self.changes.get(workflow_id)
+        if change is None:
+            change = self.changes[workflow_id] = Change(id=workflow_id)
+            self.batch.changes.append(change)
+        return change
+
+
+class Journal:
+    """See the module's text. `run` has to run beside it."""
+
+    def __init__(self, store: WorkflowStore, unwritten: Unwritten, *, keep_s: float, on_written: OnWritten) -> None:
+        """`keep_s`: how long ended workflows are kept. `on_written` is told of each part, once it is on disk."""
+        self._store = store
+        self._unwritten = unwritten
+        self._keep_s = keep_s
+        self._on_written = on_written
+        self._next = _Group()
+        self._now: _Group | None = None
+        """Is being written."""
+        self._some = trio.Event()
+
+    def note(self, live: Live, changes: Changes, new: Submission | None = None, block: bytes = b"") -> None:
+        """Write these changes of a run; `new`: it is, and `block` is its definition."""
+        commands = changes.commands
+        none = commands == Commands()
+        if not (changes.events or changes.outputs or changes.memos or new) and none:
+            return
+        group = self._next
+        change = group.of(live.id)
+        if new is not None:
+            change.new = new
+            change.blocks[new.cid] = block
+        self._unwritten.take(live.id, changes.outputs)
+        change.blocks.update((cid, text.encode()) for cid, text in changes.outputs.items())
+        known = self._unwritten.of(live.id)
+        group.batch.memos.update((gain.key, known(gain.output)) for gain in changes.memos)
+        change.events += [EventRow(event.cid, event.node, event.payload_block) for event in changes.events]
+        for event in changes.events:
+            self._count(group, change, event)
+        if new is not None or any(event.kind in _OF_HEAD for event in changes.events):
+            change.head = self._head(live, something_left=not none or not live.idle)
+        group.commands.append((live, None if none else commands))
+        self._some.set()
+
+    def close(self, live: Live) -> None:
+        """Nothing is left to do for one that has ended."""
+        self._next.of(live.id).head = self._head(live, something_left=False)
+        self._some.set()
+
+    def give_up(self, workflow_id: str, view: WorkflowView) -> None:
+        """End one that can't be run by anybody: `view` says why."""
+        head = Head(view=view, open=False, drop_at=(view.ended_at or 0.0) + self._keep_s)
+        self._next.of(workflow_id).head = head
+        self._some.set()
+
+    async def written(self) -> None:
+        """Until all that was noted so far is on disk."""
+        if self._some.is_set():
+            await self._next.written.wait()
+        elif self._now is not None:
+            await self._now.written.wait()
+        else:
+            await trio.lowlevel.checkpoint()
+
+    async def run(self) -> None:
+        """Write group after group, until cancelled; then what was noted before is written first."""
+        while True:
+            if not self._some.is_set():
+                await self._some.wait()
+            # One turn of the loop: all who are about to decide in this turn come into the same group.
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            with trio.CancelScope(shield=True):
+                await self._write()
+
+    async def _write(self) -> None:
+        group, self._next, self._some = self._next, _Group(), trio.Event()
+        self._now = group
+        await trio.to_thread.run_sync(self._store.write, group.batch)
+        self._now = None
+        for change in group.batch.changes:
+            self._unwritten.written(change.id, change.blocks)
+        group.written.set()
+        for live, commands in group.commands:
+            self._on_written(live, commands)
+
+    def _count(self, group: _Group, change: Change, event: Event) -> None:
+        if not event.kind.startswith("step_"):
+            return
+        payload = event.payload
+        if worker := payload.get("worker"):
+            change.workers.add(worker)
+        kind = _TALLIED.get(event.kind)
+        if kind is not None and payload.get("index") is None:
+            group.batch.tally[kind] += 1
+            if payload.get("memo"):
+                group.batch.tally["memoised"] += 1
+
+    def _head(self, live: Live, *, something_left: bool) -> Head:
+        view = live.run.view(steps=live.over)
+        short = msgspec.structs.replace(view, steps=[], metadata={})
+        if not live.over:
+            return Head(view=short)
+        ended_at = view.ended_at or view.created_at
+        return Head(
+            view=short,
+            whole=view,
+            open=something_left,
+            drop_at=ended_at + self._keep_s,
+        )
