@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from actors.workflow_report import Finding, ReplayedStep, WorkflowReport
 from supervisor.screen import duration
 from supervisor.task_text import clock, table
+
+_MOST_NAMED: Final = 5
+"""Workers, peers, heads."""
 
 
 def report_text(report: WorkflowReport, what: str) -> str:
@@ -18,7 +23,8 @@ def _head(report: WorkflowReport) -> list[str]:
     if not report.workflow_id:
         return []
     name = f" ({report.name})" if report.name else ""
-    lines = [f"workflow {report.workflow_id}{name} of {report.owner or 'nobody in particular'}: {report.status}"]
+    owner = f" of {report.owner}" if report.owner else ""
+    lines = [f"workflow {report.workflow_id}{name}{owner}: {report.status}"]
     times = (("submitted", report.created_at), ("begun", report.started_at), ("ended", report.ended_at))
     lines.append(", ".join(f"{word} {clock(at)}" for word, at in times if at is not None))
     lines.append(f"definition {report.cid}")
@@ -43,8 +49,8 @@ def _row(step: ReplayedStep) -> tuple[str, ...]:
         note = f"{step.items_ended} of {step.items} items{': ' if note else ''}{note}"
     if step.memo:
         note = note or "the result of equal work"
-    workers = ", ".join(step.workers[:3]) + (", ..." if len(step.workers) > 3 else "")
-    return (step.step_id, step.action, step.status, str(step.attempts or ""), took, workers, _one_line(note))
+    attempts = str(step.attempts or "")
+    return (step.step_id, step.action, step.status, attempts, took, _some(step.workers), _one_line(note))
 
 
 def _notes(report: WorkflowReport) -> list[str]:
@@ -57,7 +63,7 @@ def _notes(report: WorkflowReport) -> list[str]:
 
 
 def _verdict(report: WorkflowReport, what: str) -> list[str]:
-    signed = f"signed by {', '.join(report.peers)}, head {', '.join(report.heads)}"
+    signed = f"signed by {_some(report.peers)}, head {_some(report.heads)}"
     if report.sound:
         return ["", f"all {report.events} events of workflow {report.workflow_id} are sound: {signed}"]
     lines = [f"{_counted(report.findings_total, 'thing')} wrong with {what}:", *map(_finding, report.findings)]
@@ -72,6 +78,10 @@ def _finding(finding: Finding) -> str:
     where = f" step {finding.step}:" if finding.step else ""
     of = f" ({finding.event})" if finding.event and finding.event not in finding.message else ""
     return f"  {finding.code}:{where} {_one_line(finding.message)}{of}"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_MOST_NAMED]) + (f", ... ({len(names)})" if len(names) > _MOST_NAMED else "")
 
 
 def _counted(count: int, what: str) -> str:
