@@ -7,13 +7,13 @@ import hashlib
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 import trio
 
-from actors.errors import BusyError, InvalidArgumentsError, from_info
-from actors.messages import ErrorInfo
+from actors.errors import BusyError, InvalidArgumentsError
+from actors.p2p.answers import refuse
 from actors.p2p.workflow_scheduler.building import Builder
 from actors.p2p.workflow_scheduler.content import cid_text
 from actors.p2p.workflow_scheduler.definition import Plan
@@ -40,11 +40,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_definition_bytes: int = 4 << 20
     max_answer_bytes: int = 8 << 20
     """Of outputs in one answer."""
-
-
-def refuse(code: str, message: str) -> NoReturn:
-    """Raise the error with this code."""
-    raise from_info(ErrorInfo(code=code, message=message))
 
 
 async def beside(size: int, do: Callable[..., T], *arguments: Any) -> T:  # noqa: ANN401
