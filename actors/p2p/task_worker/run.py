@@ -26,7 +26,7 @@ from actors.errors import (
 )
 from actors.logs import get_logger, log_execution
 from actors.messages import ErrorInfo
-from actors.p2p.task_worker.asking_queue import End, may_ask_again, persist
+from actors.p2p.asking_queue import End, may_ask_again, persist
 from actors.p2p.task_worker.links import Results
 from actors.p2p.task_worker.questions import TaskOwner
 from actors.p2p.task_worker.stops import Stops

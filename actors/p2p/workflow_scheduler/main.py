@@ -31,6 +31,7 @@ from actors.p2p.workflow_scheduler.service import WorkflowService
 from actors.p2p.workflow_scheduler.store import WorkflowStore
 from actors.p2p.workflow_scheduler.submitting import Limits
 from actors.p2p.workflow_scheduler.tool_table import ToolTable
+from actors.p2p.workflow_scheduler.tools import load_workflow_tools
 from actors.settings import Settings
 from actors.task_client import TASK_QUEUE, TaskClient
 from actors.tool_messages import Catalogue, Changed
@@ -92,9 +93,10 @@ async def main(boot: Boot) -> None:
         async with _opened(WorkflowStore(path, now=clock)) as store, trio.open_nursery() as nursery:
             definition_limits, limits = limits_of(settings)
             builder = Builder(store, table, signer, rules_of(settings), definition_limits)
+            queue = TaskClient(actor.peers, actor.nursery)
             engine = Engine(
                 store,
-                TaskClient(actor.peers, actor.nursery),
+                queue,
                 builder.stored,
                 builder.unwritten,
                 most_running=ours.max_concurrent_workflows,
@@ -113,7 +115,8 @@ async def main(boot: Boot) -> None:
             nursery.start_soon(tools.keep_catalogue)
             nursery.start_soon(tools.keep_connections, _is_used)
             nursery.start_soon(service.run)
-            host = ToolHost(actor, {}, [], settings.channel.max_calls_at_once)
+            loaded = load_workflow_tools(settings, service, queue)
+            host = ToolHost(actor, loaded.tools, loaded.broken, settings.channel.max_calls_at_once, loaded.offers)
             await actor.serve(WorkflowMethods(service).all() | host.methods())
             nursery.start_soon(host.send_notices)
             actor.ready(f"{going_on} workflows go on" if going_on else "no workflow runs")
