@@ -28,7 +28,9 @@ from actors.errors import (
 from actors.p2p.workflow_scheduler import submitting
 from actors.p2p.workflow_scheduler.car import read
 from actors.p2p.workflow_scheduler.content import cid_text
+from actors.p2p.workflow_scheduler.machine import WorkflowRun
 from actors.p2p.workflow_scheduler.methods import WorkflowMethods
+from actors.p2p.workflow_scheduler.run_values import Commands
 from actors.p2p.workflow_scheduler.submitting import Limits
 from actors.p2p.workflow_scheduler.tool_table import ToolTable
 from actors.p2p.workflow_scheduler.verify import verified
@@ -576,6 +578,42 @@ async def test_a_workflow_that_cannot_be_read_fails_and_others_go_on(world):
     assert (await world.get("w2")).status == "running"
     view = await world.ended()
     assert (view.status, view.error.code) == ("failed", "INTERNAL")
+
+
+@pytest.mark.parametrize("method", ["observe", "take", "accepted"])
+async def test_a_run_that_raises_fails_alone_and_its_tasks_are_taken_back(world, monkeypatch, method):
+    await world.submit(*CHAIN)
+    await world.submit(step("a"), workflow_id="after", dependencies=["w"])
+    await world.submit(step("a"), workflow_id="other")
+    run = world.scheduler.engine.lives["w"].run
+
+    def broken(*_):
+        raise LookupError("a defect")
+
+    await world.until(lambda view: view.counts.get("ready", 0) > 0)
+    monkeypatch.setattr(run, method, broken)
+    if method == "accepted":
+        world.scheduler.engine.carry(
+            world.scheduler.engine.lives["w"], Commands(enqueue=[Enqueue(type="echo", id="w:a")])
+        )
+    else:
+        await world.work()
+    view = await world.ended()
+    assert (view.status, view.error.code) == ("failed", "INTERNAL")
+    assert (await world.ended("after")).error.code == "DEPENDENCY_FAILED"
+    await world.work()
+    assert (await world.ended("other")).status == "completed"
+    assert {(await world.queue.get(GetTask(id=f"w:{one}"))).task.state for one in "bc"} <= {"cancelled", "skipped"}
+
+
+async def test_a_workflow_whose_run_raises_at_once_is_not_stored(world, monkeypatch):
+    monkeypatch.setattr(WorkflowRun, "begin", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        await world.submit(*CHAIN)
+    monkeypatch.undo()
+    with pytest.raises(NotFoundError):
+        await world.get()
+    assert (await world.submit(*CHAIN)).status == "running"
 
 
 async def test_the_queue_is_asked_again_until_it_is_there(world, monkeypatch):

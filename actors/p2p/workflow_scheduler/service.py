@@ -267,9 +267,10 @@ class WorkflowService:
         async with self._in_memory(order.workflow_id, order.owner) as live:
             if live.over:
                 refuse("INVALID_STATE", f"workflow {live.id} has {live.run.status} already")
-            steps = live.run.control(order, self._engine.now())
+            steps: list[str] = []
+            with self._engine.telling(live):
+                steps = live.run.control(order, self._engine.now())
             status = live.run.status
-            self._engine.settle(live)
             await self._engine.journal.written()
             return WorkflowControlled(workflow_id=live.id, status=status, steps=steps)
 
