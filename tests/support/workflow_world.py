@@ -165,6 +165,7 @@ class World:
         self.limits = Limits()
         self.most_running = 100
         self.scheduler: Scheduler
+        self.logs: list[dict] = []
         self.done: list[str] = []
         """Ids of tasks, in the order in which they were done."""
 

@@ -12,6 +12,7 @@ from functools import partial
 import msgspec
 import pytest
 import trio
+from structlog.testing import capture_logs
 from task_boxes import BIG
 from trio.testing import wait_all_tasks_blocked
 from workflow_calls import step
@@ -51,9 +52,10 @@ CHAIN = (step("a"), step("b", after=["a"]), step("c", after=["b"]))
 @pytest.fixture
 async def world(nursery, tmp_path):
     made = World(nursery, tmp_path)
-    await made.open()
-    yield made
-    await made.close()
+    with capture_logs() as made.logs:
+        await made.open()
+        yield made
+        await made.close()
 
 
 async def called(world, method, value):
@@ -590,16 +592,18 @@ async def test_a_run_that_raises_fails_alone_and_its_tasks_are_taken_back(world,
     def broken(*_):
         raise LookupError("a defect")
 
-    await world.until(lambda view: view.counts.get("ready", 0) > 0)
+    with trio.fail_after(5):
+        while len(world.side.operations) < 4:
+            await trio.sleep(0.001)
     monkeypatch.setattr(run, method, broken)
     if method == "accepted":
-        world.scheduler.engine.carry(
-            world.scheduler.engine.lives["w"], Commands(enqueue=[Enqueue(type="echo", id="w:a")])
-        )
+        again = next(op for op in world.side.operations if op.id == "w:a")
+        world.scheduler.engine.carry(world.scheduler.engine.lives["w"], Commands(enqueue=[again]))
     else:
         await world.work()
     view = await world.ended()
     assert (view.status, view.error.code) == ("failed", "INTERNAL")
+    assert [line["workflow"] for line in world.logs if line["log_level"] == "error"] == ["w"]
     assert (await world.ended("after")).error.code == "DEPENDENCY_FAILED"
     await world.work()
     assert (await world.ended("other")).status == "completed"

@@ -79,7 +79,7 @@ class Engine:
         )
         self._news = News(queue, is_ours=self._is_ours, tell=self._observe, look=self._look, look_all=self.look_at_all)
         self._opening: dict[str, trio.Event] = {}
-        self._aside: set[str] = set()
+        self._aside: dict[str, trio.Event] = {}
         """Workflows whose runs raised what they should not, until their end is on disk."""
         self._room = trio.Event()
         self._alarm = trio.CancelScope()
@@ -126,8 +126,6 @@ class Engine:
         """A workflow that has not ended, in memory; stays there while `users` says so, or while it runs. Raises
         `NotFoundError`."""
         while True:
-            if workflow_id in self._aside:
-                raise NotFoundError(f"workflow {workflow_id[:200]!r} can't be continued")
             live = self.lives.get(workflow_id)
             if live is not None:
                 return live
@@ -202,6 +200,9 @@ class Engine:
     async def open_or_give_up(self, workflow_id: str) -> Live | None:
         """The same as `open`; a workflow that can't be run (its rows are damaged, or another version wrote them) ends
         as failed, so that it does not keep others from going on."""
+        if workflow_id in self._aside:
+            await self._aside[workflow_id].wait()
+            return None
         try:
             return await self.open(workflow_id)
         except sqlite3.Error:
@@ -238,7 +239,7 @@ class Engine:
         if self.lives.get(live.id) is live:
             del self.lives[live.id]
             live.commands.clear()
-            self._aside.add(live.id)
+            self._aside[live.id] = trio.Event()
             self.later(lambda: self._end_aside(live))
 
     async def _end_aside(self, live: Live) -> None:
@@ -246,7 +247,7 @@ class Engine:
         ids = live.run.waits_for()
         await self._carrier.drop(ids)
         await self._give_up(live.id)
-        self._aside.discard(live.id)
+        self._aside.pop(live.id).set()
 
     def _written(self, live: Live, commands: Commands | None) -> None:
         if commands is not None:
