@@ -35,7 +35,7 @@ from actors.p2p.workflow_scheduler.run_values import Commands
 from actors.p2p.workflow_scheduler.submitting import Limits
 from actors.p2p.workflow_scheduler.tool_table import ToolTable
 from actors.p2p.workflow_scheduler.verify import verified
-from actors.task_messages import Clear, Enqueue, Pause, Resume
+from actors.task_messages import Clear, Enqueue, Expire, Pause, Resume
 from actors.task_views import GetTask
 from actors.workflow_messages import (
     ControlWorkflow,
@@ -257,7 +257,7 @@ async def test_a_deadline_passes_also_while_it_waits(world):
 async def test_the_time_of_the_whole_runs_out(world):
     await world.submit(*CHAIN)
     await world.work()
-    world.clock.now += 601.0
+    world.clock.now += 61.0
     world.scheduler.engine._alarm.cancel()
     view = await world.ended()
     assert (view.status, view.error.code) == ("failed", "TIMEOUT")
@@ -660,6 +660,23 @@ async def test_tasks_that_somebody_removed_are_cancelled_steps(world):
     view = await world.ended()
     assert view.status == "failed"
     assert "completed" not in statuses(view).values()
+
+
+async def test_an_id_is_not_free_before_the_queue_has_forgotten_the_tasks(world):
+    world.rules = msgspec.structs.replace(world.rules, timeout_s=2000.0)
+    await world.restart()
+    await world.submit(step("a"))
+    world.clock.now += 10.0
+    await world.work()
+    await world.ended()
+    store = world.scheduler.store
+    while not store.forget(0.0):
+        assert (await world.submit(step("a"))).replayed
+        world.clock.now += 100.0
+    await world.queue.do(Expire())
+    assert await world.queue.get(GetTask(id="w:a")) is None
+    assert not (await world.submit(step("a"))).replayed
+    assert await world.work() == ["w:a"]
 
 
 async def test_what_has_ended_is_dropped_when_its_time_has_passed(world):

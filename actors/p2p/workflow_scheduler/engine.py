@@ -57,15 +57,17 @@ class Engine:
         *,
         most_running: int,
         keep_s: float,
+        tasks_keep_s: float,
         memo_s: float,
         now: Callable[[], float],
     ) -> None:
-        """`keep_s`, `memo_s`: how long ended workflows and results for equal work are kept."""
+        """`keep_s`, `memo_s`: how long ended workflows and results for equal work are kept; `tasks_keep_s` as in
+        `Rules.keep_s`."""
         self.now = now
         self.line = Line(most_running)
         self.lives: dict[str, Live] = {}
         """Workflows in memory."""
-        self.journal = Journal(store, unwritten, keep_s=keep_s, on_written=self._written)
+        self.journal = Journal(store, unwritten, keep_s=keep_s, tasks_keep_s=tasks_keep_s, on_written=self._written)
         self.on_changed: Callable[[str], None] = lambda _: None
         """Hears of each workflow whose changes are on disk."""
         self._store = store
