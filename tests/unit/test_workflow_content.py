@@ -256,6 +256,37 @@ def test_a_definition_is_its_name_and_steps_alone() -> None:
     assert definition_block(parse(document)) != definition_block(parse(labelled))
 
 
+def test_names_are_the_same_on_every_node_and_in_every_version() -> None:
+    plan = planned(
+        step("a", inputs={"value": [1, 0.5, None, True, "é"]}),
+        step("b", "say", inputs={"text": {"$literal": "x"}}, memo=True),
+        step(
+            "c",
+            "add",
+            "b",
+            "a",
+            inputs={"a": ref("a", "/0"), "b": {"$item": ""}},
+            for_each=ref("b"),
+            when={"any": [{"step": "a", "ended": ["failed"]}, {"op": "exists", "left": ref("b", "/x")}]},
+            retry_policy={"max_retries": 1},
+            timeout=5,
+            placement="local",
+            tags=["t"],
+        ),
+        tools=None,
+    )
+    assert [cid_text(plan.cids[name]) for name in "abc"] == [
+        "bafyreihnj3y2mqg5axbd7badjd4vsoi7htm7u4wvd7v64rylgqzdvydygq",
+        "bafyreidtluj2chb5v5alk7vfwspridmob5qgmv54kch6r3wdgx7rbwfnde",
+        "bafyreihnypz27vpmwluvvshkppi2zvximzccjoe6wpwyhaemrauqvhuduq",
+    ]
+    assert cid_text(plan.cid) == "bafyreib72yihb7anshprja4pxmgh6fhduv3jmv2heuzm3zteuq4vr7dnju"
+    six = [step(name, inputs={"value": name}) for name in "abcdef"]
+    for order in ("abcdef", "fbdace"):
+        after = planned(*six, step("z", "say", *order), tools=None).cids["z"]
+        assert cid_text(after) == "bafyreibgg7wvotj6vd4nkyeueygr5certq2vjypgblqxx5vr4t33x236pm"
+
+
 def block_of(change: Any) -> bytes:
     """The block of a workflow, changed."""
     fields = libipld.decode_dag_cbor(definition_block(parse(documents(1)))[1])

@@ -325,6 +325,24 @@ def test_a_schema_that_is_no_use_finds_no_fault(schema: Any) -> None:
     assert taking(schema, HOLE, step("a", "add", inputs={"a": 1})) == []
 
 
+def test_nothing_is_fetched_for_a_schema(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr("urllib.request.urlopen", lambda *given, **_: asked.append(given))
+    assert taking({"$ref": "http://127.0.0.1:9/schema.json"}, "x") == []
+    assert asked == []
+
+
+def test_schemas_that_lead_to_each_other_without_end_cost_little() -> None:
+    twice = {f"d{n}": {"anyOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(40)}
+    endless = Part({"$ref": "#/$defs/d0", "$defs": {**twice, "d40": {"$ref": "#/$defs/d0"}}})
+    started = time.process_time()
+    assert endless.kinds() == ALL_KINDS
+    assert [part.kinds() for part in endless.at("/a/b")] == [ALL_KINDS]
+    inner = Part({"type": "object", "properties": {"a": {"anyOf": [{"$ref": "#"}] * 3}}})
+    assert [part.kinds() for part in inner.at("/a" * 100_000)] == [ALL_KINDS]
+    assert time.process_time() - started < 0.5
+
+
 @pytest.mark.parametrize("text", [b"", b"{", b"3", b"[" * 10_000])
 def test_what_is_no_schema_finds_no_fault(text: bytes) -> None:
     tool = with_schemas("t", True)
@@ -433,6 +451,31 @@ schemas = st.recursive(
     ),
     max_leaves=6,
 )
+
+
+@pytest.mark.parametrize(
+    ("schema", "path", "words"),
+    [
+        ({"properties": {"a": {"type": "null"}}}, "/a", "null"),
+        ({"properties": {"a": {"type": "null"}}}, "/b", "any value"),
+        ({"allOf": [{"required": ["a"]}, {"properties": {"a": {"type": "null"}}}]}, "/a", "null"),
+        ({"$ref": "#/$defs/d", "$defs": {"d": {"additionalProperties": {"type": "null"}}}}, "/a", "null"),
+        (
+            {
+                "anyOf": [
+                    {"type": "array", "items": {"type": "null"}},
+                    {"type": "array", "prefixItems": [True, {"type": "string"}]},
+                ]
+            },
+            "/1",
+            "text or null",
+        ),
+        ({"type": "array", "items": {"type": "null"}, "anyOf": [{"minItems": 1}, {"maxItems": 0}]}, "/0", "null"),
+        ({"patternProperties": {"a": {"type": "null"}}, "additionalProperties": False}, "/a", "any value"),
+    ],
+)
+def test_kinds_at_a_place(schema: Any, path: str, words: str) -> None:
+    assert in_words(frozenset().union(*(part.kinds() for part in Part(schema).at(path)))) == words
 
 
 @examples

@@ -12,6 +12,7 @@ from functools import partial
 import msgspec
 import pytest
 import trio
+from structlog.testing import capture_logs
 from task_boxes import BIG
 from trio.testing import wait_all_tasks_blocked
 from workflow_calls import step
@@ -28,11 +29,13 @@ from actors.errors import (
 from actors.p2p.workflow_scheduler import submitting
 from actors.p2p.workflow_scheduler.car import read
 from actors.p2p.workflow_scheduler.content import cid_text
+from actors.p2p.workflow_scheduler.machine import WorkflowRun
 from actors.p2p.workflow_scheduler.methods import WorkflowMethods
+from actors.p2p.workflow_scheduler.run_values import Commands
 from actors.p2p.workflow_scheduler.submitting import Limits
 from actors.p2p.workflow_scheduler.tool_table import ToolTable
 from actors.p2p.workflow_scheduler.verify import verified
-from actors.task_messages import Clear, Enqueue, Pause, Resume
+from actors.task_messages import Clear, Enqueue, Expire, Pause, Resume
 from actors.task_views import GetTask
 from actors.workflow_messages import (
     ControlWorkflow,
@@ -49,9 +52,10 @@ CHAIN = (step("a"), step("b", after=["a"]), step("c", after=["b"]))
 @pytest.fixture
 async def world(nursery, tmp_path):
     made = World(nursery, tmp_path)
-    await made.open()
-    yield made
-    await made.close()
+    with capture_logs() as made.logs:
+        await made.open()
+        yield made
+        await made.close()
 
 
 async def called(world, method, value):
@@ -253,7 +257,7 @@ async def test_a_deadline_passes_also_while_it_waits(world):
 async def test_the_time_of_the_whole_runs_out(world):
     await world.submit(*CHAIN)
     await world.work()
-    world.clock.now += 601.0
+    world.clock.now += 61.0
     world.scheduler.engine._alarm.cancel()
     view = await world.ended()
     assert (view.status, view.error.code) == ("failed", "TIMEOUT")
@@ -578,6 +582,44 @@ async def test_a_workflow_that_cannot_be_read_fails_and_others_go_on(world):
     assert (view.status, view.error.code) == ("failed", "INTERNAL")
 
 
+@pytest.mark.parametrize("method", ["observe", "take", "accepted"])
+async def test_a_run_that_raises_fails_alone_and_its_tasks_are_taken_back(world, monkeypatch, method):
+    await world.submit(*CHAIN)
+    await world.submit(step("a"), workflow_id="after", dependencies=["w"])
+    await world.submit(step("a"), workflow_id="other")
+    run = world.scheduler.engine.lives["w"].run
+
+    def broken(*_):
+        raise LookupError("a defect")
+
+    with trio.fail_after(5):
+        while len(world.side.operations) < 4:
+            await trio.sleep(0.001)
+    monkeypatch.setattr(run, method, broken)
+    if method == "accepted":
+        again = next(op for op in world.side.operations if op.id == "w:a")
+        world.scheduler.engine.carry(world.scheduler.engine.lives["w"], Commands(enqueue=[again]))
+    else:
+        await world.work()
+    view = await world.ended()
+    assert (view.status, view.error.code) == ("failed", "INTERNAL")
+    assert [line["workflow"] for line in world.logs if line["log_level"] == "error"] == ["w"]
+    assert (await world.ended("after")).error.code == "DEPENDENCY_FAILED"
+    await world.work()
+    assert (await world.ended("other")).status == "completed"
+    assert {(await world.queue.get(GetTask(id=f"w:{one}"))).task.state for one in "bc"} <= {"cancelled", "skipped"}
+
+
+async def test_a_workflow_whose_run_raises_at_once_is_not_stored(world, monkeypatch):
+    monkeypatch.setattr(WorkflowRun, "begin", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        await world.submit(*CHAIN)
+    monkeypatch.undo()
+    with pytest.raises(NotFoundError):
+        await world.get()
+    assert (await world.submit(*CHAIN)).status == "running"
+
+
 async def test_the_queue_is_asked_again_until_it_is_there(world, monkeypatch):
     world.side.away = True
     await world.submit(*CHAIN)
@@ -618,6 +660,23 @@ async def test_tasks_that_somebody_removed_are_cancelled_steps(world):
     view = await world.ended()
     assert view.status == "failed"
     assert "completed" not in statuses(view).values()
+
+
+async def test_an_id_is_not_free_before_the_queue_has_forgotten_the_tasks(world):
+    world.rules = msgspec.structs.replace(world.rules, timeout_s=2000.0)
+    await world.restart()
+    await world.submit(step("a"))
+    world.clock.now += 10.0
+    await world.work()
+    await world.ended()
+    store = world.scheduler.store
+    while not store.forget(0.0):
+        assert (await world.submit(step("a"))).replayed
+        world.clock.now += 100.0
+    await world.queue.do(Expire())
+    assert await world.queue.get(GetTask(id="w:a")) is None
+    assert not (await world.submit(step("a"))).replayed
+    assert await world.work() == ["w:a"]
 
 
 async def test_what_has_ended_is_dropped_when_its_time_has_passed(world):

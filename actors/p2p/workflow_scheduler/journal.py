@@ -52,11 +52,21 @@ class _Group:
 class Journal:
     """See the module's text. `run` has to run beside it."""
 
-    def __init__(self, store: WorkflowStore, unwritten: Unwritten, *, keep_s: float, on_written: OnWritten) -> None:
-        """`keep_s`: how long ended workflows are kept. `on_written` is told of each part, once it is on disk."""
+    def __init__(
+        self,
+        store: WorkflowStore,
+        unwritten: Unwritten,
+        *,
+        keep_s: float,
+        tasks_keep_s: float,
+        on_written: OnWritten,
+    ) -> None:
+        """`keep_s`: how long ended workflows are kept; `tasks_keep_s`: how long their tasks are, after the latest end
+        that they could have had. `on_written` is told of each part, once it is on disk."""
         self._store = store
         self._unwritten = unwritten
         self._keep_s = keep_s
+        self._tasks_keep_s = tasks_keep_s
         self._on_written = on_written
         self._next = _Group()
         self._now: _Group | None = None
@@ -93,7 +103,7 @@ class Journal:
 
     def give_up(self, workflow_id: str, view: WorkflowView) -> None:
         """End one that can't be run by anybody: `view` says why."""
-        head = Head(view=view, open=False, drop_at=(view.ended_at or 0.0) + self._keep_s)
+        head = Head(view=view, open=False, drop_at=self._drop_at(view))
         self._next.of(workflow_id).head = head
         self._some.set()
 
@@ -144,10 +154,11 @@ class Journal:
         short = msgspec.structs.replace(view, steps=[], metadata={})
         if not live.over:
             return Head(view=short)
+        return Head(view=short, whole=view, open=something_left, drop_at=self._drop_at(view))
+
+    def _drop_at(self, view: WorkflowView) -> float:
+        """Not before its tasks are forgotten: another workflow of the same id would be given their results. The queue
+        keeps a task from its end on for as long as the workflow could have gone on when it was sent, and then some."""
         ended_at = view.ended_at or view.created_at
-        return Head(
-            view=short,
-            whole=view,
-            open=something_left,
-            drop_at=ended_at + self._keep_s,
-        )
+        latest = max(ended_at, view.deadline or ended_at)
+        return max(ended_at + self._keep_s, latest + (latest - view.created_at) + self._tasks_keep_s)

@@ -92,7 +92,8 @@ async def main(boot: Boot) -> None:
         signer = NodeSigner(await trio.to_thread.run_sync(load_or_create_key, data_dir))
         async with _opened(WorkflowStore(path, now=clock)) as store, trio.open_nursery() as nursery:
             definition_limits, limits = limits_of(settings)
-            builder = Builder(store, table, signer, rules_of(settings), definition_limits)
+            rules = rules_of(settings)
+            builder = Builder(store, table, signer, rules, definition_limits)
             queue = TaskClient(actor.peers, actor.nursery)
             engine = Engine(
                 store,
@@ -101,6 +102,7 @@ async def main(boot: Boot) -> None:
                 builder.unwritten,
                 most_running=ours.max_concurrent_workflows,
                 keep_s=ours.keep_s,
+                tasks_keep_s=rules.keep_s,
                 memo_s=ours.memo_s,
                 now=clock,
             )

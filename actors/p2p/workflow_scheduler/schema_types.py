@@ -6,7 +6,7 @@ Everything here errs on the side of more kinds: what is said to be impossible is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
 from actors.p2p.workflow_scheduler.references import (
@@ -38,8 +38,12 @@ _WORDS: Final = {
     "array": "a list",
     "null": "null",
 }
-_MAX_HOPS: Final = 32
-"""From schema to schema at one place; what is further away is not looked at."""
+_MAX_LOOKED_AT: Final = 500
+"""Schemas for one answer: those of one place may lead to each other without end."""
+_MAX_TOKENS: Final = 64
+"""Of a pointer that is followed."""
+_MAX_PARTS: Final = 50
+"""That may stand at one place."""
 
 
 def kind_of(value: object) -> str:
@@ -82,71 +86,80 @@ class Part:
 
     def kinds(self) -> Kinds:
         """What it lets through, at most."""
-        return self._kinds(self.schema, _MAX_HOPS)
+        return _Walk(self.root).kinds(self.schema)
 
     def at(self, pointer: str) -> list[Part]:
         """What may stand at a place within its values: one of these, or nothing at all when there are none."""
-        if not pointer:
+        tokens = tokens_of(pointer)
+        if not tokens:
             return [self]
-        parts = [self]
-        for token in tokens_of(pointer):
-            schemas = [one for part in parts for one in self._children(part.schema, token, _MAX_HOPS)]
-            if True in schemas:
+        schemas: list[Schema] = [self.schema]
+        for token in tokens:
+            walk = _Walk(self.root)
+            schemas = [one for schema in schemas for one in walk.children(schema, token)]
+            if len(tokens) > _MAX_TOKENS or len(schemas) > _MAX_PARTS or any(map(_is_anything, schemas)):
                 return [Part(True)]
-            parts = [Part(one, self.root, unlikely=self.unlikely) for one in schemas]
-        return parts
+        return [Part(one, self.root, unlikely=self.unlikely) for one in schemas]
 
     def items(self) -> list[Part]:
         """What its lists hold, if that is the same at each place."""
-        return [Part(one, self.root, unlikely=self.unlikely) for one in self._items(self.schema, _MAX_HOPS)]
+        return [Part(_Walk(self.root).items(self.schema), self.root, unlikely=self.unlikely)]
 
-    # --- kinds -----------------------------------------------------------------------------------------------------
 
-    def _kinds(self, schema: object, hops: int) -> Kinds:
+class _Walk:
+    """Looks through a schema for one answer."""
+
+    def __init__(self, root: Schema) -> None:
+        self._root = root
+        self._left = _MAX_LOOKED_AT
+
+    def kinds(self, schema: object) -> Kinds:
         if isinstance(schema, bool):
             return ALL_KINDS if schema else frozenset()
-        if not isinstance(schema, Mapping) or not hops:
+        self._left -= 1
+        if not isinstance(schema, Mapping) or self._left < 0:
             return ALL_KINDS
         kinds = _own_kinds(schema)
-        if "$ref" in schema:
-            kinds &= self._kinds(self._resolved(schema["$ref"]), hops - 1)
-        for key in ("anyOf", "oneOf"):
-            if isinstance(choices := schema.get(key), list):
-                kinds &= frozenset().union(*(self._kinds(one, hops - 1) for one in choices))
-        if isinstance(whole := schema.get("allOf"), list):
-            for one in whole:
-                kinds &= self._kinds(one, hops - 1)
+        for choices in self._bounds(schema):
+            kinds &= frozenset().union(*map(self.kinds, choices))
         return kinds
 
-    def _resolved(self, reference: object) -> Schema:
-        """What a reference within the document leads to; anything else lets everything through."""
-        if not isinstance(reference, str) or not reference.startswith("#"):
-            return True
-        try:
-            found = at_path(self.root, reference[1:])
-        except (ReferenceMissingError, MalformedReferenceError):
-            return True
-        return found if isinstance(found, (bool, Mapping)) else True
-
-    # --- parts -----------------------------------------------------------------------------------------------------
-
-    def _children(self, schema: object, token: str, hops: int) -> list[Schema]:
+    def children(self, schema: object, token: str) -> list[Schema]:
         """What may stand at a key or place of its values; `True` = anything."""
         if isinstance(schema, bool):
             return [True] if schema else []
-        if not isinstance(schema, Mapping) or not hops:
+        self._left -= 1
+        if not isinstance(schema, Mapping) or self._left < 0:
             return [True]
-        kinds = self._kinds(schema, hops)
-        if kinds.isdisjoint(("object", "array")):
-            return []
-        narrowed = [schema[key] for key in ("anyOf", "oneOf") if isinstance(schema.get(key), list)]
+        # Each bound alone says enough; the first that says something is taken.
+        found = self._own_children(schema, token)
+        for choices in self._bounds(schema):
+            if not any(map(_is_anything, found)):
+                break
+            found = [one for choice in choices for one in self.children(choice, token)]
+        return found
+
+    def items(self, schema: object) -> Schema:
+        self._left -= 1
+        if not isinstance(schema, Mapping) or self._left < 0 or "prefixItems" in schema:
+            return True
+        if "$ref" in schema and "items" not in schema:
+            return self.items(self._resolved(schema["$ref"]))
+        items = schema.get("items", True)
+        return items if isinstance(items, (bool, Mapping)) else True
+
+    def _bounds(self, schema: Mapping[str, Any]) -> Iterator[list[Any]]:
+        """Lists of schemas: a value is let through by one of each list."""
         if "$ref" in schema:
-            narrowed.append([self._resolved(schema["$ref"])])
-        if "allOf" in schema or len(narrowed) > 1 or (narrowed and not _OWN.isdisjoint(schema)):
-            # Several say something about one place: each would have to be weighed.
-            return [True]
-        if narrowed:
-            return [one for choice in narrowed[0] for one in self._children(choice, token, hops - 1)]
+            yield [self._resolved(schema["$ref"])]
+        for key in ("anyOf", "oneOf"):
+            if isinstance(choices := schema.get(key), list):
+                yield choices
+        if isinstance(parts := schema.get("allOf"), list):
+            yield from ([part] for part in parts)
+
+    def _own_children(self, schema: Mapping[str, Any], token: str) -> list[Schema]:
+        kinds = self.kinds(schema)
         found: list[Schema] = []
         if "object" in kinds:
             found += _property(schema, token)
@@ -155,18 +168,19 @@ class Part:
             found += _element(schema, index)
         return found
 
-    def _items(self, schema: object, hops: int) -> list[Schema]:
-        if not isinstance(schema, Mapping) or not hops or "allOf" in schema or "prefixItems" in schema:
-            return [True]
-        if "$ref" in schema and len(schema) == 1:
-            return self._items(self._resolved(schema["$ref"]), hops - 1)
-        items = schema.get("items", True)
-        return [items if isinstance(items, (bool, Mapping)) else True]
+    def _resolved(self, reference: object) -> Schema:
+        """What a reference within the document leads to; anything else lets everything through."""
+        if not isinstance(reference, str) or not reference.startswith("#"):
+            return True
+        try:
+            found = at_path(self._root, reference[1:])
+        except (ReferenceMissingError, MalformedReferenceError):
+            return True
+        return found if isinstance(found, (bool, Mapping)) else True
 
 
-_OWN: Final = frozenset(
-    {"properties", "patternProperties", "additionalProperties", "unevaluatedProperties", "items", "prefixItems"}
-)
+def _is_anything(schema: object) -> bool:
+    return schema is True or schema == {}
 
 
 def _own_kinds(schema: Mapping[str, Any]) -> Kinds:

@@ -169,8 +169,9 @@ class WorkflowService:
             if known.view.status in WORKFLOW_ENDED:
                 whole = await trio.to_thread.run_sync(self._store.whole, known.id) or known.view
                 return whole if ask.steps else msgspec.structs.replace(whole, steps=[])
-            async with self._in_memory(ask.workflow_id, ask.owner) as opened:
-                return self._explained(opened.run.view(steps=ask.steps))
+            async with self._in_memory(ask.workflow_id) as opened:
+                if opened is not None:
+                    return self._explained(opened.run.view(steps=ask.steps))
 
     def _explained(self, view: WorkflowView) -> WorkflowView:
         """With what it waits for before it begins."""
@@ -229,15 +230,14 @@ class WorkflowService:
         return known
 
     @asynccontextmanager
-    async def _in_memory(self, workflow_id: str, owner: str | None) -> AsyncIterator[Live]:
-        """A workflow that has not ended, or has just now."""
+    async def _in_memory(self, workflow_id: str) -> AsyncIterator[Live | None]:
+        """A workflow that has not ended, or has just now; None = it can't be continued, which is its end."""
         live = await self._engine.open_or_give_up(workflow_id)
         if live is None:
-            await self._engine.journal.written()
-            raise NotFoundError(f"workflow {workflow_id[:200]!r} can't be read; the server's log has the details")
+            yield None
+            return
         live.users += 1
         try:
-            _check_owner(owner, live.run.owner, workflow_id)
             yield live
         finally:
             live.users -= 1
@@ -265,12 +265,14 @@ class WorkflowService:
         known = await self._known(order.workflow_id, order.owner)
         if known.view.status in WORKFLOW_ENDED:
             refuse("INVALID_STATE", f"workflow {known.id} has {known.view.status} already")
-        async with self._in_memory(order.workflow_id, order.owner) as live:
-            if live.over:
-                refuse("INVALID_STATE", f"workflow {live.id} has {live.run.status} already")
-            steps = live.run.control(order, self._engine.now())
+        async with self._in_memory(order.workflow_id) as live:
+            if live is None or live.over:
+                status = "failed" if live is None else live.run.status
+                refuse("INVALID_STATE", f"workflow {known.id} has {status} already")
+            steps: list[str] = []
+            with self._engine.telling(live):
+                steps = live.run.control(order, self._engine.now())
             status = live.run.status
-            self._engine.settle(live)
             await self._engine.journal.written()
             return WorkflowControlled(workflow_id=live.id, status=status, steps=steps)
 

@@ -158,15 +158,19 @@ class Submitting:
                 deadline=workflow.deadline,
             )
         )
-        if failed is not None:
-            engine.fail(live, failed)
-        elif engine.line.first() == live.id and engine.line.take() is not None:
-            run.begin(now)
         new = Submission(
             id=live.id, owner=owner, workflow=text, digest=digest, cid=plan.cid, created_at=view.created_at
         )
-        status = run.status
-        engine.settle(live, new)
+        try:
+            if failed is not None:
+                engine.fail(live, failed)
+            elif engine.line.first() == live.id and engine.line.take() is not None:
+                run.begin(now)
+            status = run.status
+            engine.settle(live, new)
+        except Exception:
+            engine.forget(live)
+            raise
         await engine.journal.written()
         return WorkflowSubmitted(
             workflow_id=new.id, status=status, cid=cid_text(plan.cid), created_at=new.created_at, replayed=False
