@@ -64,7 +64,7 @@ class Office:
         with trio.fail_after(WITHIN_S):
             view = await self.world.queue.get(GetTask(id=task_id))
             while not holds(view.task):
-                view = await self.world.queue.get(GetTask(id=task_id, wait_s=1.0, newer_than=view.task.updated_at))
+                view = await self.world.queue.get(GetTask(id=task_id, wait_s=0.02, newer_than=view.task.updated_at))
         return view.task
 
     async def ended(self, task_id="t") -> Task:
