@@ -156,6 +156,7 @@ class TaskClient:
     """See the module's text. One per process; connections are those of `peers`, tasks run in `nursery`."""
 
     def __init__(self, peers: Peers, nursery: trio.Nursery) -> None:
+        self._peers = peers
         self._way = OneActor(peers, TASK_QUEUE, called="the task queue", gives="durable work")
         self._nursery = nursery
         self._waiters: dict[_Waiter, None] = {}

@@ -65,7 +65,7 @@ class WorkflowClient:
         """A workflow. Raises `NotFoundError`."""
         return await self._ask(GET, ask, WorkflowView, timeout_s + ask.wait_s)
 
-    async def list(self, ask: ListWorkflows, *, timeout_s: float = 30.0) -> WorkflowPage:
+    async def scan(self, ask: ListWorkflows, *, timeout_s: float = 30.0) -> WorkflowPage:
         """Some workflows."""
         return await self._ask(LIST, ask, WorkflowPage, timeout_s)
 
