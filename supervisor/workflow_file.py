@@ -18,6 +18,7 @@ MAX_FILE_BYTES: Final = 16 << 20
 """The scheduler takes less, and says how much."""
 STDIN: Final = "-"
 _AT: Final = re.compile(r" - at `\$(?P<path>[^`]*)`$")
+_UNKNOWN: Final = re.compile(r"unknown field `(?P<key>[^`]*)`")
 _PART: Final = re.compile(r"\.(?P<key>[^.\[\]]+)|\[(?P<index>\d+)\]")
 
 
@@ -82,8 +83,8 @@ def _faulty(shown: str, faults: list[dict[str, Any]], more: int = 0) -> InvalidA
 def _explained(text: str) -> tuple[Place, str]:
     """Where msgspec found the fault, and its words."""
     found = _AT.search(text)
-    if found is None:
-        return (), text.replace("Object ", "it is ").replace("Expected ", "expected ")
-    parts = _PART.finditer(found["path"])
+    path = found["path"].lstrip(".") if found is not None else ""
+    problem = text[: found.start()] if found is not None else text
+    parts = [*_PART.finditer(f".{path}" if path and path[0] != "[" else path), *_UNKNOWN.finditer(problem)]
     place = tuple(part["key"] if part["key"] is not None else int(part["index"]) for part in parts)
-    return place, f"{found['path'].lstrip('.')}: {text[: found.start()]}"
+    return place, f"{path}: {problem}" if path else problem

@@ -141,7 +141,11 @@ def _step_note(step: StepView) -> str:
 
 def _length(start: float | None, end: float | None) -> str:
     """How long it took, or takes so far."""
-    return "" if start is None else duration(max(0.0, (time.time() if end is None else end) - start))
+    return "" if start is None else _short(max(0.0, (time.time() if end is None else end) - start))
+
+
+def _short(seconds: float) -> str:
+    return duration(seconds) if seconds >= 1 else f"{1000 * seconds:.0f} ms"
 
 
 def controlled_text(done: WorkflowControlled, what: str) -> str:
@@ -206,7 +210,7 @@ def change_text(change: Change) -> str:
     if change.attempt > 1:
         more.append(f"attempt {change.attempt}")
     if change.seconds is not None:
-        more.append(duration(change.seconds))
+        more.append(_short(change.seconds))
     if change.note:
         more.append(change.note)
     at = clock(change.at).split(" ")[1]
