@@ -29,6 +29,10 @@ _TALLIED: Final = {
     "step_cancelled": "cancelled",
 }
 
+_ENDS: Final = frozenset({"submitted", "ended"})
+OF_WORKFLOWS: Final = "workflow_"
+"""Begin of the names of counters that count workflows; the others count steps."""
+
 OnWritten = Callable[[Live, Commands | None, bool], None]
 """A workflow, what it wants, and whether it has ended with this."""
 
@@ -145,6 +149,9 @@ class Journal:
             self._on_written(*part)
 
     def _count(self, group: _Group, change: Change, event: Event) -> None:
+        if event.kind in _ENDS:
+            what = event.payload.get("status", event.kind)
+            group.batch.tally[f"{OF_WORKFLOWS}{what}"] += 1
         if not event.kind.startswith("step_"):
             return
         payload = event.payload

@@ -17,6 +17,7 @@ from actors.p2p.workflow_scheduler.building import Builder
 from actors.p2p.workflow_scheduler.content import cid_of_text
 from actors.p2p.workflow_scheduler.engine import Engine
 from actors.p2p.workflow_scheduler.exporting import exported
+from actors.p2p.workflow_scheduler.journal import OF_WORKFLOWS
 from actors.p2p.workflow_scheduler.live import Live
 from actors.p2p.workflow_scheduler.records import Known
 from actors.p2p.workflow_scheduler.run_values import Commands
@@ -217,9 +218,11 @@ class WorkflowService:
     async def stats(self) -> WorkflowStats:
         """All of it in numbers."""
         counts = await trio.to_thread.run_sync(self._store.counts)
-        steps = await trio.to_thread.run_sync(self._store.tally)
+        tally = await trio.to_thread.run_sync(self._store.tally)
         sizes = await trio.to_thread.run_sync(self._store.sizes)
-        return WorkflowStats(counts=counts, steps=steps, store=sizes)
+        steps = {name: count for name, count in tally.items() if not name.startswith(OF_WORKFLOWS)}
+        whole = {name.removeprefix(OF_WORKFLOWS): count for name, count in tally.items() if name not in steps}
+        return WorkflowStats(counts=counts, workflows=whole, steps=steps, store=sizes)
 
     async def _find(self, workflow_id: str) -> Known | None:
         return await trio.to_thread.run_sync(self._store.find, workflow_id)

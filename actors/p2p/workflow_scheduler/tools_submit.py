@@ -23,7 +23,13 @@ WorkflowId = Annotated[str, Meta(min_length=1, max_length=80, pattern=r"^[^\[\]:
 Priority = Annotated[float, Meta(ge=1, le=10)]
 ALIAS_META: Final = {TOP_LEVEL: ["workflow_id", "workflow_status"]}
 
+
+class _Named(msgspec.Struct):
+    workflow_id: str | None = None
+
+
 _encode = msgspec.json.Encoder().encode
+_decode_named = msgspec.json.Decoder(_Named).decode
 
 
 class SubmittedWorkflow(Done):
@@ -124,8 +130,7 @@ class SubmitTools:
             metadata: Kept with it.
         """
         workflow = Workflow(
-            # The same call, sent again after a death on its way, names the same workflow.
-            workflow_id=workflow_id or f"wf-{hashlib.sha256(ctx.call_id.encode()).hexdigest()[:32]}",
+            workflow_id=workflow_id or _made_id(ctx.call_id),
             name=workflow_name,
             steps=_steps_of(tasks),
             priority=priority,
@@ -154,6 +159,19 @@ class SubmitTools:
     def all(self) -> list[Any]:
         """Each of them."""
         return [self.workflow_submit, self.submit_workflow]
+
+
+def id_for(payload: str, call_id: str) -> str:
+    """The id of the workflow that a call of one of these tools submits; '' when it can't submit one."""
+    try:
+        return _decode_named(payload).workflow_id or _made_id(call_id)
+    except msgspec.MsgspecError:
+        return ""
+
+
+def _made_id(call_id: str) -> str:
+    """The same call, sent again after a death on its way, names the same workflow."""
+    return f"wf-{hashlib.sha256(call_id.encode()).hexdigest()[:32]}"
 
 
 def with_end(value: bytes, end: WorkflowResult) -> bytes:
