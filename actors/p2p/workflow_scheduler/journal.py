@@ -116,6 +116,7 @@ class Journal:
         """End one that can't be run by anybody: `view` says why."""
         head = Head(view=view, open=False, drop_at=self._drop_at(view))
         self._next.of(workflow_id).head = head
+        self._next.batch.tally[f"{OF_WORKFLOWS}{view.status}"] += 1
         self._some.set()
 
     async def written(self) -> None:
