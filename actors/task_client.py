@@ -20,19 +20,13 @@ import trio
 from outcome import Error, Value
 
 from actors.calls import Message
-from actors.channel import Channel
-from actors.client import COMING, why_off
 from actors.errors import (
-    ActorDiedError,
-    BusyError,
     DeadlineExceededError,
-    DrainingError,
     MCPServerError,
     NotFoundError,
-    RuntimeUnavailableError,
     from_info,
 )
-from actors.messages import State
+from actors.one_actor import OneActor
 from actors.peers import Peers
 from actors.task_messages import (
     ASK_ALONE,
@@ -77,9 +71,6 @@ _MOST_BYTES: Final = 1 << 20
 _OPEN_MESSAGES: Final = 2
 _LEAST_TOGETHER: Final = 32
 """A message that is smaller than that is not worth a group of its own."""
-_MAX_HELD: Final = 4096
-_DRAINING_SHOWS_WITHIN_S: Final = 0.05
-_WATCH_S: Final = 3600.0
 _PAGE: Final = 500
 
 _decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
@@ -166,8 +157,8 @@ class TaskClient:
 
     def __init__(self, peers: Peers, nursery: trio.Nursery) -> None:
         self._peers = peers
+        self._way = OneActor(peers, TASK_QUEUE, called="the task queue", gives="durable work")
         self._nursery = nursery
-        self._held = 0
         self._waiters: dict[_Waiter, None] = {}
         """All whose operations have no outcome yet."""
         self._unsent: list[_Waiter] = []
@@ -244,7 +235,7 @@ class TaskClient:
         deadline = max(waiter.deadline for waiter in batch)
         ops = [op for waiter in batch for op in waiter.ops]
         try:
-            reply = await self._call(APPLY, Ops(ops=ops), deadline, lambda: Ops(ops=[repeated(op) for op in ops]))
+            reply = await self._way.call(APPLY, Ops(ops=ops), deadline, lambda: Ops(ops=[repeated(op) for op in ops]))
             outcomes = _decode_outcomes(reply).outcomes
             for at, outcome in enumerate(outcomes):
                 if isinstance(outcome, Refused) and outcome.error.code == ASK_ALONE:
@@ -260,7 +251,7 @@ class TaskClient:
             start = end
 
     async def _alone(self, op: Op, deadline: float) -> Outcome:
-        reply = await self._call(method_of(op), op, deadline, lambda: repeated(op))
+        reply = await self._way.call(method_of(op), op, deadline, lambda: repeated(op))
         outcome: Outcome = _decode_outcome(reply)
         return outcome
 
@@ -332,63 +323,10 @@ class TaskClient:
         def on_item(body: msgspec.Raw) -> None:
             on_changed(_decode_changed(body).ids)
 
-        while True:
-            channel = self._ready_channel() or await self._hold(math.inf)
-            on_changed([])
-            try:
-                await channel.call(WATCH, None, timeout_s=_WATCH_S, on_item=on_item)
-            except (ActorDiedError, DeadlineExceededError):
-                continue
-            except BusyError:
-                with trio.move_on_after(_DRAINING_SHOWS_WITHIN_S):
-                    await self._peers.changed()
+        await self._way.watch(WATCH, lambda: on_changed([]), on_item)
 
     async def _read(self, method: str, body: Message, timeout_s: float) -> msgspec.Raw:
-        return await self._call(method, body, trio.current_time() + timeout_s, lambda: body)
-
-    # --- the way ---------------------------------------------------------------------------------------------------
-
-    async def _call(self, method: str, body: Message, deadline: float, again: Callable[[], Message]) -> msgspec.Raw:
-        """Ask the queue, as often as it takes; `again` makes the body of a repeat."""
-        while True:
-            channel = self._ready_channel() or await self._hold(deadline)
-            try:
-                return await channel.call(method, body, timeout_s=max(0.0, deadline - trio.current_time()))
-            except (DrainingError, ActorDiedError) as error:
-                body = again()
-                if isinstance(error, DrainingError):
-                    # It knows before the directory tells; nothing was started there.
-                    with trio.move_on_after(_DRAINING_SHOWS_WITHIN_S):
-                        await self._peers.changed()
-
-    def _ready_channel(self) -> Channel | None:
-        for entry in self._peers.processes(TASK_QUEUE):
-            if entry.state == State.READY:
-                return self._peers.connected(entry)
-        return None
-
-    async def _hold(self, deadline: float) -> Channel:
-        """Wait for the queue, which may be restarting."""
-        if self._held >= _MAX_HELD:
-            raise BusyError(f"{self._held} calls wait for the task queue already; try again")
-        self._held += 1
-        try:
-            with trio.CancelScope(deadline=deadline):
-                while True:
-                    seen = self._peers.changes
-                    entries = self._peers.processes(TASK_QUEUE)
-                    if not any(entry.state in COMING for entry in entries):
-                        raise RuntimeUnavailableError(why_off(TASK_QUEUE, entries, "durable work"))
-                    for entry in entries:
-                        if entry.state == State.READY:
-                            try:
-                                return await self._peers.connect(entry)
-                            except ActorDiedError:
-                                break
-                    await self._peers.changed(seen)
-        finally:
-            self._held -= 1
-        raise RuntimeUnavailableError("the task queue was not back before the deadline; try again")
+        return await self._way.call(method, body, trio.current_time() + timeout_s)
 
 
 def _rough_size(op: Op) -> int:

@@ -261,6 +261,8 @@ class WorkflowStats(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     counts: dict[WorkflowStatus, int]
     """Ended ones while they are kept."""
+    workflows: dict[str, int]
+    """Since the scheduler's store was made: `submitted, completed, failed, cancelled`."""
     steps: dict[str, int]
     """Since the scheduler's store was made: `completed, failed, skipped, cancelled, memoised`."""
     store: dict[str, Any]

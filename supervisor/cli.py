@@ -38,7 +38,7 @@ from supervisor.cli_offers import prompts, resources
 from supervisor.cli_quarantine import quarantine
 from supervisor.cli_queue import queue, task
 from supervisor.cli_stdio import stdio
-from supervisor.cli_workflow_verify import workflow_export, workflow_verify
+from supervisor.cli_workflow import workflow
 
 if TYPE_CHECKING:
     from supervisor.up import Outcome
@@ -60,13 +60,6 @@ def greenroom() -> None:
     """
 
 
-@click.group(cls=Verbs)
-def workflow() -> None:
-    """Workflows: graphs of tool calls that are done step by step."""
-
-
-workflow.add_command(workflow_verify)
-workflow.add_command(workflow_export)
 for verb in (cli_operate.restart, cli_operate.drain, cli_operate.resume, cli_operate.scale, cli_operate.reload):
     greenroom.add_command(verb)
 greenroom.add_command(quarantine)

@@ -88,7 +88,7 @@ def dead_text(dead: Dead) -> str:
             task.type,
             f"{task.attempt} attempts" if task.attempt != 1 else "1 attempt",
             _ago(task.ended_at or task.updated_at),
-            f"{task.error.code}: {_one_line(task.error.message)}" if task.error else "",
+            f"{task.error.code}: {one_line(task.error.message)}" if task.error else "",
         )
         for task in dead.tasks
     ]
@@ -118,7 +118,7 @@ def task_text(shown: Shown) -> str:
             lines += ["", title, f"  {_cut(text)}"]
     for title, asked in (("asked of its owner", task.asked), ("answers", task.answers)):
         if asked:
-            lines += ["", title, *(f"  {key}: {_one_line(text)}" for key, text in asked.items())]
+            lines += ["", title, *(f"  {key}: {one_line(text)}" for key, text in asked.items())]
     if task.logs:
         lines += ["", "log", *(f"  {line}" for line in task.logs)]
     if shown.events:
@@ -128,7 +128,7 @@ def task_text(shown: Shown) -> str:
                 event.what,
                 event.worker,
                 str(event.attempt) if event.attempt else "",
-                _one_line(event.note),
+                one_line(event.note),
             )
             for event in shown.events
         ]
@@ -150,7 +150,7 @@ def _facts(shown: Shown) -> list[tuple[str, str]]:
         ("attempt", f"{task.attempt} of {task.retry.max_attempts or 'any number'}"),
         ("worker", task.worker),
         ("progress", _progress(task)),
-        ("error", f"{task.error.code}: {_one_line(task.error.message)}" if task.error else ""),
+        ("error", f"{task.error.code}: {one_line(task.error.message)}" if task.error else ""),
         ("tags", ", ".join(task.tags)),
         ("depends on", _some(task.depends_on)),
         ("retry of", task.retry_of),
@@ -169,22 +169,22 @@ def _some(ids: Sequence[str]) -> str:
 
 def _progress(task: Task) -> str:
     if task.progress is None:
-        return _one_line(task.progress_text)
-    return f"{task.progress:.0f} %" + (f", {_one_line(task.progress_text)}" if task.progress_text else "")
+        return one_line(task.progress_text)
+    return f"{task.progress:.0f} %" + (f", {one_line(task.progress_text)}" if task.progress_text else "")
 
 
 def to_json(value: object) -> str:
     """One JSON object, with every field."""
-    return msgspec.json.encode(_filled(value)).decode()
+    return msgspec.json.encode(filled(value)).decode()
 
 
-def _filled(value: object) -> object:
+def filled(value: object) -> Any:  # noqa: ANN401 - JSON
     """A value without the omissions of its Structs."""
     if isinstance(value, msgspec.Struct):
-        return {name: _filled(getattr(value, name)) for name in value.__struct_fields__}
+        return {name: filled(getattr(value, name)) for name in value.__struct_fields__}
     if isinstance(value, list):
-        return [_filled(one) for one in value]
-    return {key: _filled(one) for key, one in value.items()} if isinstance(value, dict) else value
+        return [filled(one) for one in value]
+    return {key: filled(one) for key, one in value.items()} if isinstance(value, dict) else value
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -208,8 +208,14 @@ def clock(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(sep=" ", timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """The beginning of a text, in one line."""
     return " ".join(text.split())[:200]
+
+
+def printable(line: str) -> str:
+    """What strangers wrote does not steer the terminal."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
 
 
 def _cut(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Final
 
 from actors.workflow_report import Finding, ReplayedStep, WorkflowReport
 from supervisor.screen import duration
-from supervisor.task_text import clock, table
+from supervisor.task_text import clock, one_line, printable, table
 
 _MOST_NAMED: Final = 5
 """Workers, peers, heads."""
@@ -16,7 +16,7 @@ _MOST_NAMED: Final = 5
 def report_text(report: WorkflowReport, what: str) -> str:
     """The workflow, its steps, and the verdict. `what` is the file or the workflow's id."""
     lines = [*_head(report), *_steps(report), *_notes(report)]
-    return "\n".join(map(_printable, [*lines, *_verdict(report, what)]))
+    return "\n".join(map(printable, [*lines, *_verdict(report, what)]))
 
 
 def _head(report: WorkflowReport) -> list[str]:
@@ -29,7 +29,7 @@ def _head(report: WorkflowReport) -> list[str]:
     lines.append(", ".join(f"{word} {clock(at)}" for word, at in times if at is not None))
     lines.append(f"definition {report.cid}")
     if report.error is not None:
-        lines.append(f"{report.error.code}: {_one_line(report.error.message)}")
+        lines.append(f"{report.error.code}: {one_line(report.error.message)}")
     return [line for line in lines if line]
 
 
@@ -50,7 +50,7 @@ def _row(step: ReplayedStep) -> tuple[str, ...]:
     if step.memo:
         note = note or "the result of equal work"
     attempts = str(step.attempts or "")
-    return (step.step_id, step.action, step.status, attempts, took, _some(step.workers), _one_line(note))
+    return (step.step_id, step.action, step.status, attempts, took, _some(step.workers), one_line(note))
 
 
 def _notes(report: WorkflowReport) -> list[str]:
@@ -77,7 +77,7 @@ def _verdict(report: WorkflowReport, what: str) -> list[str]:
 def _finding(finding: Finding) -> str:
     where = f" step {finding.step}:" if finding.step else ""
     of = f" ({finding.event})" if finding.event and finding.event not in finding.message else ""
-    return f"  {finding.code}:{where} {_one_line(finding.message)}{of}"
+    return f"  {finding.code}:{where} {one_line(finding.message)}{of}"
 
 
 def _some(names: list[str]) -> str:
@@ -86,12 +86,3 @@ def _some(names: list[str]) -> str:
 
 def _counted(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:200]
-
-
-def _printable(line: str) -> str:
-    """What is in a file of strangers does not steer the terminal."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)

@@ -227,6 +227,21 @@ def test_a_death_in_the_middle_is_survived_and_what_was_done_is_not_done_again(i
     in_tree(main)
 
 
+def test_what_runs_goes_on_while_an_operator_has_it_out_of_service(in_tree, notes):
+    async def main(tree, workflows):
+        await workflows.submit(workflow(act("a", seconds=1.0), act("b", ["a"]), act("c", ["b"], when="always")))
+        await trio.to_thread.run_sync(lambda: tree.run("drain", "workflow_scheduler", "--yes"))
+        assert notes.of("done") == []
+        await notes.until("done", "a", "b", "c")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(workflows.submit, workflow(act("d"), workflow_id="w2"))
+            await trio.to_thread.run_sync(lambda: tree.run("resume", "workflow_scheduler"))
+        assert (await workflows.ended("w")).status == "completed"
+        assert (await workflows.ended("w2")).status == "completed"
+
+    in_tree(main)
+
+
 def test_a_stop_and_a_start_of_the_tree_lose_nothing(tmp_path, in_tree, notes):
     async def before(_, workflows):
         await workflows.submit(workflow(act("a"), act("b", ["a"], seconds=3.0), act("c", ["b"])))

@@ -35,6 +35,7 @@ async def act(name: str, seconds: float = 0.0, given: Any = None, fails: bool = 
 '''
 """Its effect is a file of that name in the folder `EFFECTS`; a second call that comes after it leaves another one."""
 _STUBBORN = {"max_retries": 99, "backoff_factor": 1.0}
+"""Attempts end with the process that makes them. Those that fail by themselves are final, whatever this says."""
 
 
 class Outcome(msgspec.Struct):
@@ -80,8 +81,6 @@ def _random_step(
         more |= {"for_each": items, "name": {"$item": "/name"}, "fails": {"$item": "/bad"}, "given": {"$index": True}}
     elif fails:
         more["fails"] = True
-    if fails:
-        more["retry_policy"] = {"max_retries": 0}
     return step(name, "act", before, **more)
 
 

@@ -126,6 +126,7 @@ class Scheduler:
             self.builder.unwritten,
             most_running=world.most_running,
             keep_s=1000.0,
+            tasks_keep_s=world.rules.keep_s,
             memo_s=100.0,
             now=world.clock,
         )
@@ -161,10 +162,11 @@ class World:
         self.clock = self.box.clock
         self.queue = TaskQueue(self.box.store, most_waiting=100_000, now=self.clock)
         self.side = QueueSide(self.queue)
-        self.rules = Rules(timeout_s=600.0)
+        self.rules = Rules(timeout_s=60.0, keep_s=100.0)
         self.limits = Limits()
         self.most_running = 100
         self.scheduler: Scheduler
+        self.logs: list[dict] = []
         self.done: list[str] = []
         """Ids of tasks, in the order in which they were done."""
 

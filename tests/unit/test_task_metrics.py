@@ -10,8 +10,9 @@ from actors.errors import RuntimeUnavailableError
 from actors.p2p.task_queue.tallies import Tallies
 from actors.task_messages import WorkerInfo
 from actors.task_views import RUN_BUCKETS_MS, QueueStats
+from gateway.asked_metrics import ANSWER_S
 from gateway.metrics import Metrics
-from gateway.task_metrics import ANSWER_S, TaskMetrics
+from gateway.task_metrics import TaskMetrics
 
 
 def stats(tallies=None, **more):

@@ -13,15 +13,25 @@ from hypothesis import strategies as st
 from workflow_definitions import examples, planned, step
 
 from actors.p2p.workflow_scheduler.definition import Plan, plan_of
-from actors.p2p.workflow_scheduler.graph_text import CriticalPath, critical_path, dot, mermaid
+from actors.p2p.workflow_scheduler.graph_text import CriticalPath, Graph, critical_path, dot, mermaid
 from actors.workflow_messages import Step, StepStatus, Workflow
 
-DIAMOND = planned(step("a"), step("b", "say", "a"), step("c", "say", "a"), step("d", "say", "b", "c"), tools=None)
+
+def drawn(plan: Plan) -> Graph:
+    actions = {step_id: one.action for step_id, one in plan.steps.items()}
+    return Graph(plan.workflow.name, plan.order, actions, plan.depends)
+
+
+def graph(*steps: dict[str, Any]) -> Graph:
+    return drawn(planned(*steps, tools=None))
+
+
+DIAMOND = graph(step("a"), step("b", "say", "a"), step("c", "say", "a"), step("d", "say", "b", "c"))
 STATUSES: dict[str, StepStatus] = {"a": "completed", "b": "running"}
 
 
 def test_dot() -> None:
-    assert dot(planned(step("a"), step("b", "say", "a"), tools=None), {"a": "completed"}).splitlines() == [
+    assert dot(graph(step("a"), step("b", "say", "a")), {"a": "completed"}).splitlines() == [
         'digraph "w" {',
         "  rankdir=LR;",
         '  node [shape=box, style="rounded,filled"];',
@@ -33,7 +43,7 @@ def test_dot() -> None:
 
 
 def test_mermaid() -> None:
-    assert mermaid(planned(step("end"), step("b", "say", "end"), tools=None), {"end": "completed"}).splitlines() == [
+    assert mermaid(graph(step("end"), step("b", "say", "end")), {"end": "completed"}).splitlines() == [
         "flowchart LR",
         '  s0["end<br/>anything<br/>completed"]:::completed',
         '  s1["b<br/>say<br/>pending"]:::pending',
@@ -51,8 +61,8 @@ def test_each_dependency_is_an_edge() -> None:
     assert {(names[one], names[other]) for one, other in drawn} == edges
 
 
-def named(name: str, action: str, step_id: str) -> Plan:
-    return plan_of(Workflow(name=name, steps=[Step(step_id=step_id, action=action)]))
+def named(name: str, action: str, step_id: str) -> Graph:
+    return drawn(plan_of(Workflow(name=name, steps=[Step(step_id=step_id, action=action)])))
 
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8) | st.sampled_from(
@@ -63,13 +73,13 @@ names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8
 @examples
 @given(names, names, names)
 def test_names_stay_within_their_quotes(name: str, action: str, step_id: str) -> None:
-    plan = named(name, action, step_id)
+    one = named(name, action, step_id)
     text = r'"(?:[^"\\\n]|\\.)*"'
-    lines = dot(plan, {}).split("\n")
+    lines = dot(one, {}).split("\n")
     assert re.fullmatch(rf"digraph {text} \{{", lines[0])
     assert re.fullmatch(rf"  {text} \[label={text}, fillcolor={text}\];", lines[3])
     assert lines[4:] == ["}", ""]
-    chart = mermaid(plan, {}).split("\n")
+    chart = mermaid(one, {}).split("\n")
     assert re.fullmatch(r'  s0\["(?:\w|[ .,/()-]|#\d+;|<br/>)*"\]:::pending', chart[1])
     assert len(chart) == 4
 
@@ -87,9 +97,9 @@ def test_mermaid_shows_the_name_as_it_is(text: str) -> None:
 
 
 def test_without_times_steps_are_counted() -> None:
-    plan = planned(step("a"), step("b", "x", "a"), step("c", "x", "b"), step("z"), step("d", "x", "c", "z"), tools=None)
+    whole = graph(step("a"), step("b", "x", "a"), step("c", "x", "b"), step("z"), step("d", "x", "c", "z"))
     expected = CriticalPath(["a", "b", "c", "d"], 4.0, measured=False)
-    assert critical_path(plan, None) == critical_path(plan, {}) == critical_path(plan, {"unknown": 9.0}) == expected
+    assert critical_path(whole, None) == critical_path(whole, {}) == critical_path(whole, {"unknown": 9.0}) == expected
 
 
 def test_with_times_it_is_the_slowest() -> None:
@@ -108,13 +118,13 @@ def test_steps_without_a_time_count_as_the_others_do() -> None:
 )
 def test_no_path_is_longer(edges: list[list[int]], lengths: list[int]) -> None:
     depends = [sorted({before for before in befores if before < n}) for n, befores in enumerate(edges)]
-    plan = planned(*(step(str(n), "x", *map(str, on)) for n, on in enumerate(depends)), tools=None)
+    whole = graph(*(step(str(n), "x", *map(str, on)) for n, on in enumerate(depends)))
     times = {str(n): float(lengths[n]) for n in range(len(edges))}
-    found = critical_path(plan, times)
+    found = critical_path(whole, times)
     assert found.length == sum(times[name] for name in found.steps)
-    assert all(one in plan.depends[after] for one, after in pairwise(found.steps))
+    assert all(one in whole.depends[after] for one, after in pairwise(found.steps))
 
     def longest(name: str) -> Any:
-        return times[name] + max(map(longest, plan.depends[name]), default=0.0)
+        return times[name] + max(map(longest, whole.depends[name]), default=0.0)
 
-    assert found.length == max(map(longest, plan.order))
+    assert found.length == max(map(longest, whole.order))

@@ -12,6 +12,7 @@ from functools import partial
 import msgspec
 import pytest
 import trio
+from structlog.testing import capture_logs
 from task_boxes import BIG
 from trio.testing import wait_all_tasks_blocked
 from workflow_calls import step
@@ -28,11 +29,13 @@ from actors.errors import (
 from actors.p2p.workflow_scheduler import submitting
 from actors.p2p.workflow_scheduler.car import read
 from actors.p2p.workflow_scheduler.content import cid_text
+from actors.p2p.workflow_scheduler.machine import WorkflowRun
 from actors.p2p.workflow_scheduler.methods import WorkflowMethods
+from actors.p2p.workflow_scheduler.run_values import Commands
 from actors.p2p.workflow_scheduler.submitting import Limits
 from actors.p2p.workflow_scheduler.tool_table import ToolTable
 from actors.p2p.workflow_scheduler.verify import verified
-from actors.task_messages import Clear, Enqueue, Pause, Resume
+from actors.task_messages import Clear, Enqueue, Expire, Pause, Resume
 from actors.task_views import GetTask
 from actors.workflow_messages import (
     ControlWorkflow,
@@ -49,9 +52,10 @@ CHAIN = (step("a"), step("b", after=["a"]), step("c", after=["b"]))
 @pytest.fixture
 async def world(nursery, tmp_path):
     made = World(nursery, tmp_path)
-    await made.open()
-    yield made
-    await made.close()
+    with capture_logs() as made.logs:
+        await made.open()
+        yield made
+        await made.close()
 
 
 async def called(world, method, value):
@@ -253,7 +257,7 @@ async def test_a_deadline_passes_also_while_it_waits(world):
 async def test_the_time_of_the_whole_runs_out(world):
     await world.submit(*CHAIN)
     await world.work()
-    world.clock.now += 601.0
+    world.clock.now += 61.0
     world.scheduler.engine._alarm.cancel()
     view = await world.ended()
     assert (view.status, view.error.code) == ("failed", "TIMEOUT")
@@ -504,6 +508,44 @@ async def test_what_is_decided_while_one_batch_is_written_is_one_batch(world, mo
     assert [sorted(some) for some in batches if some] == [["w0"], ["w1", "w2", "w3", "w4"]]
 
 
+async def test_an_end_that_is_decided_while_an_earlier_batch_is_written_is_not_written_with_it(world, monkeypatch):
+    store, engine, batches, views = world.scheduler.store, world.scheduler.engine, [], []
+    write = store.write
+
+    def one_by_one(batch):
+        gate = threading.Event()
+        batches.append(gate)
+        gate.wait(5)
+        write(batch)
+
+    async def until(holds):
+        with trio.fail_after(5):
+            while not holds():
+                await trio.sleep(0.001)
+
+    async def get():
+        views.append(await world.get(wait_s=5.0))
+
+    await world.submit(step("a"))
+    await until(lambda: engine.lives["w"].idle and world.side.operations)
+    monkeypatch.setattr(store, "write", one_by_one)
+    live = engine.lives["w"]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(get)
+        nursery.start_soon(world.service.control, ControlWorkflow(workflow_id="w", what="pause"))
+        await until(lambda: len(batches) == 1)
+        await world.work()
+        await until(lambda: live.over)
+        batches[0].set()
+        await until(lambda: len(batches) == 2)
+        assert (live.ended, engine.lives["w"], views) == (False, live, [])
+        assert store.find("w").view.status == "running"
+        monkeypatch.setattr(store, "write", write)
+        batches[1].set()
+    assert views[0].status == "completed"
+    assert len({row.cid for row in store.events("w")}) == len(store.events("w"))
+
+
 async def test_a_failed_write_ends_the_process_and_is_no_answer(world, monkeypatch):
     def fail(_):
         raise sqlite3.OperationalError("database or disk is full")
@@ -578,6 +620,44 @@ async def test_a_workflow_that_cannot_be_read_fails_and_others_go_on(world):
     assert (view.status, view.error.code) == ("failed", "INTERNAL")
 
 
+@pytest.mark.parametrize("method", ["observe", "take", "accepted"])
+async def test_a_run_that_raises_fails_alone_and_its_tasks_are_taken_back(world, monkeypatch, method):
+    await world.submit(*CHAIN)
+    await world.submit(step("a"), workflow_id="after", dependencies=["w"])
+    await world.submit(step("a"), workflow_id="other")
+    run = world.scheduler.engine.lives["w"].run
+
+    def broken(*_):
+        raise LookupError("a defect")
+
+    with trio.fail_after(5):
+        while len(world.side.operations) < 4:
+            await trio.sleep(0.001)
+    monkeypatch.setattr(run, method, broken)
+    if method == "accepted":
+        again = next(op for op in world.side.operations if op.id == "w:a")
+        world.scheduler.engine.carry(world.scheduler.engine.lives["w"], Commands(enqueue=[again]))
+    else:
+        await world.work()
+    view = await world.ended()
+    assert (view.status, view.error.code) == ("failed", "INTERNAL")
+    assert [line["workflow"] for line in world.logs if line["log_level"] == "error"] == ["w"]
+    assert (await world.ended("after")).error.code == "DEPENDENCY_FAILED"
+    await world.work()
+    assert (await world.ended("other")).status == "completed"
+    assert {(await world.queue.get(GetTask(id=f"w:{one}"))).task.state for one in "bc"} <= {"cancelled", "skipped"}
+
+
+async def test_a_workflow_whose_run_raises_at_once_is_not_stored(world, monkeypatch):
+    monkeypatch.setattr(WorkflowRun, "begin", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        await world.submit(*CHAIN)
+    monkeypatch.undo()
+    with pytest.raises(NotFoundError):
+        await world.get()
+    assert (await world.submit(*CHAIN)).status == "running"
+
+
 async def test_the_queue_is_asked_again_until_it_is_there(world, monkeypatch):
     world.side.away = True
     await world.submit(*CHAIN)
@@ -618,6 +698,41 @@ async def test_tasks_that_somebody_removed_are_cancelled_steps(world):
     view = await world.ended()
     assert view.status == "failed"
     assert "completed" not in statuses(view).values()
+
+
+async def test_an_id_is_not_free_before_the_queue_has_forgotten_the_tasks(world):
+    world.rules = msgspec.structs.replace(world.rules, timeout_s=2000.0)
+    await world.restart()
+    await world.submit(step("a"))
+    world.clock.now += 10.0
+    await world.work()
+    await world.ended()
+    store = world.scheduler.store
+    while not store.forget(0.0):
+        assert (await world.submit(step("a"))).replayed
+        world.clock.now += 100.0
+    await world.queue.do(Expire())
+    assert await world.queue.get(GetTask(id="w:a")) is None
+    assert not (await world.submit(step("a"))).replayed
+    assert await world.work() == ["w:a"]
+
+
+async def test_nothing_is_left_to_do_for_what_has_ended(world):
+    await world.submit(*CHAIN, step("late", after=["c"], when="always"))
+    await world.service.control(ControlWorkflow(workflow_id="w", what="pause"))
+    await world.service.control(ControlWorkflow(workflow_id="w", what="resume"))
+    await world.submit(step("a"), workflow_id="w2")
+    await world.service.control(ControlWorkflow(workflow_id="w2", what="pause"))
+    await world.service.control(ControlWorkflow(workflow_id="w2", what="cancel"))
+    await world.work(4)
+    await world.ended("w")
+    await world.ended("w2")
+    with trio.fail_after(5):
+        while world.scheduler.engine.lives or world.scheduler.store.open_ones():
+            await trio.sleep(0.001)
+    assert len(world.scheduler.engine.line) == 0
+    lanes = [(type(op), op.fairness_key) for op in world.side.operations if isinstance(op, Pause | Resume)]
+    assert lanes[-1] == (Resume, "workflow:w2"), "the lane of one that has ended is not stopped for ever"
 
 
 async def test_what_has_ended_is_dropped_when_its_time_has_passed(world):

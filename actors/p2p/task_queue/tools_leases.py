@@ -12,7 +12,8 @@ import msgspec
 from msgspec import Meta
 
 from actors.messages import ErrorInfo
-from actors.p2p.task_queue.tools_access import Access, Done, to_json
+from actors.p2p.answers import Done
+from actors.p2p.task_queue.tools_access import Access, to_json
 from actors.p2p.task_queue.tools_links import with_values
 from actors.task_messages import (
     Claim,

@@ -8,7 +8,7 @@ from typing import Final
 
 import trio
 
-from actors.p2p.task_worker.asking_queue import End, end_task, persist
+from actors.p2p.asking_queue import End, end_task, persist
 from actors.task_client import TaskClient
 from actors.task_filling import fill
 from actors.task_links import Filling

@@ -16,7 +16,7 @@ from actors.client import ToolClient
 from actors.errors import MCPServerError, code_of
 from actors.logs import get_logger
 from actors.messages import State
-from actors.p2p.task_worker.asking_queue import AGAIN_S, End, end_task, held_by, may_ask_again
+from actors.p2p.asking_queue import AGAIN_S, End, end_task, held_by, may_ask_again
 from actors.p2p.task_worker.links import Results
 from actors.p2p.task_worker.run import Rules, Run
 from actors.p2p.task_worker.stops import Stops

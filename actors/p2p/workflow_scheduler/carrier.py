@@ -91,6 +91,11 @@ class Carrier:
             self._settle(live)
             left = facts.left + left
 
+    async def drop(self, ids: Sequence[str]) -> None:
+        """Take tasks back that nobody waits for any more."""
+        for some in _chunks([Cancel(id=one, reason="its workflow can't be continued", force=True) for one in ids]):
+            await persist(lambda some=some: self._queue.do_all(some))  # type: ignore[misc]
+
     async def _look_up(self, live: Live, asks: Sequence[MemoAsk]) -> None:
         if not asks:
             return

@@ -2,13 +2,16 @@
 """Runs workflows: begins them when there is room, tells each run what becomes of its tasks and when its time is over,
 makes durable what runs decide, and has it carried out.
 
-Whoever tells a run something calls `settle` before anybody else may run.
+Whoever tells a run something calls `settle` before anybody else may run. A run that raises what it should not is set
+aside: its workflow fails, and the others go on.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+import sqlite3
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 import msgspec
@@ -28,6 +31,7 @@ from actors.p2p.workflow_scheduler.run_values import Commands
 from actors.p2p.workflow_scheduler.store import WorkflowStore
 from actors.p2p.workflow_scheduler.unwritten import Unwritten
 from actors.task_views import TaskFact
+from actors.workflow_messages import WORKFLOW_ENDED
 
 _FULL_S: Final = 0.25
 """After the queue refused a task for want of room."""
@@ -53,15 +57,17 @@ class Engine:
         *,
         most_running: int,
         keep_s: float,
+        tasks_keep_s: float,
         memo_s: float,
         now: Callable[[], float],
     ) -> None:
-        """`keep_s`, `memo_s`: how long ended workflows and results for equal work are kept."""
+        """`keep_s`, `memo_s`: how long ended workflows and results for equal work are kept; `tasks_keep_s` as in
+        `Rules.keep_s`."""
         self.now = now
         self.line = Line(most_running)
         self.lives: dict[str, Live] = {}
         """Workflows in memory."""
-        self.journal = Journal(store, unwritten, keep_s=keep_s, on_written=self._written)
+        self.journal = Journal(store, unwritten, keep_s=keep_s, tasks_keep_s=tasks_keep_s, on_written=self._written)
         self.on_changed: Callable[[str], None] = lambda _: None
         """Hears of each workflow whose changes are on disk."""
         self._store = store
@@ -75,6 +81,8 @@ class Engine:
         )
         self._news = News(queue, is_ours=self._is_ours, tell=self._observe, look=self._look, look_all=self.look_at_all)
         self._opening: dict[str, trio.Event] = {}
+        self._aside: dict[str, trio.Event] = {}
+        """Workflows whose runs raised what they should not, until their end is on disk."""
         self._room = trio.Event()
         self._alarm = trio.CancelScope()
         self._jobs: trio.MemorySendChannel[Callable[[], Awaitable[None]]]
@@ -153,6 +161,11 @@ class Engine:
         if live.idle and (live.ended or (live.id in self.line and not live.over)):
             self.lives.pop(live.id, None)
 
+    def forget(self, live: Live) -> None:
+        """It was never stored."""
+        del self.lives[live.id]
+        self.line.ended(live.id, completed=False)
+
     # --- deciding ----------------------------------------------------------------------------------------------------
 
     def settle(self, live: Live, new: Submission | None = None) -> None:
@@ -183,32 +196,68 @@ class Engine:
             while (workflow_id := self.line.take()) is not None:
                 live = await self.open_or_give_up(workflow_id)
                 if live is not None:
-                    live.run.begin(self.now())
-                    self.settle(live)
+                    with self.telling(live):
+                        live.run.begin(self.now())
 
     async def open_or_give_up(self, workflow_id: str) -> Live | None:
         """The same as `open`; a workflow that can't be run (its rows are damaged, or another version wrote them) ends
         as failed, so that it does not keep others from going on."""
+        if workflow_id in self._aside:
+            await self._aside[workflow_id].wait()
+            return None
         try:
             return await self.open(workflow_id)
+        except sqlite3.Error:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever is wrong with it
             get_logger().error("a workflow can't be continued", workflow=workflow_id, exc_info=error)
-            known = await trio.to_thread.run_sync(self._store.find, workflow_id)
-            if known is not None:
-                why = ErrorInfo(code="INTERNAL", message="it can't be continued; the server's log has the details")
-                view = msgspec.structs.replace(known.view, status="failed", error=why, ended_at=self.now())
-                self.journal.give_up(workflow_id, view)
-                await self.journal.written()
-                self.on_changed(workflow_id)
-            self._passed(workflow_id, completed=False)
+            await self._give_up(workflow_id)
             return None
 
-    def _written(self, live: Live, commands: Commands | None) -> None:
+    async def _give_up(self, workflow_id: str) -> None:
+        known = await trio.to_thread.run_sync(self._store.find, workflow_id)
+        if known is not None and known.view.status not in WORKFLOW_ENDED:
+            why = ErrorInfo(code="INTERNAL", message="it can't be continued; the server's log has the details")
+            view = msgspec.structs.replace(known.view, status="failed", error=why, ended_at=self.now())
+            self.journal.give_up(workflow_id, view)
+            await self.journal.written()
+            self.on_changed(workflow_id)
+        self._passed(workflow_id, completed=False)
+
+    @contextmanager
+    def telling(self, live: Live, *, settles: bool = True) -> Generator[None, None, None]:
+        """A run is told something, and what it decides is written; if it raises, it is set aside."""
+        try:
+            yield
+            if settles:
+                self.settle(live)
+        except sqlite3.Error:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with it
+            self._set_aside(live, error)
+
+    def _set_aside(self, live: Live, error: Exception) -> None:
+        get_logger().error("a workflow can't be continued", workflow=live.id, exc_info=error)
+        if self.lives.get(live.id) is live:
+            del self.lives[live.id]
+            live.commands.clear()
+            self._aside[live.id] = trio.Event()
+            self.later(lambda: self._end_aside(live))
+
+    async def _end_aside(self, live: Live) -> None:
+        """Take back what it has in the queue; then it has failed."""
+        ids = live.run.waits_for()
+        await self._carrier.drop(ids)
+        await self._give_up(live.id)
+        self._aside.pop(live.id).set()
+
+    def _written(self, live: Live, commands: Commands | None, ended: bool) -> None:
         if commands is not None:
             self.carry(live, commands)
-        if live.over and not live.ended:
+        if ended:
             live.ended = True
             self._passed(live.id, completed=live.run.status == "completed")
+        self._maybe_close(live)
         self.on_changed(live.id)
         self.release(live)
 
@@ -221,13 +270,17 @@ class Engine:
 
     async def _carry(self, live: Live) -> None:
         try:
-            while live.commands:
-                await self._carrier.carry_out(live, live.commands.popleft())
+            with self.telling(live, settles=False):
+                while live.commands:
+                    await self._carrier.carry_out(live, live.commands.popleft())
         finally:
             live.carrying = False
-        if live.over:
-            self.journal.close(live)
+        self._maybe_close(live)
         self.release(live)
+
+    def _maybe_close(self, live: Live) -> None:
+        if live.ended and live.left and not live.busy:
+            self.journal.close(live)
 
     def _passed(self, workflow_id: str, *, completed: bool) -> None:
         for after in self.line.ended(workflow_id, completed=completed):
@@ -237,8 +290,8 @@ class Engine:
     async def _fail(self, workflow_id: str, because_of: str) -> None:
         live = await self.open_or_give_up(workflow_id)
         if live is not None:
-            self.fail(live, because_of)
-            self.settle(live)
+            with self.telling(live):
+                self.fail(live, because_of)
 
     def fail(self, live: Live, because_of: str) -> None:
         """Tell a run that it can't begin, because that workflow did not complete."""
@@ -258,8 +311,8 @@ class Engine:
         for workflow_id, some in of.items():
             live = self.lives.get(workflow_id)
             if live is not None:
-                live.run.observe(some, now)
-                self.settle(live)
+                with self.telling(live):
+                    live.run.observe(some, now)
 
     def _look(self, task_ids: list[str]) -> None:
         """Have tasks looked at that the queue does not know: by whoever else asks the queue for that workflow, so that
@@ -307,18 +360,18 @@ class Engine:
         for live in list(self.lives.values()):
             due = live.run.next_due()
             if due is not None and due <= now:
-                live.run.expire(now)
-                self.settle(live)
+                with self.telling(live):
+                    live.run.expire(now)
             if live.retry_at <= now:
                 live.retry_at = math.inf
-                live.run.retry_refused()
-                self.settle(live)
+                with self.telling(live):
+                    live.run.retry_refused()
 
     async def _expire(self, workflow_id: str) -> None:
         live = await self.open_or_give_up(workflow_id)
         if live is not None:
-            live.run.expire(self.now())
-            self.settle(live)
+            with self.telling(live):
+                live.run.expire(self.now())
 
     async def _forget(self) -> None:
         while True:

@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from actors.p2p.workflow_scheduler.definition import Plan
 from actors.p2p.workflow_scheduler.plain import without_control_characters
 from actors.workflow_messages import StepStatus
 
@@ -22,6 +21,17 @@ _COLOURS: Final[Mapping[StepStatus, str]] = {
 }
 
 
+class Graph(NamedTuple):
+    """What is drawn of a workflow."""
+
+    name: str
+    order: Sequence[str]
+    """All steps, each after those that it depends on."""
+    actions: Mapping[str, str]
+    depends: Mapping[str, Sequence[str]]
+    """Step -> those that it depends on directly, each once."""
+
+
 class CriticalPath(NamedTuple):
     """The steps that a workflow can't be faster than."""
 
@@ -32,20 +42,20 @@ class CriticalPath(NamedTuple):
     measured: bool
 
 
-def critical_path(plan: Plan, seconds: Mapping[str, float] | None) -> CriticalPath:
+def critical_path(graph: Graph, seconds: Mapping[str, float] | None) -> CriticalPath:
     """The longest path through the graph, by how long steps took; by their number when nothing is known of that.
 
     `seconds` may know some steps only: the others count as much as those on average. Of equally long paths it is the
-    one whose steps come first in the plan's order.
+    one whose steps come first in the graph's order.
     """
-    known = {step: max(0.0, took) for step, took in (seconds or {}).items() if step in plan.steps}
+    known = {step: max(0.0, took) for step, took in (seconds or {}).items() if step in graph.depends}
     typical = sum(known.values()) / len(known) if known else 1.0
     length: dict[str, float] = {}
     via: dict[str, str | None] = {}
     last: str | None = None
-    for step in plan.order:
+    for step in graph.order:
         best: str | None = None
-        for before in plan.depends[step]:
+        for before in graph.depends[step]:
             if best is None or length[before] > length[best]:
                 best = before
         via[step] = best
@@ -60,40 +70,40 @@ def critical_path(plan: Plan, seconds: Mapping[str, float] | None) -> CriticalPa
     return CriticalPath(path[::-1], length[last] if last is not None else 0.0, bool(known))
 
 
-def dot(plan: Plan, statuses: Mapping[str, StepStatus]) -> str:
+def dot(graph: Graph, statuses: Mapping[str, StepStatus]) -> str:
     """The graph in the language of Graphviz (https://graphviz.org/doc/info/lang.html)."""
     lines = [
-        f"digraph {_dot_text(plan.workflow.name)} {{",
+        f"digraph {_dot_text(graph.name)} {{",
         "  rankdir=LR;",
         '  node [shape=box, style="rounded,filled"];',
     ]
-    for step in plan.order:
+    for step in graph.order:
         status = statuses.get(step, "pending")
-        label = _dot_text(step, plan.steps[step].action, status)
+        label = _dot_text(step, graph.actions[step], status)
         lines.append(f'  {_dot_text(step)} [label={label}, fillcolor="{_COLOURS[status]}"];')
-    lines += [f"  {_dot_text(before)} -> {_dot_text(step)};" for before, step in _edges(plan)]
+    lines += [f"  {_dot_text(before)} -> {_dot_text(step)};" for before, step in _edges(graph)]
     return "\n".join([*lines, "}", ""])
 
 
-def mermaid(plan: Plan, statuses: Mapping[str, StepStatus]) -> str:
+def mermaid(graph: Graph, statuses: Mapping[str, StepStatus]) -> str:
     """The graph as a flowchart of Mermaid (https://mermaid.js.org/syntax/flowchart.html)."""
     # Ids of its own: some words, such as `end`, break a chart.
-    names = {step: f"s{number}" for number, step in enumerate(plan.order)}
+    names = {step: f"s{number}" for number, step in enumerate(graph.order)}
     lines = ["flowchart LR"]
-    for step in plan.order:
+    for step in graph.order:
         status = statuses.get(step, "pending")
-        label = "<br/>".join(map(_mermaid_text, (step, plan.steps[step].action, status)))
+        label = "<br/>".join(map(_mermaid_text, (step, graph.actions[step], status)))
         lines.append(f'  {names[step]}["{label}"]:::{status}')
-    lines += [f"  {names[before]} --> {names[step]}" for before, step in _edges(plan)]
-    used = {statuses.get(step, "pending") for step in plan.order}
+    lines += [f"  {names[before]} --> {names[step]}" for before, step in _edges(graph)]
+    used = {statuses.get(step, "pending") for step in graph.order}
     lines += [
         f"  classDef {status} fill:{colour},color:#111111" for status, colour in _COLOURS.items() if status in used
     ]
     return "\n".join([*lines, ""])
 
 
-def _edges(plan: Plan) -> list[tuple[str, str]]:
-    return [(before, step) for step in plan.order for before in plan.depends[step]]
+def _edges(graph: Graph) -> list[tuple[str, str]]:
+    return [(before, step) for step in graph.order for before in graph.depends[step]]
 
 
 def _dot_text(*lines: str) -> str:

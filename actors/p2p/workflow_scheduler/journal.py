@@ -29,7 +29,12 @@ _TALLIED: Final = {
     "step_cancelled": "cancelled",
 }
 
-OnWritten = Callable[[Live, Commands | None], None]
+_ENDS: Final = frozenset({"submitted", "ended"})
+OF_WORKFLOWS: Final = "workflow_"
+"""Begin of the names of counters that count workflows; the others count steps."""
+
+OnWritten = Callable[[Live, Commands | None, bool], None]
+"""A workflow, what it wants, and whether it has ended with this."""
 
 
 class _Group:
@@ -38,7 +43,8 @@ class _Group:
     def __init__(self) -> None:
         self.changes: dict[str, Change] = {}
         self.batch = Batch()
-        self.commands: list[tuple[Live, Commands | None]] = []
+        self.parts: list[tuple[Live, Commands | None, bool]] = []
+        """As `OnWritten` is given them."""
         self.written = trio.Event()
 
     def of(self, workflow_id: str) -> Change:
@@ -52,11 +58,21 @@ class _Group:
 class Journal:
     """See the module's text. `run` has to run beside it."""
 
-    def __init__(self, store: WorkflowStore, unwritten: Unwritten, *, keep_s: float, on_written: OnWritten) -> None:
-        """`keep_s`: how long ended workflows are kept. `on_written` is told of each part, once it is on disk."""
+    def __init__(
+        self,
+        store: WorkflowStore,
+        unwritten: Unwritten,
+        *,
+        keep_s: float,
+        tasks_keep_s: float,
+        on_written: OnWritten,
+    ) -> None:
+        """`keep_s`: how long ended workflows are kept; `tasks_keep_s`: how long their tasks are, after the latest end
+        that they could have had. `on_written` is told of each part, once it is on disk."""
         self._store = store
         self._unwritten = unwritten
         self._keep_s = keep_s
+        self._tasks_keep_s = tasks_keep_s
         self._on_written = on_written
         self._next = _Group()
         self._now: _Group | None = None
@@ -82,19 +98,25 @@ class Journal:
         for event in changes.events:
             self._count(group, change, event)
         if new is not None or any(event.kind in _OF_HEAD for event in changes.events):
-            change.head = self._head(live, something_left=not none or not live.idle)
-        group.commands.append((live, None if none else commands))
+            live.left = not none or live.busy
+            change.head = self._head(live)
+        # It may have ended by now while an earlier part of it is still being written.
+        ended = any(event.kind == "ended" for event in changes.events)
+        group.parts.append((live, None if none else commands, ended))
         self._some.set()
 
     def close(self, live: Live) -> None:
-        """Nothing is left to do for one that has ended."""
-        self._next.of(live.id).head = self._head(live, something_left=False)
+        """Nothing is left to do for one whose end is on disk."""
+        live.left = False
+        head = self._head(live)
+        self._next.of(live.id).head = msgspec.structs.replace(head, whole=None)
         self._some.set()
 
     def give_up(self, workflow_id: str, view: WorkflowView) -> None:
         """End one that can't be run by anybody: `view` says why."""
-        head = Head(view=view, open=False, drop_at=(view.ended_at or 0.0) + self._keep_s)
+        head = Head(view=view, open=False, drop_at=self._drop_at(view))
         self._next.of(workflow_id).head = head
+        self._next.batch.tally[f"{OF_WORKFLOWS}{view.status}"] += 1
         self._some.set()
 
     async def written(self) -> None:
@@ -124,10 +146,13 @@ class Journal:
         for change in group.batch.changes:
             self._unwritten.written(change.id, change.blocks)
         group.written.set()
-        for live, commands in group.commands:
-            self._on_written(live, commands)
+        for part in group.parts:
+            self._on_written(*part)
 
     def _count(self, group: _Group, change: Change, event: Event) -> None:
+        if event.kind in _ENDS:
+            what = event.payload.get("status", event.kind)
+            group.batch.tally[f"{OF_WORKFLOWS}{what}"] += 1
         if not event.kind.startswith("step_"):
             return
         payload = event.payload
@@ -139,15 +164,16 @@ class Journal:
             if payload.get("memo"):
                 group.batch.tally["memoised"] += 1
 
-    def _head(self, live: Live, *, something_left: bool) -> Head:
+    def _head(self, live: Live) -> Head:
         view = live.run.view(steps=live.over)
         short = msgspec.structs.replace(view, steps=[], metadata={})
         if not live.over:
             return Head(view=short)
+        return Head(view=short, whole=view, open=live.left, drop_at=self._drop_at(view))
+
+    def _drop_at(self, view: WorkflowView) -> float:
+        """Not before its tasks are forgotten: another workflow of the same id would be given their results. The queue
+        keeps a task from its end on for as long as the workflow could have gone on when it was sent, and then some."""
         ended_at = view.ended_at or view.created_at
-        return Head(
-            view=short,
-            whole=view,
-            open=something_left,
-            drop_at=ended_at + self._keep_s,
-        )
+        latest = max(ended_at, view.deadline or ended_at)
+        return max(ended_at + self._keep_s, latest + (latest - view.created_at) + self._tasks_keep_s)

@@ -19,9 +19,11 @@ import trio
 from actors.base import open_actor
 from actors.client import ToolClient
 from actors.logs import flush_loop
-from actors.messages import Boot, DirectoryEntry
+from actors.messages import Boot, DirectoryEntry, State
 from actors.p2p.clock import SteadyClock
 from actors.p2p.identity import NodeSigner, load_or_create_key
+from actors.p2p.workflow_scheduler.as_task import Call, WorkflowTasks
+from actors.p2p.workflow_scheduler.as_task import Rules as FollowingRules
 from actors.p2p.workflow_scheduler.building import Builder
 from actors.p2p.workflow_scheduler.definition import DefinitionLimits
 from actors.p2p.workflow_scheduler.engine import Engine
@@ -31,13 +33,19 @@ from actors.p2p.workflow_scheduler.service import WorkflowService
 from actors.p2p.workflow_scheduler.store import WorkflowStore
 from actors.p2p.workflow_scheduler.submitting import Limits
 from actors.p2p.workflow_scheduler.tool_table import ToolTable
+from actors.p2p.workflow_scheduler.tools import load_workflow_tools
 from actors.settings import Settings
 from actors.task_client import TASK_QUEUE, TaskClient
-from actors.tool_messages import Catalogue, Changed
+from actors.tool_messages import Catalogue, Changed, ToolCall, ToolResult
+from actors.tools.execution import Environment
 from actors.tools.host import ToolHost
+from actors.tools.loader import Loaded
 
 _CACHED_CHARS: Final = 4_000_000
 """Of outputs, for each workflow in memory."""
+_MOST_WAIT_S: Final = 50.0
+"""One question for tasks; a worker that is silent for too long is offline."""
+_GIVE_BACK_S: Final = 1.0
 _decode_event = msgspec.msgpack.Decoder(Catalogue | Changed).decode
 
 
@@ -66,6 +74,16 @@ def limits_of(settings: Settings) -> tuple[DefinitionLimits, Limits]:
     )
 
 
+def following_of(settings: Settings) -> FollowingRules:
+    """What workflows that are tasks go by."""
+    queue = settings.p2p.task_queue
+    return FollowingRules(
+        lease_s=queue.lease_s,
+        wait_s=min(_MOST_WAIT_S, queue.worker_timeout_s / 2),
+        max_result_bytes=queue.max_result_bytes,
+    )
+
+
 async def main(boot: Boot) -> None:
     """The workflow scheduler's life."""
     os.umask(0o077)  # the files may lie outside of the data directory
@@ -91,14 +109,17 @@ async def main(boot: Boot) -> None:
         signer = NodeSigner(await trio.to_thread.run_sync(load_or_create_key, data_dir))
         async with _opened(WorkflowStore(path, now=clock)) as store, trio.open_nursery() as nursery:
             definition_limits, limits = limits_of(settings)
-            builder = Builder(store, table, signer, rules_of(settings), definition_limits)
+            rules = rules_of(settings)
+            builder = Builder(store, table, signer, rules, definition_limits)
+            queue = TaskClient(actor.peers, actor.nursery)
             engine = Engine(
                 store,
-                TaskClient(actor.peers, actor.nursery),
+                queue,
                 builder.stored,
                 builder.unwritten,
                 most_running=ours.max_concurrent_workflows,
                 keep_s=ours.keep_s,
+                tasks_keep_s=rules.keep_s,
                 memo_s=ours.memo_s,
                 now=clock,
             )
@@ -107,19 +128,42 @@ async def main(boot: Boot) -> None:
                 return actor.draining.is_set()  # another event after an order to resume
 
             service = WorkflowService(store, engine, builder, limits, leaving=leaving)
-            actor.on_draining = service.leave
+            loaded = load_workflow_tools(settings, service, queue)
+            following = WorkflowTasks(
+                queue, service, _caller(loaded, settings, data_dir), following_of(settings), leaving=leaving
+            )
+
+            def on_draining() -> None:
+                service.leave()
+                following.leave()
+
+            actor.on_draining = on_draining
             going_on = len(await trio.to_thread.run_sync(store.open_ones))
             nursery.start_soon(flush_loop)
             nursery.start_soon(tools.keep_catalogue)
             nursery.start_soon(tools.keep_connections, _is_used)
             nursery.start_soon(service.run)
-            host = ToolHost(actor, {}, [], settings.channel.max_calls_at_once)
+            host = ToolHost(actor, loaded.tools, loaded.broken, settings.channel.max_calls_at_once, loaded.offers)
             await actor.serve(WorkflowMethods(service).all() | host.methods())
             nursery.start_soon(host.send_notices)
+            if loaded.tools:
+                nursery.start_soon(following.run)
             actor.ready(f"{going_on} workflows go on" if going_on else "no workflow runs")
             await actor.stopping.wait()
+            if any(entry.state is State.READY for entry in actor.peers.processes(TASK_QUEUE)):
+                with trio.move_on_after(min(_GIVE_BACK_S, actor.grace_s / 4)):
+                    await following.give_back()
             await actor.finish_calls()
             nursery.cancel_scope.cancel()
+
+
+def _caller(loaded: Loaded, settings: Settings, data_dir: Path) -> Call:
+    environment = Environment(settings.tools, data_dir)
+
+    async def call(one: ToolCall) -> ToolResult:
+        return await loaded.tools[one.name].run(one, environment)
+
+    return call
 
 
 @asynccontextmanager

@@ -12,15 +12,17 @@ import msgspec
 import trio
 
 from actors.errors import InvalidArgumentsError, NotFoundError, RuntimeUnavailableError
+from actors.p2p.answers import refuse
 from actors.p2p.workflow_scheduler.building import Builder
 from actors.p2p.workflow_scheduler.content import cid_of_text
 from actors.p2p.workflow_scheduler.engine import Engine
 from actors.p2p.workflow_scheduler.exporting import exported
+from actors.p2p.workflow_scheduler.journal import OF_WORKFLOWS
 from actors.p2p.workflow_scheduler.live import Live
 from actors.p2p.workflow_scheduler.records import Known
 from actors.p2p.workflow_scheduler.run_values import Commands
 from actors.p2p.workflow_scheduler.store import WorkflowStore
-from actors.p2p.workflow_scheduler.submitting import Limits, Submitting, refuse
+from actors.p2p.workflow_scheduler.submitting import Limits, Submitting
 from actors.p2p.workflow_scheduler.watchers import Watcher, Watchers
 from actors.workflow_messages import (
     WORKFLOW_ENDED,
@@ -168,8 +170,9 @@ class WorkflowService:
             if known.view.status in WORKFLOW_ENDED:
                 whole = await trio.to_thread.run_sync(self._store.whole, known.id) or known.view
                 return whole if ask.steps else msgspec.structs.replace(whole, steps=[])
-            async with self._in_memory(ask.workflow_id, ask.owner) as opened:
-                return self._explained(opened.run.view(steps=ask.steps))
+            async with self._in_memory(ask.workflow_id) as opened:
+                if opened is not None:
+                    return self._explained(opened.run.view(steps=ask.steps))
 
     def _explained(self, view: WorkflowView) -> WorkflowView:
         """With what it waits for before it begins."""
@@ -202,7 +205,9 @@ class WorkflowService:
             raise InvalidArgumentsError(f"limit goes from 1 to {MOST_LISTED}, offset from 0 to {_MOST_OFFSET}")
         await self._ready()
         found, total = await trio.to_thread.run_sync(self._store.page, ask)
-        return WorkflowPage(workflows=[self._latest(one) for one in found], total=total)
+        workflows = [self._latest(one) for one in found]
+        await self._engine.journal.written()
+        return WorkflowPage(workflows=workflows, total=total)
 
     def _latest(self, known: Known) -> WorkflowView:
         live = self._engine.lives.get(known.id)
@@ -213,9 +218,11 @@ class WorkflowService:
     async def stats(self) -> WorkflowStats:
         """All of it in numbers."""
         counts = await trio.to_thread.run_sync(self._store.counts)
-        steps = await trio.to_thread.run_sync(self._store.tally)
+        tally = await trio.to_thread.run_sync(self._store.tally)
         sizes = await trio.to_thread.run_sync(self._store.sizes)
-        return WorkflowStats(counts=counts, steps=steps, store=sizes)
+        steps = {name: count for name, count in tally.items() if not name.startswith(OF_WORKFLOWS)}
+        whole = {name.removeprefix(OF_WORKFLOWS): count for name, count in tally.items() if name not in steps}
+        return WorkflowStats(counts=counts, workflows=whole, steps=steps, store=sizes)
 
     async def _find(self, workflow_id: str) -> Known | None:
         return await trio.to_thread.run_sync(self._store.find, workflow_id)
@@ -228,15 +235,14 @@ class WorkflowService:
         return known
 
     @asynccontextmanager
-    async def _in_memory(self, workflow_id: str, owner: str | None) -> AsyncIterator[Live]:
-        """A workflow that has not ended, or has just now."""
+    async def _in_memory(self, workflow_id: str) -> AsyncIterator[Live | None]:
+        """A workflow that has not ended, or has just now; None = it can't be continued, which is its end."""
         live = await self._engine.open_or_give_up(workflow_id)
         if live is None:
-            await self._engine.journal.written()
-            raise NotFoundError(f"workflow {workflow_id[:200]!r} can't be read; the server's log has the details")
+            yield None
+            return
         live.users += 1
         try:
-            _check_owner(owner, live.run.owner, workflow_id)
             yield live
         finally:
             live.users -= 1
@@ -264,12 +270,15 @@ class WorkflowService:
         known = await self._known(order.workflow_id, order.owner)
         if known.view.status in WORKFLOW_ENDED:
             refuse("INVALID_STATE", f"workflow {known.id} has {known.view.status} already")
-        async with self._in_memory(order.workflow_id, order.owner) as live:
-            if live.over:
-                refuse("INVALID_STATE", f"workflow {live.id} has {live.run.status} already")
-            steps = live.run.control(order, self._engine.now())
+        async with self._in_memory(order.workflow_id) as live:
+            if live is None or live.over:
+                status = "failed" if live is None else live.run.status
+                await self._engine.journal.written()
+                refuse("INVALID_STATE", f"workflow {known.id} has {status} already")
+            steps: list[str] = []
+            with self._engine.telling(live):
+                steps = live.run.control(order, self._engine.now())
             status = live.run.status
-            self._engine.settle(live)
             await self._engine.journal.written()
             return WorkflowControlled(workflow_id=live.id, status=status, steps=steps)
 

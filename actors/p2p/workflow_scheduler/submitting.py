@@ -7,13 +7,13 @@ import hashlib
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 import trio
 
-from actors.errors import BusyError, InvalidArgumentsError, from_info
-from actors.messages import ErrorInfo
+from actors.errors import BusyError, InvalidArgumentsError
+from actors.p2p.answers import refuse
 from actors.p2p.workflow_scheduler.building import Builder
 from actors.p2p.workflow_scheduler.content import cid_text
 from actors.p2p.workflow_scheduler.definition import Plan
@@ -40,11 +40,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_definition_bytes: int = 4 << 20
     max_answer_bytes: int = 8 << 20
     """Of outputs in one answer."""
-
-
-def refuse(code: str, message: str) -> NoReturn:
-    """Raise the error with this code."""
-    raise from_info(ErrorInfo(code=code, message=message))
 
 
 async def beside(size: int, do: Callable[..., T], *arguments: Any) -> T:  # noqa: ANN401
@@ -76,7 +71,9 @@ class Submitting:
             text, digest = await beside(size, _text_and_digest, workflow, ask.owner)
             known = await self._known(workflow.workflow_id) if ask.workflow.workflow_id else None
             if known is not None:
-                return self._replayed(known, digest)
+                answer = self._replayed(known, digest)
+                await self._engine.journal.written()
+                return answer
             await self._builder.tools.known(_TOOLS_WITHIN_S)
             plan = await beside(size, self._builder.check, workflow)
             ended = await self._ended_among(workflow, ask.owner)
@@ -163,15 +160,19 @@ class Submitting:
                 deadline=workflow.deadline,
             )
         )
-        if failed is not None:
-            engine.fail(live, failed)
-        elif engine.line.first() == live.id and engine.line.take() is not None:
-            run.begin(now)
         new = Submission(
             id=live.id, owner=owner, workflow=text, digest=digest, cid=plan.cid, created_at=view.created_at
         )
-        status = run.status
-        engine.settle(live, new)
+        try:
+            if failed is not None:
+                engine.fail(live, failed)
+            elif engine.line.first() == live.id and engine.line.take() is not None:
+                run.begin(now)
+            status = run.status
+            engine.settle(live, new)
+        except Exception:
+            engine.forget(live)
+            raise
         await engine.journal.written()
         return WorkflowSubmitted(
             workflow_id=new.id, status=status, cid=cid_text(plan.cid), created_at=new.created_at, replayed=False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""How the worker asks the queue: for as long as it takes."""
+"""How actors that do tasks ask the queue: for as long as it takes."""
 
 from __future__ import annotations
 
