@@ -128,15 +128,21 @@ class Deciding:
     def _decide(self, place: int) -> None:
         record = self.state.steps[place]
         if self.graph.steps[place].when == "on_success" and record.bad:
-            self._skip(place)
+            # Whether it is skipped for a failure must not depend on who of those before it ends first.
+            if not record.open or self.state.steps[record.cause].for_failure:
+                self._skip(place)
         elif not self.graph.plain[place]:
             if record.decided:
                 if record.items is None:
                     self.sending.offer(Part(place))
             elif not record.open:
                 late.decide(self, place)
-        elif not self.sending.uncovered[place] and record.open <= self.rules.max_depends_on:
+        elif not self.sending.uncovered[place] and record.open <= self.most_open(place):
             self.sending.offer(Part(place))
+
+    def most_open(self, place: int) -> int:
+        """Of the steps that a plain one depends on, so many may be running when it is sent."""
+        return 0 if Part(place) in self.sending.stuck else self.rules.max_depends_on
 
     def _skip(self, place: int) -> None:
         cause = self.state.steps[place].cause

@@ -44,7 +44,7 @@ def fill(run: Deciding) -> tuple[list[Enqueue], list[MemoAsk]]:
         else:
             tasks.append(made)
             for place in sending.sent(part):
-                if run.graph.plain[place] and run.state.steps[place].open <= run.rules.max_depends_on:
+                if run.graph.plain[place] and run.state.steps[place].open <= run.most_open(place):
                     sending.offer(Part(place))
     return tasks, asks
 
@@ -61,12 +61,12 @@ def _is_due(run: Deciding, part: Part) -> bool:
     if work is None or work.ended or record.ended or part in run.sending.tasks:
         return False
     if run.graph.plain[part.place]:
-        return not run.sending.uncovered[part.place] and record.open <= run.rules.max_depends_on
+        return not run.sending.uncovered[part.place] and record.open <= run.most_open(part.place)
     return record.decided
 
 
 def _prepared(run: Deciding, part: Part) -> Enqueue | MemoAsk | None:
-    """None: it can't be done, and was failed."""
+    """None: it can't be done."""
     step = run.graph.steps[part.place]
     links = False
     try:
@@ -75,7 +75,7 @@ def _prepared(run: Deciding, part: Part) -> Enqueue | MemoAsk | None:
         else:
             made = arguments(run, part)
     except ReferenceMissingError as error:
-        run.fail(part, "REFERENCE_MISSING", str(error))
+        _fail(run, part, "REFERENCE_MISSING", str(error))
         return None
     if step.memo and part not in run.sending.memo_none:
         key = key_of(run, part, made)
@@ -85,13 +85,21 @@ def _prepared(run: Deciding, part: Part) -> Enqueue | MemoAsk | None:
     try:
         payload = _encode(made)
     except RecursionError:
-        run.fail(part, "LIMIT_EXCEEDED", "its arguments are nested too deeply")
+        _fail(run, part, "LIMIT_EXCEEDED", "its arguments are nested too deeply")
         return None
     if len(payload) > run.rules.max_payload_bytes:
         most = run.rules.max_payload_bytes
-        run.fail(part, "LIMIT_EXCEEDED", f"its arguments have {len(payload)} bytes; at most {most} are allowed")
+        _fail(run, part, "LIMIT_EXCEEDED", f"its arguments have {len(payload)} bytes; at most {most} are allowed")
         return None
     return _task(run, part, payload.decode(), links=links)
+
+
+def _fail(run: Deciding, part: Part, code: str, message: str) -> None:
+    """It can't be done. While steps that it depends on run, it may still turn out that it was not to be done at all."""
+    if run.state.steps[part.place].open:
+        run.sending.stuck.add(part)
+    else:
+        run.fail(part, code, message)
 
 
 def _known(run: Deciding, name: str) -> Any:  # noqa: ANN401

@@ -212,7 +212,7 @@ def _end(
         after.open -= 1
         if status != "completed":
             after.bad += 1
-            if after.cause < 0:
+            if after.cause < 0 or (record.for_failure and not state.steps[after.cause].for_failure):
                 after.cause = part.place
         elif not after.open and not after.bad and after.status == "pending" and graph.plain[place]:
             _set_status(state, after, "ready")

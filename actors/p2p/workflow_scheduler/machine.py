@@ -145,10 +145,12 @@ class WorkflowRun:
 
     def accepted(self, task_ids: Iterable[str]) -> None:
         """The queue has these (`Submitted`, replayed or not)."""
-        tasks = self._run.sending.tasks
+        sending = self._run.sending
         for part in self._parts(task_ids):
-            if part in tasks:
-                tasks[part] = True
+            if part in sending.tasks:
+                sending.tasks[part] = True
+                if part in sending.again:
+                    sending.look(part)  # it may have ended already, and nobody listened
 
     def refused(self, task_id: str, error: ErrorInfo, now: float) -> None:
         """The queue refused to enqueue or to cancel this. `QUEUE_FULL` and what is retryable: it is sent again after
@@ -311,14 +313,14 @@ class WorkflowRun:
             run.fail(part, error.code, error.message)
 
     def _doubt(self, part: Part) -> bool:
-        """Whether the refusal may be for tasks that it depends on: the queue refused them, too, or they are gone."""
+        """Whether the refusal may be for tasks that it depends on: the queue refused them, too, or they are gone.
+        They may have been sent again and completed since."""
         run, sending = self._run, self._run.sending
-        before = depends_on(run, part)
-        if not before:
+        if part.index != WHOLE or not run.graph.depends[part.place]:
             return False
         if not sending.uncovered[part.place]:
             sending.doubts[part] = sending.doubts.get(part, 0) + 1
-            for place in before:
+            for place in depends_on(run, part):
                 sending.look(Part(place))
                 sending.unsure.add(Part(place))
         return sending.doubts.get(part, 0) <= MOST_DOUBTS

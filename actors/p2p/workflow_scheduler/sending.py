@@ -36,6 +36,8 @@ class Sending:
         """News of steps whose parents' news are not here yet."""
         self.again: set[Part] = set()
         """Were sent, perhaps, in vain: an earlier sending may still arrive."""
+        self.stuck: set[Part] = set()
+        """Can't be sent, and fail unless they are skipped: that is decided when all before them has ended."""
         self.doubts: dict[Part, int] = {}
         """How often the queue did not know what it depends on."""
         self.full = False

@@ -100,7 +100,7 @@ class StepRecord(Work, kw_only=True):
     bad: int = 0
     """and those that ended otherwise than completed,"""
     cause: int = -1
-    """and the place of the first of these."""
+    """and the place of the first of these, of a failure if there is one."""
     decided: bool = False
     """Of one that is decided late: it is to run."""
     for_failure: bool = False
