@@ -76,13 +76,13 @@ class Deciding:
     def named(self, part: Part) -> dict[str, Any]:
         """How an event names it."""
         name = self.graph.steps[part.place].step_id
-        return {"step": name} if part.index == WHOLE else {"step": name, "index": part.index}
+        return {"step": name} if part.at == WHOLE else {"step": name, "index": part.at}
 
     def end(self, part: Part, kind: str, *, noticed: bool = False, at: float | None = None, **payload: Any) -> None:  # noqa: ANN401
         """A step or an item ends. `noticed`: the queue knows, and has told those that depend on it."""
         self.append(kind, at=at, **self.named(part), **payload)
         self.sending.drop(part, withdraw=not noticed)
-        if part.index != WHOLE:
+        if part.at != WHOLE:
             self.touch((part.place,))
             return
         if not noticed:
@@ -180,7 +180,7 @@ class Deciding:
 
     def stop(self, reason: str, *, force: bool, code: str = "") -> None:
         """End it before its time. With `code` it failed, else it was cancelled."""
-        why = {"code": code} if code else {}
+        why: dict[str, Any] = {"code": code} if code else {}
         self.append("cancelling", reason=cut(reason), force=force, **why)
         self.sending.cancels = set(self.sending.tasks) - self.sending.unsure
 

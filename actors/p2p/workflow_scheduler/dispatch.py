@@ -117,8 +117,8 @@ def _task(run: Deciding, part: Part, payload: str, *, links: bool) -> Enqueue:
     assert end_at is not None
     assert begun_at is not None
     where: dict[str, Any] = {"workflow_id": graph.workflow_id, "step_id": step.step_id}
-    if part.index != WHOLE:
-        where["index"] = part.index
+    if part.at != WHOLE:
+        where["index"] = part.at
     return Enqueue(
         id=graph.task_id(part),
         type=step.action,

@@ -31,6 +31,7 @@ def take_fact(run: Deciding, part: Part, fact: TaskFact) -> None:
         return
     if fact.owner != run.owner:
         if part in sending.asked:
+            sending.forget(part)
             run.fail(part, "ID_CONFLICT", f"there is a task {fact.id} of somebody else")
         return
     if state.cancelling and part in sending.unsure:
@@ -54,7 +55,7 @@ def take_fact(run: Deciding, part: Part, fact: TaskFact) -> None:
 
 def _is_early(run: Deciding, part: Part, fact: TaskFact) -> bool:
     """It says that the task ran, or will never run, because of steps whose ends are not known yet."""
-    if part.index != WHOLE or not run.state.steps[part.place].open:
+    if part.at != WHOLE or not run.state.steps[part.place].open:
         return False
     if run.state.cancelling and not any(Part(before) in run.sending.tasks for before in run.graph.depends[part.place]):
         return False  # nothing will be heard of them
@@ -104,6 +105,7 @@ def _completed(run: Deciding, part: Part, fact: TaskFact) -> None:
     try:
         result = run.outputs.put(output_of(fact.result or "null"))
     except (RecursionError, ValueError, msgspec.MsgspecError) as error:
+        run.sending.forget(part)
         run.fail(part, "INVALID_RESULT", f"its result can't be read: {error}")
         return
     if run.graph.steps[part.place].memo:
@@ -119,6 +121,7 @@ def take_gone(run: Deciding, part: Part) -> None:
     if part not in sending.asked:
         sending.look(part)
     elif sending.tasks[part]:
+        sending.forget(part)
         run.end(part, "step_cancelled", reason=REMOVED)
     else:
         sending.absent(part)
@@ -128,7 +131,7 @@ def take_gone(run: Deciding, part: Part) -> None:
 
 def send_later(run: Deciding, part: Part) -> None:
     """It is to be sent when its turn comes, if it still is to be sent then."""
-    if part.index == WHOLE:
+    if part.at == WHOLE:
         run.touch((part.place,))
     else:
         run.sending.offer(part)

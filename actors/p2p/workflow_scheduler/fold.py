@@ -142,7 +142,7 @@ def _step_started(state: RunState, graph: Graph, payload: Payload) -> None:
     work.started_at = _at(payload)
     if record.status != "running":
         _set_status(state, record, "running")
-    if part.index != WHOLE:
+    if part.at != WHOLE:
         work.status = "running"
         if record.started_at is None:
             record.started_at = work.started_at
@@ -194,7 +194,7 @@ def _end(
 ) -> None:
     part, record, work = found
     work.ended_at = _at(payload)
-    if part.index != WHOLE:
+    if part.at != WHOLE:
         work.status = status
         record.items_open -= 1
         record.items_failed += status == "failed"

@@ -56,13 +56,13 @@ def _expand(run: Deciding, place: int) -> None:
 def arguments(run: Deciding, part: Part) -> dict[str, Any]:
     """What the tool is called with. Raises ReferenceMissingError."""
     inputs = run.graph.steps[part.place].inputs
-    if part.index == WHOLE:
+    if part.at == WHOLE:
         made = filled(inputs, run.lookup)
     else:
         link = run.state.steps[part.place].items_link
         assert link is not None
-        item = run.outputs.value(link)[part.index]
-        made = filled(inputs, run.lookup, item=item, index=part.index)
+        item = run.outputs.value(link)[part.at]
+        made = filled(inputs, run.lookup, item=item, index=part.at)
     assert isinstance(made, dict)
     return made
 
@@ -83,4 +83,6 @@ def _kind(value: Any) -> str:  # noqa: ANN401
         return "null"
     if isinstance(value, bool):
         return "true or false"
-    return {dict: "an object", str: "a text"}.get(type(value), "a number")
+    if isinstance(value, str):
+        return "a text"
+    return "an object" if isinstance(value, dict) else "a number"

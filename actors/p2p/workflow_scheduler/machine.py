@@ -310,13 +310,14 @@ class WorkflowRun:
             sending.absent(part)
             send_later(run, part)
         else:
+            sending.forget(part)  # of that id, there may be a task of somebody else
             run.fail(part, error.code, error.message)
 
     def _doubt(self, part: Part) -> bool:
         """Whether the refusal may be for tasks that it depends on: the queue refused them, too, or they are gone.
         They may have been sent again and completed since."""
         run, sending = self._run, self._run.sending
-        if part.index != WHOLE or not run.graph.depends[part.place]:
+        if part.at != WHOLE or not run.graph.depends[part.place]:
             return False
         if not sending.uncovered[part.place]:
             sending.doubts[part] = sending.doubts.get(part, 0) + 1

@@ -74,7 +74,7 @@ class Sending:
     def sent(self, part: Part) -> Iterable[int]:
         """It is handed out. Returns the places of steps that are covered wholly by this."""
         self.tasks[part] = False
-        return self.cover(part.place) if part.index == WHOLE else ()
+        return self.cover(part.place) if part.at == WHOLE else ()
 
     def cover(self, place: int) -> list[int]:
         """The step is covered. Returns the places of steps for which it was the last one."""
@@ -109,7 +109,7 @@ class Sending:
         self.asked.discard(part)
         self.unsure.discard(part)
         self.cancels.discard(part)
-        if part.index == WHOLE:
+        if part.at == WHOLE:
             self._uncover(part.place)
 
     def drop(self, part: Part, *, withdraw: bool) -> None:
@@ -126,6 +126,10 @@ class Sending:
         self.memo_asked.discard(part)
         self.memo_none.discard(part)
 
+    def forget(self, part: Part) -> None:
+        """There is no task of the step in the queue: nothing to be taken back when the step ends."""
+        self.tasks.pop(part, None)
+
     def look(self, part: Part) -> None:
         """Its fact is needed."""
         if part in self.tasks and part not in self.asked:
@@ -136,7 +140,7 @@ class Sending:
         """These may be in the queue; or they were (True)."""
         for part, known in parts:
             self.tasks[part] = known
-            if part.index == WHOLE:
+            if part.at == WHOLE:
                 self.cover(part.place)
         self.doubt_all()
 

@@ -22,12 +22,13 @@ class Part(NamedTuple):
     """What one task does: a step (`WHOLE`), or one item of it."""
 
     place: int
-    index: int = WHOLE
+    at: int = WHOLE
+    """Index of the item."""
 
     @property
     def item(self) -> int | None:
         """Its index as events and messages write it."""
-        return None if self.index == WHOLE else self.index
+        return None if self.at == WHOLE else self.at
 
 
 class Graph:
@@ -145,6 +146,6 @@ class RunState(msgspec.Struct, kw_only=True):
     def work(self, part: Part) -> Work | None:
         """None when there is no such item (yet)."""
         record = self.steps[part.place]
-        if part.index == WHOLE:
+        if part.at == WHOLE:
             return record
-        return record.items[part.index] if record.items is not None and part.index < len(record.items) else None
+        return record.items[part.at] if record.items is not None and part.at < len(record.items) else None
