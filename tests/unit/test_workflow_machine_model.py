@@ -15,7 +15,7 @@ from actors.p2p.workflow_scheduler.run_values import Rules
 from actors.workflow_messages import Condition, Step, StepRetry, Workflow
 
 RANDOM = settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 SEEDS = st.integers(0, 2**32)
 PATHS = ("", "/name", "/number", "/list", "/list/0", "/list/1/at", "/nowhere")
@@ -117,3 +117,47 @@ def test_small_windows_and_full_queues_come_to_the_same(workflow, seed, most, pa
 def test_deaths_and_broken_ways_come_to_the_same(workflow, seed):
     chances = Chances(die=0.05, lose=0.05, repeat=0.2, full=0.1, flaky=0.2, haunt=0.5)
     comes_to_the_same(workflow, seed, chances, Rules(max_queued=5))
+
+
+@RANDOM
+@given(workflows(), SEEDS, st.integers(0, 60), st.sampled_from(["cancel", "force", "time"]))
+def test_whenever_it_is_stopped_it_ends_and_leaves_nothing(workflow, seed, after, how):
+    chances = Chances(die=0.05, lose=0.05, repeat=0.2, full=0.1, flaky=0.2)
+    rig = Rig(workflow, rng=random.Random(seed), chances=chances, rules=Rules(max_queued=5, timeout_s=100.0))
+    rig.begin()
+    while after and rig.step():
+        after -= 1
+    over = rig.run.status != "running"
+    if how == "time":
+        rig.now += 100.0
+        rig.run.expire(rig.now)
+        rig.settle()
+    else:
+        rig.control("cancel", force=how == "force")
+    rig.to_end()
+    assert rig.left_open() == []
+    assert over or rig.run.status in ({"failed"} if how == "time" else {"cancelled"}) or _all_ended_by_itself(rig)
+    rig.check_order()
+    assert rig.same_when_replayed()
+
+
+def _all_ended_by_itself(rig: Rig) -> bool:
+    return rig.run.status in ("completed", "failed") and "cancelled" not in rig.run.view().counts
+
+
+@RANDOM
+@given(workflows(), SEEDS, st.floats(0.01, 0.2))
+def test_whatever_somebody_takes_away_it_ends(workflow, seed, often):
+    chances = Chances(die=0.03, lose=0.1, repeat=0.1, full=0.1, flaky=0.2)
+    rig = Rig(workflow, rng=random.Random(seed), chances=chances, rules=Rules(max_queued=5))
+    rig.begin()
+    for _ in range(20_000):
+        if not rig.step():
+            break
+        open_ones = rig.left_open()
+        if open_ones and rig.rng.random() < often:
+            rig.queue.remove(rig.rng.choice(open_ones))
+            rig.lose()  # it is noticed
+    assert rig.run.state.ended_at is not None, rig.run.view()
+    assert rig.left_open() == []
+    assert rig.same_when_replayed()
