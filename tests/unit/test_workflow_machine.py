@@ -299,6 +299,7 @@ def test_a_task_of_somebody_else_is_not_taken_for_the_steps():
     changes = tell(rig, msgspec.structs.replace(done("a"), owner="bob"))
     assert statuses(rig) == {"a": "failed"}
     assert [event.payload["error"]["code"] for event in changes.events[:1]] == ["ID_CONFLICT"]
+    assert changes.commands.cancel == []
 
 
 @pytest.mark.parametrize(
@@ -389,6 +390,11 @@ def test_work_that_was_done_before_is_not_done_again():
     assert rig.outputs()["a"] == rig.outputs()["b"]
 
 
+def test_questions_for_equal_work_count_among_what_waits():
+    rig = rig_of(step("e", for_each=[1, 2, 3], memo=True), rules=Rules(max_queued=2))
+    assert [(kind, one.index) for kind, one in rig.commands] == [("memo", 0), ("memo", 1)]
+
+
 def test_work_that_ended_while_nobody_was_there_is_remembered():
     rig = rig_of(step("a", memo=True))
     rig.calm()
@@ -449,7 +455,7 @@ def test_a_cancel_goes_on_after_a_restart():
     rig.calm()
     rig.control("cancel")
     rig.die()
-    rig.to_end()
+    rig.calm()  # nobody works
     assert rig.run.status == "cancelled"
     assert rig.left_open() == []
 
@@ -588,6 +594,9 @@ def test_a_sending_that_arrives_after_it_was_looked_for_is_no_conflict():
     rig.commands.clear()
     rig.settle()
     rig.queue.apply(first)  # with a link; what is sent now has the output
+    rig.queue.news.clear()
+    while rig.commands or rig.answers:
+        rig.calm()
     rig.to_end()
     assert statuses(rig) == {"a": "completed", "b": "completed"}
 

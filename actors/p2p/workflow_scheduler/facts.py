@@ -59,10 +59,8 @@ def _is_early(run: Deciding, part: Part, fact: TaskFact) -> bool:
         return False
     if run.state.cancelling and not any(Part(before) in run.sending.tasks for before in run.graph.depends[part.place]):
         return False  # nothing will be heard of them
-    if fact.state == TaskState.SKIPPED:
-        return not run.state.cancelling
     ran = fact.state == TaskState.FAILED and fact.attempt > 0
-    return ran or fact.state in (TaskState.LEASED, TaskState.COMPLETED)
+    return ran or fact.state in (TaskState.LEASED, TaskState.COMPLETED, TaskState.SKIPPED)
 
 
 def _hold(run: Deciding, part: Part, fact: TaskFact) -> None:
