@@ -15,11 +15,30 @@ class WorkflowSchedulerSettings(msgspec.Struct, frozen=True, kw_only=True, forbi
     """The workflow scheduler."""
 
     enabled: bool = True
-    """Run it (when `p2p.enabled`)."""
+    """Run it, when the task queue runs. It needs no `p2p.enabled`: it is on this node alone."""
+    tools: bool = False
+    """Offer its tools also when `p2p.enabled` is false."""
     max_concurrent_workflows: Count = 100
-    """Workflows that run at once."""
+    """Workflows that run at once; others wait."""
     workflow_timeout: Seconds = 3600.0
-    """Seconds for a whole workflow."""
+    """Seconds for a whole workflow from its beginning, where it has no deadline of its own."""
+    store_path: str = ""
+    """Empty = `workflows.sqlite` in the data directory. Its neighbours begin with the same name."""
+    keep_s: Seconds = 7 * 86400.0
+    """How long an ended workflow can be read. Its id is free no sooner than the queue has forgotten its tasks: about a
+    day after the latest end that it could have had."""
+    memo_s: Seconds = 86400.0
+    """How long the result of a step with `memo` is taken for equal work."""
+    max_waiting_workflows: Count = 10000
+    """Workflows that have not ended; more are refused."""
+    max_definition_bytes: Size = 4 * 1024 * 1024
+    """Of one workflow as it is submitted."""
+    max_steps: Count = 10000
+    """Of one workflow."""
+    max_items: Count = 10000
+    """Of one step with `for_each`."""
+    max_queued_steps: Count = 2000
+    """Tasks of one workflow that are in the queue at once; the others follow."""
 
 
 class TaskTypeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

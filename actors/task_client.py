@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -20,19 +20,13 @@ import trio
 from outcome import Error, Value
 
 from actors.calls import Message
-from actors.channel import Channel
-from actors.client import COMING, why_off
 from actors.errors import (
-    ActorDiedError,
-    BusyError,
     DeadlineExceededError,
-    DrainingError,
     MCPServerError,
     NotFoundError,
-    RuntimeUnavailableError,
     from_info,
 )
-from actors.messages import State
+from actors.one_actor import OneActor
 from actors.peers import Peers
 from actors.task_messages import (
     ASK_ALONE,
@@ -48,11 +42,24 @@ from actors.task_messages import (
     Task,
     made_id,
 )
-from actors.task_views import GetTask, QueueStats, ScanTasks, TaskChanged, TaskEvent, TaskPage, TaskView
+from actors.task_views import (
+    MOST_RESULTS,
+    GetTask,
+    QueueStats,
+    ReadResults,
+    ScanTasks,
+    TaskChanged,
+    TaskEvent,
+    TaskFact,
+    TaskFacts,
+    TaskPage,
+    TaskView,
+)
 
 TASK_QUEUE: Final = "task_queue"
 APPLY: Final = "tasks/apply"
 GET: Final = "tasks/get"
+RESULTS: Final = "tasks/results"
 SCAN: Final = "tasks/scan"
 HISTORY: Final = "tasks/history"
 STATS: Final = "tasks/stats"
@@ -64,14 +71,12 @@ _MOST_BYTES: Final = 1 << 20
 _OPEN_MESSAGES: Final = 2
 _LEAST_TOGETHER: Final = 32
 """A message that is smaller than that is not worth a group of its own."""
-_MAX_HELD: Final = 4096
-_DRAINING_SHOWS_WITHIN_S: Final = 0.05
-_WATCH_S: Final = 3600.0
 _PAGE: Final = 500
 
 _decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
 _decode_outcomes = msgspec.msgpack.Decoder(Outcomes).decode
 _decode_view = msgspec.msgpack.Decoder(TaskView).decode
+_decode_facts = msgspec.msgpack.Decoder(TaskFacts).decode
 _decode_page = msgspec.msgpack.Decoder(TaskPage).decode
 _decode_events = msgspec.msgpack.Decoder(list[TaskEvent]).decode
 _decode_stats = msgspec.msgpack.Decoder(QueueStats).decode
@@ -116,6 +121,20 @@ async def every_task(scan: Callable[[ScanTasks], Awaitable[TaskPage]], ask: Scan
             return found
 
 
+async def each_answer(
+    read: Callable[[ReadResults], Awaitable[TaskFacts]],
+    ids: Iterable[str],
+    take: Callable[[list[TaskFact]], Awaitable[None]],
+) -> None:
+    """Hand out where these tasks are and what they gave, of those that there are, in any order; `read` reads one
+    answer, and no more than one is in memory."""
+    left = list(dict.fromkeys(ids))
+    while left:
+        answer = await read(ReadResults(ids=left[:MOST_RESULTS]))
+        left[:MOST_RESULTS] = answer.left
+        await take(answer.facts)
+
+
 class _Waiter:
     """A caller whose operations are on their way."""
 
@@ -138,8 +157,8 @@ class TaskClient:
 
     def __init__(self, peers: Peers, nursery: trio.Nursery) -> None:
         self._peers = peers
+        self._way = OneActor(peers, TASK_QUEUE, called="the task queue", gives="durable work")
         self._nursery = nursery
-        self._held = 0
         self._waiters: dict[_Waiter, None] = {}
         """All whose operations have no outcome yet."""
         self._unsent: list[_Waiter] = []
@@ -216,7 +235,7 @@ class TaskClient:
         deadline = max(waiter.deadline for waiter in batch)
         ops = [op for waiter in batch for op in waiter.ops]
         try:
-            reply = await self._call(APPLY, Ops(ops=ops), deadline, lambda: Ops(ops=[repeated(op) for op in ops]))
+            reply = await self._way.call(APPLY, Ops(ops=ops), deadline, lambda: Ops(ops=[repeated(op) for op in ops]))
             outcomes = _decode_outcomes(reply).outcomes
             for at, outcome in enumerate(outcomes):
                 if isinstance(outcome, Refused) and outcome.error.code == ASK_ALONE:
@@ -232,7 +251,7 @@ class TaskClient:
             start = end
 
     async def _alone(self, op: Op, deadline: float) -> Outcome:
-        reply = await self._call(method_of(op), op, deadline, lambda: repeated(op))
+        reply = await self._way.call(method_of(op), op, deadline, lambda: repeated(op))
         outcome: Outcome = _decode_outcome(reply)
         return outcome
 
@@ -260,6 +279,30 @@ class TaskClient:
         except NotFoundError:
             return None
 
+    async def read_results(self, ask: ReadResults, *, timeout_s: float = 30.0) -> TaskFacts:
+        """Some tasks and what they gave, as far as that fits into one answer. Raises `InvalidArgumentsError` when they
+        are more than `MOST_RESULTS`."""
+        return _decode_facts(await self._read(RESULTS, ask, timeout_s))
+
+    async def results(self, ids: Sequence[str], *, timeout_s: float = 30.0) -> TaskFacts:
+        """Any number of tasks and what they gave, each once; nothing is `left`. All of it is in memory then: when that
+        may be too much, take what comes with `each_answer`."""
+        facts: dict[str, TaskFact] = {}
+        deadline = trio.current_time() + timeout_s
+
+        async def read(ask: ReadResults) -> TaskFacts:
+            return await self.read_results(ask, timeout_s=deadline - trio.current_time())
+
+        async def take(some: list[TaskFact]) -> None:
+            facts.update((fact.id, fact) for fact in some)
+
+        await each_answer(read, ids, take)
+        wanted = dict.fromkeys(ids)
+        return TaskFacts(
+            facts=[facts[task_id] for task_id in wanted if task_id in facts],
+            unknown=[task_id for task_id in wanted if task_id not in facts],
+        )
+
     async def scan(self, ask: ScanTasks, *, timeout_s: float = 30.0) -> TaskPage:
         """Some tasks."""
         return _decode_page(await self._read(SCAN, ask, timeout_s))
@@ -280,68 +323,16 @@ class TaskClient:
         def on_item(body: msgspec.Raw) -> None:
             on_changed(_decode_changed(body).ids)
 
-        while True:
-            channel = self._ready_channel() or await self._hold(math.inf)
-            on_changed([])
-            try:
-                await channel.call(WATCH, None, timeout_s=_WATCH_S, on_item=on_item)
-            except (ActorDiedError, DeadlineExceededError):
-                continue
-            except BusyError:
-                with trio.move_on_after(_DRAINING_SHOWS_WITHIN_S):
-                    await self._peers.changed()
+        await self._way.watch(WATCH, lambda: on_changed([]), on_item)
 
     async def _read(self, method: str, body: Message, timeout_s: float) -> msgspec.Raw:
-        return await self._call(method, body, trio.current_time() + timeout_s, lambda: body)
-
-    # --- the way ---------------------------------------------------------------------------------------------------
-
-    async def _call(self, method: str, body: Message, deadline: float, again: Callable[[], Message]) -> msgspec.Raw:
-        """Ask the queue, as often as it takes; `again` makes the body of a repeat."""
-        while True:
-            channel = self._ready_channel() or await self._hold(deadline)
-            try:
-                return await channel.call(method, body, timeout_s=max(0.0, deadline - trio.current_time()))
-            except (DrainingError, ActorDiedError) as error:
-                body = again()
-                if isinstance(error, DrainingError):
-                    # It knows before the directory tells; nothing was started there.
-                    with trio.move_on_after(_DRAINING_SHOWS_WITHIN_S):
-                        await self._peers.changed()
-
-    def _ready_channel(self) -> Channel | None:
-        for entry in self._peers.processes(TASK_QUEUE):
-            if entry.state == State.READY:
-                return self._peers.connected(entry)
-        return None
-
-    async def _hold(self, deadline: float) -> Channel:
-        """Wait for the queue, which may be restarting."""
-        if self._held >= _MAX_HELD:
-            raise BusyError(f"{self._held} calls wait for the task queue already; try again")
-        self._held += 1
-        try:
-            with trio.CancelScope(deadline=deadline):
-                while True:
-                    seen = self._peers.changes
-                    entries = self._peers.processes(TASK_QUEUE)
-                    if not any(entry.state in COMING for entry in entries):
-                        raise RuntimeUnavailableError(why_off(TASK_QUEUE, entries, "durable work"))
-                    for entry in entries:
-                        if entry.state == State.READY:
-                            try:
-                                return await self._peers.connect(entry)
-                            except ActorDiedError:
-                                break
-                    await self._peers.changed(seen)
-        finally:
-            self._held -= 1
-        raise RuntimeUnavailableError("the task queue was not back before the deadline; try again")
+        return await self._way.call(method, body, trio.current_time() + timeout_s)
 
 
 def _rough_size(op: Op) -> int:
     """About as many bytes as it has on the wire; only its texts can be large."""
-    return 200 + sum(len(text) for text in (getattr(op, name, "") for name in _LARGE) if isinstance(text, str))
+    size = 200 + sum(len(text) for text in (getattr(op, name, "") for name in _LARGE) if isinstance(text, str))
+    return size + sum(map(len, op.depends_on)) if isinstance(op, Enqueue) and op.depends_on else size
 
 
 _LARGE: Final = ("payload", "metadata", "result")

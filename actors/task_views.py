@@ -53,7 +53,7 @@ class ScanTasks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class TaskPage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Some tasks, without payloads and results, and how many there are."""
+    """Some tasks, without `payload`, `result` and `depends_on`, and how many there are."""
 
     tasks: list[Task]
     total: int
@@ -81,6 +81,9 @@ class RunTimes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     sum_ms: float
 
 
+PAUSED_KEY: Final = "key:"
+
+
 class QueueStats(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Method `tasks/stats` (null): the whole queue."""
 
@@ -91,7 +94,7 @@ class QueueStats(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     by_state: dict[str, int]
     """Tasks that have not ended, by state."""
     paused: list[str]
-    """Types whose claims are stopped; '' = all."""
+    """Types whose claims are stopped, '' = all; then fairness keys, each with `PAUSED_KEY` in front."""
     oldest_ready_s: float | None
     """How long the ready task that waits for longest has waited."""
     average_wait_s: float | None
@@ -144,6 +147,7 @@ class TaskFact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     id: str
     state: TaskState
+    owner: str = ""
     attempt: int = 0
     token: int = 0
     worker: str = ""

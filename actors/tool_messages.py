@@ -75,6 +75,10 @@ TaskSupport = Literal["forbidden", "optional", "required"]
 """Whether calls of a tool may, must or must not be MCP tasks."""
 
 
+TOP_LEVEL = "greenroom/topLevel"
+"""In `_meta` of a tool: names of fields of its result that REST answers also beside `result`."""
+
+
 class ToolDescriptor(Offered, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A tool as the registry lists it."""
 

@@ -16,6 +16,8 @@ import msgspec
 from actors.errors import NoAnswerError
 from actors.tool_messages import Question, QuestionMethod, Runtime, Shape, ToolResult
 
+LOCAL: Final = "local"
+"""Capability of this node's own worker (`Claim.capabilities`): tasks that need it run here."""
 MCP_TAG: Final = "mcp"
 """Tag of the tasks that were made by MCP's `tools/call`."""
 _encode = msgspec.json.Encoder().encode

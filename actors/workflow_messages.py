@@ -168,8 +168,8 @@ class StepView(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Its result is that of equal work done before."""
     result: str = ""
     """CID of its output."""
-    output: msgspec.Raw | None = None
-    """JSON."""
+    output: str | None = None
+    """JSON text."""
     error: ErrorInfo | None = None
     reason: str = ""
     """Why it was skipped or cancelled."""
@@ -221,7 +221,7 @@ class ListWorkflows(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class WorkflowPage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Some workflows, without their steps, and how many there are."""
+    """Some workflows, without their steps and metadata, and how many there are."""
 
     workflows: list[WorkflowView]
     total: int
@@ -261,6 +261,8 @@ class WorkflowStats(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     counts: dict[WorkflowStatus, int]
     """Ended ones while they are kept."""
+    workflows: dict[str, int]
+    """Since the scheduler's store was made: `submitted, completed, failed, cancelled`."""
     steps: dict[str, int]
     """Since the scheduler's store was made: `completed, failed, skipped, cancelled, memoised`."""
     store: dict[str, Any]

@@ -19,6 +19,8 @@ from actors.logs import flush_loop
 from actors.messages import Boot, DirectoryEntry, State
 from actors.peers import is_spare
 from actors.tool_messages import Catalogue, Changed
+from actors.workflow_client import WorkflowClient
+from gateway.asked_metrics import ANSWER_S
 from gateway.backend import TaskBackend, ToolBackend
 from gateway.fast_lane import FastLane, serve
 from gateway.legacy_sse import LegacySse
@@ -26,7 +28,8 @@ from gateway.mcp import Protocol
 from gateway.metrics import MeteredBackend, Metrics
 from gateway.siblings import Siblings
 from gateway.subscriptions import FILE_NAME, SubscriptionFile
-from gateway.task_metrics import ANSWER_S, TaskMetrics
+from gateway.task_metrics import TaskMetrics
+from gateway.workflow_metrics import WorkflowMetrics
 
 _CATALOGUE_TIMEOUT_S = 8.0
 _IDLE_S = 1.0
@@ -90,6 +93,8 @@ async def main(boot: Boot) -> None:
         metrics.marks = lambda: actor.marks
         tasks = TaskBackend(actor.peers, actor.nursery)
         metrics.tasks = TaskMetrics(lambda: tasks.stats(timeout_s=ANSWER_S))
+        workflows = WorkflowClient(actor.peers)
+        metrics.workflows = WorkflowMetrics(lambda: workflows.stats(timeout_s=ANSWER_S))
         backend = MeteredBackend(plain, metrics)
         siblings = Siblings(actor)
         kept = SubscriptionFile(Path(boot.data_dir) / FILE_NAME, settings.mcp.max_subscriptions_in_all)

@@ -3,7 +3,8 @@
 
 The hot path adds to plain numbers; names, labels and text are made when somebody scrapes. The label `tool` takes only
 names from the catalogue, or the method for what is no tool (`resources/read`, ...), so strangers can't grow the table.
-Counts are those of one gateway process since its start; those of the task queue are in `gateway/task_metrics.py`.
+Counts are those of one gateway process since its start; those of the task queue are in
+`gateway/task_metrics.py`, those of workflows in `gateway/workflow_metrics.py`.
 
     mcp_runtime_active{runtime}                     1 while at least one actor of the runtime is ready
     mcp_tool_execution_total{runtime,tool,status}   status: success, error (the tool's own), or failed (never finished)
@@ -36,8 +37,10 @@ from actors.catalogue_view import CatalogueView
 from actors.errors import MCPServerError, code_of
 from actors.messages import DirectoryEntry, Marks, State
 from actors.tool_messages import ToolCall, ToolItem, ToolResult
-from gateway.task_metrics import Family, TaskMetrics
+from gateway.asked_metrics import Family
+from gateway.task_metrics import TaskMetrics
 from gateway.types import Backend, Respondent, TreeStatus
+from gateway.workflow_metrics import WorkflowMetrics
 
 BUCKETS_MS = (1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10000.0, 30000.0, 60000.0)
 UNKNOWN = "(unknown)"
@@ -71,6 +74,8 @@ class Metrics(Collector):
         """What the root says of calls that end processes; set by whoever hears it."""
         self.tasks: TaskMetrics | None = None
         """What the task queue counts; set by whoever can ask it."""
+        self.workflows: WorkflowMetrics | None = None
+        """What the workflow scheduler counts; set by whoever can ask it."""
         self._requests: defaultdict[tuple[str, int], int] = defaultdict(int)
         self._tools: defaultdict[tuple[str, str], _ToolCounts] = defaultdict(_ToolCounts)
         self._errors: defaultdict[tuple[str, str], int] = defaultdict(int)
@@ -99,9 +104,11 @@ class Metrics(Collector):
         self._errors[runtime, code] += 1
 
     async def fresh_text(self) -> bytes:
-        """As `text`, with what the task queue says now."""
-        if self.tasks is not None:
-            await self.tasks.refresh()
+        """As `text`, with what the task queue and the workflow scheduler say now."""
+        async with trio.open_nursery() as nursery:
+            for asked in (self.tasks, self.workflows):
+                if asked is not None:
+                    nursery.start_soon(asked.refresh)
         return self.text()
 
     def text(self) -> bytes:
@@ -115,6 +122,8 @@ class Metrics(Collector):
         yield from _mark_families(self.marks())
         if self.tasks is not None:
             yield from self.tasks.families()
+        if self.workflows is not None:
+            yield from self.workflows.families()
         if self.tree_status is not None:
             active = GaugeMetricFamily(
                 "mcp_runtime_active", "Whether the runtime has a ready actor", labels=["runtime"]

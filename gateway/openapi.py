@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from actors.tool_messages import ToolDescriptor
+from gateway.top_level import described
 
 Json = dict[str, Any]
 
@@ -52,7 +53,7 @@ def document(tools: list[ToolDescriptor]) -> Json:
     _, components = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
     callable_tools = [tool for tool in tools if not tool.broken]
     schemas: Json = dict(components)
-    schemas["ExecuteResult"] = _execute_result()
+    schemas["ExecuteResult"] = _execute_result(callable_tools)
     for tool in callable_tools:
         key = _key(tool)
         schemas[key] = _moved(msgspec.json.decode(tool.input_schema), f"#/components/schemas/{key}")
@@ -89,12 +90,13 @@ def _execute_request(tools: list[ToolDescriptor]) -> Json:
     return {"oneOf": one_of} if one_of else {"not": {}}
 
 
-def _execute_result() -> Json:
+def _execute_result(tools: list[ToolDescriptor]) -> Json:
     return {
         "type": "object",
         "properties": {
             "status": {"const": "success"},
             "result": {"description": "the tool's value"},
+            **described(tools),
             "_runtime": {"enum": ["general", "p2p"]},
             "_duration_ms": {"type": "number"},
         },

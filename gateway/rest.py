@@ -24,6 +24,7 @@ from actors.errors import InvalidArgumentsError, MCPServerError, UnknownToolErro
 from actors.messages import ErrorInfo
 from actors.tool_messages import ToolAnnotations, ToolCall, ToolDescriptor, ToolResult
 from gateway import openapi
+from gateway.top_level import fields_of, raised
 from gateway.types import Answer, Backend
 
 _LONGEST_S = 60.0
@@ -57,15 +58,6 @@ class ExecuteRequest(msgspec.Struct, forbid_unknown_fields=True):
     """The tool's arguments, passed on as they are."""
     timeout_s: Annotated[float, Meta(gt=0)] | None = None
     """Seconds; at most the tool's own time-out, which is the default."""
-
-
-class ExecuteResult(msgspec.Struct):
-    """A finished call. `result` is the tool's value, `_runtime` where it ran, `_duration_ms` how long it took."""
-
-    status: str
-    result: msgspec.Raw
-    runtime: str = msgspec.field(name="_runtime")
-    duration_ms: float = msgspec.field(name="_duration_ms")
 
 
 class ExecuteError(msgspec.Struct):
@@ -174,7 +166,7 @@ async def run_tool(backend: Backend, body: bytes, principal: str) -> Answer:
         result = await backend.call(call, timeout_s=min(wanted.timeout_s or longest, longest))
     except MCPServerError as error:
         return error_answer(error, runtime, _since(began))
-    return _result_answer(wanted.tool, result)
+    return _result_answer(wanted.tool, result, fields_of(tool))
 
 
 def _since(began: float) -> float:
@@ -190,7 +182,8 @@ def _read_call(body: bytes) -> ExecuteRequest:
         raise InvalidArgumentsError(f"the body is not JSON: {error}") from None
 
 
-def _result_answer(tool: str, result: ToolResult) -> Answer:
+def _result_answer(tool: str, result: ToolResult, top_level: list[str]) -> Answer:
+    """A finished call. `result` is the tool's value, `_runtime` where it ran, `_duration_ms` how long it took."""
     if result.is_error:
         info = ErrorInfo(
             code="TOOL_FAILED",
@@ -198,7 +191,9 @@ def _result_answer(tool: str, result: ToolResult) -> Answer:
             details={"tool": tool, "result": msgspec.json.decode(result.value)},
         )
         return json_answer(status_of(info), ExecuteError("error", info, result.runtime, result.duration_ms))
-    return json_answer(200, ExecuteResult("success", msgspec.Raw(result.value), result.runtime, result.duration_ms))
+    body: dict[str, object] = {"status": "success", "result": msgspec.Raw(result.value)}
+    body |= raised(top_level, result)
+    return json_answer(200, body | {"_runtime": result.runtime, "_duration_ms": result.duration_ms})
 
 
 def _find(catalogue: CatalogueView, name: str) -> ToolDescriptor:

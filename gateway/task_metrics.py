@@ -11,28 +11,22 @@ restarts.
     mcp_p2p_task_execution_duration_ms        histogram of completed tasks: the attempt that completed it, milliseconds
     mcp_p2p_task_workers{status}              workers the queue knows; status: active, idle, busy, offline, unregistered
     mcp_p2p_task_types_paused                 types whose claims are stopped
+    mcp_p2p_task_keys_paused                  fairness keys whose claims are stopped
     mcp_p2p_task_queue_bytes{part}            size on disk; part: log, wal, history
     mcp_p2p_task_commit_duration_ms{quantile} 0.5 and 0.99 of the latest commits
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
-import trio
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-from actors.errors import MCPServerError
-from actors.task_views import RUN_BUCKETS_MS, QueueStats, RunTimes
+from actors.task_views import PAUSED_KEY, RUN_BUCKETS_MS, QueueStats, RunTimes
+from gateway.asked_metrics import Asked, Family, labelled
 
-Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
-ANSWER_S: Final = 0.5
-"""Time for the queue to answer; a scrape waits no longer."""
-_FRESH_S: Final = 1.0
-"""Scrapes within this time share one answer, so that many of them cost the queue no more than one."""
 _STATES: Final = ("blocked", "scheduled", "ready", "leased")
 _PARTS: Final = {"log": "bytes", "wal": "wal_bytes", "history": "history_bytes"}
 
@@ -42,25 +36,15 @@ class TaskMetrics:
 
     def __init__(self, ask: Callable[[], Awaitable[QueueStats]]) -> None:
         """`ask` raises `MCPServerError` when there is no queue."""
-        self._ask = ask
-        self._lock = trio.Lock()
-        self._asked_at = float("-inf")
-        self._stats: QueueStats | None = None
+        self._asked = Asked(ask)
 
     async def refresh(self) -> None:
         """Ask the queue, if that was not done just now."""
-        async with self._lock:
-            if trio.current_time() - self._asked_at < _FRESH_S:
-                return
-            self._stats = None
-            with trio.move_on_after(ANSWER_S):
-                with contextlib.suppress(MCPServerError):
-                    self._stats = await self._ask()
-            self._asked_at = trio.current_time()
+        await self._asked.refresh()
 
     def families(self) -> Iterable[Family]:
         """What the queue said last."""
-        stats = self._stats
+        stats = self._asked.answer
         up = 0 if stats is None else 1
         yield GaugeMetricFamily("mcp_p2p_task_queue_up", "Whether the task queue answered", value=up)
         if stats is not None:
@@ -69,7 +53,7 @@ class TaskMetrics:
 
 def _families(stats: QueueStats) -> Iterable[Family]:
     yield GaugeMetricFamily("mcp_p2p_tasks_queued", "Tasks that wait", value=stats.counts.get("queued", 0))
-    yield _labelled(
+    yield labelled(
         "mcp_p2p_tasks", "Tasks that have not ended", "state", {s: stats.by_state.get(s, 0) for s in _STATES}
     )
     yield GaugeMetricFamily(
@@ -82,20 +66,17 @@ def _families(stats: QueueStats) -> Iterable[Family]:
     if stats.run_times is not None:
         yield _run_times(stats.run_times)
     workers = Counter[str](worker.status for worker in stats.workers)
-    yield _labelled("mcp_p2p_task_workers", "Workers that the queue knows", "status", workers)
-    yield GaugeMetricFamily("mcp_p2p_task_types_paused", "Types whose claims are stopped", value=len(stats.paused))
+    yield labelled("mcp_p2p_task_workers", "Workers that the queue knows", "status", workers)
+    keys = sum(name.startswith(PAUSED_KEY) for name in stats.paused)
+    yield GaugeMetricFamily(
+        "mcp_p2p_task_types_paused", "Types whose claims are stopped", value=len(stats.paused) - keys
+    )
+    yield GaugeMetricFamily("mcp_p2p_task_keys_paused", "Fairness keys whose claims are stopped", value=keys)
     sizes = {part: stats.store[key] for part, key in _PARTS.items() if key in stats.store}
-    yield _labelled("mcp_p2p_task_queue_bytes", "Size on disk", "part", sizes)
+    yield labelled("mcp_p2p_task_queue_bytes", "Size on disk", "part", sizes)
     commits = {"0.5": "commit_p50_ms", "0.99": "commit_p99_ms"}
     took = {quantile: stats.store[key] for quantile, key in commits.items() if key in stats.store}
-    yield _labelled("mcp_p2p_task_commit_duration_ms", "The latest commits (ms)", "quantile", took)
-
-
-def _labelled(name: str, text: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(name, text, labels=[label])
-    for value, number in values.items():
-        family.add_metric([value], number)
-    return family
+    yield labelled("mcp_p2p_task_commit_duration_ms", "The latest commits (ms)", "quantile", took)
 
 
 def _run_times(times: RunTimes) -> HistogramMetricFamily:

@@ -38,6 +38,7 @@ from supervisor.cli_offers import prompts, resources
 from supervisor.cli_quarantine import quarantine
 from supervisor.cli_queue import queue, task
 from supervisor.cli_stdio import stdio
+from supervisor.cli_workflow import workflow
 
 if TYPE_CHECKING:
     from supervisor.up import Outcome
@@ -64,6 +65,7 @@ for verb in (cli_operate.restart, cli_operate.drain, cli_operate.resume, cli_ope
 greenroom.add_command(quarantine)
 greenroom.add_command(queue)
 greenroom.add_command(task)
+greenroom.add_command(workflow)
 greenroom.add_command(chaos)
 greenroom.add_command(resources)
 greenroom.add_command(prompts)

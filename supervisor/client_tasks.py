@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The task queue of a running tree, for the command line and for programs beside the tree."""
+"""The actors of a running tree, and its task queue, for the command line and for programs beside the tree."""
 
 from __future__ import annotations
 
@@ -22,15 +22,22 @@ _FOLLOW_EVERY_S = 0.1
 
 
 @asynccontextmanager
-async def open_tasks(data_dir: Path) -> AsyncGenerator[TaskClient, None]:
-    """The task queue of the tree on this data directory; found again when it restarts.
+async def open_peers(data_dir: Path) -> AsyncGenerator[tuple[Peers, trio.Nursery], None]:
+    """The actors of the tree on this data directory, found again when they restart; and a nursery for their clients.
 
-    Raises `supervisor.rundir.NotRunningError` when there is no tree. When its root ends meanwhile, the queue is gone.
+    Raises `supervisor.rundir.NotRunningError` when there is no tree. When its root ends meanwhile, they are gone.
     """
     async with open_admin(find_running(data_dir)) as admin, background() as nursery:
         peers = Peers(hello("cli", 0), nursery)
         peers.update(await ask_directory(admin))
         nursery.start_soon(_follow, admin, peers)
+        yield peers, nursery
+
+
+@asynccontextmanager
+async def open_tasks(data_dir: Path) -> AsyncGenerator[TaskClient, None]:
+    """The task queue of the tree on this data directory."""
+    async with open_peers(data_dir) as (peers, nursery):
         yield TaskClient(peers, nursery)
 
 

@@ -39,13 +39,18 @@ NOT_YET = (
     "monitoring.enable_tracing",
     "monitoring.tracing_endpoint",
     "p2p.mcplusplus.",
-    "p2p.workflow_scheduler.",
     "p2p.peer_registry.bootstrap_nodes",
     "p2p.peer_registry.peer_discovery_interval",
     "p2p.connectivity.",
 )
 """Keys, and beginnings of keys, that are read and checked but change nothing yet."""
-_PATHS = ("p2p.task_queue.queue_path", "supervisor.runtime_dir", "tools.roots", "tools.paths")
+_PATHS = (
+    "p2p.task_queue.queue_path",
+    "p2p.workflow_scheduler.store_path",
+    "supervisor.runtime_dir",
+    "tools.roots",
+    "tools.paths",
+)
 _TRUTHS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 _MAX_FAULTS = 20
 _MAX_SHOWN = 100

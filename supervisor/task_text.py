@@ -16,6 +16,7 @@ from supervisor.client_queue import Dead, Peek, Requeued, Shown
 from supervisor.screen import duration
 
 _MOST_CHARS: Final = 2000
+_MOST_IDS: Final = 20
 _STATUSES: Final = ("queued", "running", "completed", "failed", "cancelled", "skipped")
 
 
@@ -37,13 +38,13 @@ def stats_text(stats: QueueStats) -> str:
     if told:
         lines.append(", ".join(told))
     if stats.by_type:
-        lines += ["", *_table(("type", *_STATUSES), [_type_row(name, row) for name, row in stats.by_type.items()])]
+        lines += ["", *table(("type", *_STATUSES), [_type_row(name, row) for name, row in stats.by_type.items()])]
     if stats.workers:
         rows = [
             (one.worker, one.status, str(len(one.running)), str(one.completed), str(one.failed), _ago(one.seen_at))
             for one in stats.workers
         ]
-        lines += ["", *_table(("worker", "status", "running", "completed", "failed", "seen"), rows)]
+        lines += ["", *table(("worker", "status", "running", "completed", "failed", "seen"), rows)]
     shown = ("completed", "failed", "cancelled", "retried", "expired", "released", "stale_fence", "refused")
     lines += ["", "since the queue was made: " + ", ".join(f"{stats.counters.get(one, 0)} {one}" for one in shown)]
     return "\n".join([*lines, _store_line(stats.store)])
@@ -66,7 +67,7 @@ def peek_text(peek: Peek) -> str:
     if not peek.tasks:
         return "no task waits"
     rows = [_peek_row(view) for view in peek.tasks]
-    lines = _table(("place", "id", "type", "priority", "waits for", "why"), rows)
+    lines = table(("place", "id", "type", "priority", "waits for", "why"), rows)
     return "\n".join([*lines, *_more(len(peek.tasks), peek.total)])
 
 
@@ -87,11 +88,11 @@ def dead_text(dead: Dead) -> str:
             task.type,
             f"{task.attempt} attempts" if task.attempt != 1 else "1 attempt",
             _ago(task.ended_at or task.updated_at),
-            f"{task.error.code}: {_one_line(task.error.message)}" if task.error else "",
+            f"{task.error.code}: {one_line(task.error.message)}" if task.error else "",
         )
         for task in dead.tasks
     ]
-    lines = _table(("id", "type", "made", "failed", "why"), rows)
+    lines = table(("id", "type", "made", "failed", "why"), rows)
     return "\n".join([*lines, *_more(len(dead.tasks), dead.total)])
 
 
@@ -117,21 +118,21 @@ def task_text(shown: Shown) -> str:
             lines += ["", title, f"  {_cut(text)}"]
     for title, asked in (("asked of its owner", task.asked), ("answers", task.answers)):
         if asked:
-            lines += ["", title, *(f"  {key}: {_one_line(text)}" for key, text in asked.items())]
+            lines += ["", title, *(f"  {key}: {one_line(text)}" for key, text in asked.items())]
     if task.logs:
         lines += ["", "log", *(f"  {line}" for line in task.logs)]
     if shown.events:
         rows = [
             (
-                _clock(event.at),
+                clock(event.at),
                 event.what,
                 event.worker,
                 str(event.attempt) if event.attempt else "",
-                _one_line(event.note),
+                one_line(event.note),
             )
             for event in shown.events
         ]
-        lines += ["", *_table(("when", "what", "worker", "attempt", ""), rows)]
+        lines += ["", *table(("when", "what", "worker", "attempt", ""), rows)]
     return "\n".join(lines)
 
 
@@ -149,39 +150,45 @@ def _facts(shown: Shown) -> list[tuple[str, str]]:
         ("attempt", f"{task.attempt} of {task.retry.max_attempts or 'any number'}"),
         ("worker", task.worker),
         ("progress", _progress(task)),
-        ("error", f"{task.error.code}: {_one_line(task.error.message)}" if task.error else ""),
+        ("error", f"{task.error.code}: {one_line(task.error.message)}" if task.error else ""),
         ("tags", ", ".join(task.tags)),
-        ("depends on", ", ".join(task.depends_on)),
+        ("depends on", _some(task.depends_on)),
         ("retry of", task.retry_of),
-        ("submitted", _clock(task.created_at)),
-        ("not before", _clock(task.run_at) if task.run_at > time.time() and task.ended_at is None else ""),
-        ("started", _clock(task.started_at) if task.started_at else ""),
-        ("lease until", _clock(task.lease_until) if status == "running" else ""),
-        ("ended", _clock(task.ended_at) if task.ended_at else ""),
+        ("submitted", clock(task.created_at)),
+        ("not before", clock(task.run_at) if task.run_at > time.time() and task.ended_at is None else ""),
+        ("started", clock(task.started_at) if task.started_at else ""),
+        ("lease until", clock(task.lease_until) if status == "running" else ""),
+        ("ended", clock(task.ended_at) if task.ended_at else ""),
     ]
+
+
+def _some(ids: Sequence[str]) -> str:
+    rest = len(ids) - _MOST_IDS
+    return ", ".join(ids[:_MOST_IDS]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _progress(task: Task) -> str:
     if task.progress is None:
-        return _one_line(task.progress_text)
-    return f"{task.progress:.0f} %" + (f", {_one_line(task.progress_text)}" if task.progress_text else "")
+        return one_line(task.progress_text)
+    return f"{task.progress:.0f} %" + (f", {one_line(task.progress_text)}" if task.progress_text else "")
 
 
 def to_json(value: object) -> str:
     """One JSON object, with every field."""
-    return msgspec.json.encode(_filled(value)).decode()
+    return msgspec.json.encode(filled(value)).decode()
 
 
-def _filled(value: object) -> object:
+def filled(value: object) -> Any:  # noqa: ANN401 - JSON
     """A value without the omissions of its Structs."""
     if isinstance(value, msgspec.Struct):
-        return {name: _filled(getattr(value, name)) for name in value.__struct_fields__}
+        return {name: filled(getattr(value, name)) for name in value.__struct_fields__}
     if isinstance(value, list):
-        return [_filled(one) for one in value]
-    return {key: _filled(one) for key, one in value.items()} if isinstance(value, dict) else value
+        return [filled(one) for one in value]
+    return {key: filled(one) for key, one in value.items()} if isinstance(value, dict) else value
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines with columns."""
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)
@@ -196,12 +203,19 @@ def _ago(at: float) -> str:
     return f"{duration(max(0.0, time.time() - at))} ago"
 
 
-def _clock(at: float) -> str:
+def clock(at: float) -> str:
+    """A time, in UTC."""
     return datetime.fromtimestamp(at, UTC).isoformat(sep=" ", timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """The beginning of a text, in one line."""
     return " ".join(text.split())[:200]
+
+
+def printable(line: str) -> str:
+    """What strangers wrote does not steer the terminal."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
 
 
 def _cut(text: str) -> str:

@@ -56,6 +56,13 @@ def build_tree(settings: Settings) -> Tree:
     def absent(name: str, group: str, reason: str) -> None:
         off.append(DirectoryEntry(name=name, group=group, state=State.OFF, reason=reason))
 
+    def service(name: str, group: str, *switches: str) -> None:
+        reason = _why_off(settings, *switches)
+        if reason is None:
+            child(name, f"actors.p2p.{name}.main:main", group, stands_by=False)
+        else:
+            absent(name, group, reason)
+
     pools = {"general": PoolSettings(), **settings.tools.pools}
     for pool, wanted in pools.items():
         if not settings.runtimes.general.enabled:
@@ -66,21 +73,16 @@ def build_tree(settings: Settings) -> Tree:
             child(
                 f"tools.{pool}#{slot}", "actors.tools.pool:main", "tools", _limits(wanted), spares if slot == 0 else 0
             )
-    reason = _why_off(settings, "runtimes.p2p.enabled", "p2p.task_queue.enabled")
-    if reason is None:
-        child("task_queue", "actors.p2p.task_queue.main:main", "durable", stands_by=False)
-    else:
-        absent("task_queue", "durable", reason)
-    reason = _why_off(settings, "runtimes.p2p.enabled", "p2p.task_queue.enabled", "p2p.task_worker.enabled")
-    if reason is None:
-        child("task_worker", "actors.p2p.task_worker.main:main", "durable", stands_by=False)
-    else:
-        absent("task_worker", "durable", reason)
-    reason = _why_off(settings, "p2p.enabled", "runtimes.p2p.enabled", "p2p.peer_registry.enabled")
-    if reason is None:
-        child("peer_registry", "actors.p2p.peer_registry.main:main", "p2p", stands_by=False)
-    else:
-        absent("peer_registry", "p2p", reason)
+    service("task_queue", "durable", "runtimes.p2p.enabled", "p2p.task_queue.enabled")
+    service(
+        "workflow_scheduler",
+        "durable",
+        "runtimes.p2p.enabled",
+        "p2p.task_queue.enabled",
+        "p2p.workflow_scheduler.enabled",
+    )
+    service("task_worker", "durable", "runtimes.p2p.enabled", "p2p.task_queue.enabled", "p2p.task_worker.enabled")
+    service("peer_registry", "p2p", "p2p.enabled", "runtimes.p2p.enabled", "p2p.peer_registry.enabled")
     child("router", "actors.router.main:main", "root", spares=settings.router.spares)
     for slot in range(settings.server.gateways):
         spares = settings.server.spares if slot == 0 else 0

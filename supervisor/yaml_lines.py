@@ -46,10 +46,11 @@ class Parsed(msgspec.Struct):
     faults: list[YamlFault] = []
 
 
-class _Loader(yaml.SafeLoader):
+class Loader(yaml.SafeLoader):
     """Refuses aliases where they stand, before anything is made of them."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """As the base does. Raises `yaml.MarkedYAMLError` for an alias."""
         if self.check_event(yaml.AliasEvent):
             alias: yaml.AliasEvent = self.peek_event()  # type: ignore[no-untyped-call]
             mark = cast("yaml.error.Mark | None", alias.start_mark)
@@ -71,7 +72,7 @@ def read_yaml(path: Path, env: Mapping[str, str]) -> Parsed:
         parsed.faults.append(YamlFault(0, f"is larger than {MAX_FILE_BYTES} bytes"))
         return parsed
     try:
-        root = yaml.compose(data, _Loader)
+        root = yaml.compose(data, Loader)
         if root is not None:
             _Walk(parsed, env).node(root, "")
     except yaml.MarkedYAMLError as error:
@@ -187,7 +188,7 @@ def scalar(node: yaml.ScalarNode) -> object:
 def parse_scalar(text: str) -> object:
     """Text as a YAML scalar would be read: `8000` is a number, `true` a truth value; what is neither stays text."""
     try:
-        node = yaml.compose(text, _Loader)
+        node = yaml.compose(text, Loader)
         if node is None:
             return ""
         return scalar(node) if isinstance(node, yaml.ScalarNode) else text

@@ -249,7 +249,8 @@ def test_down_says_what_it_stopped(tmp_path):
         stopped = json.loads(tree.run("down", "--json").stdout)
         assert tree.process.wait(30) == DONE
         assert stopped["root_pid"] == tree.root_pid
-        assert set(stopped["actors"]) == {"gateway", "router", "tools.general#0", "task_queue", "task_worker"}
+        durable = {"task_queue", "workflow_scheduler", "task_worker"}
+        assert set(stopped["actors"]) == {"gateway", "router", "tools.general#0"} | durable
 
 
 # --- configuration -------------------------------------------------------------------------------------------------
@@ -416,7 +417,7 @@ def test_on_a_terminal_down_says_what_it_will_stop_and_asks(tree):
     os.close(theirs)
     assert asked.returncode == FAILED
     assert out == b""
-    actors = "tools.general#0, task_queue, task_worker, router, gateway"
+    actors = "tools.general#0, task_queue, workflow_scheduler, task_worker, router, gateway"
     assert f"Stop {actors} and the root (pid {tree.root_pid})?".encode() in said
     assert tree.run("status").returncode == DONE
 

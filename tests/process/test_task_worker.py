@@ -12,6 +12,7 @@ import trio
 from running import started, wait_until
 
 from actors.task_client import TaskClient
+from actors.task_links import output_of
 from actors.task_messages import Cancel, Ended, Enqueue, Retry, Submitted, Task, TaskState
 from actors.task_views import GetTask, ScanTasks
 from actors.tool_tasks import result_of
@@ -85,6 +86,33 @@ def test_fifty_tasks_are_done_whatever_is_killed_in_the_middle(tmp_path, tools):
         assert max(task.attempt for task in done) <= 3
         assert stats.counters["completed"] == 50
         assert stats.by_state == {} or not any(stats.by_state.values())
+
+    with started(tmp_path / "data", *tools) as tree:
+        trio.run(main, tree)
+
+
+def test_tasks_are_called_with_what_others_gave_also_by_a_new_life_of_the_worker(tmp_path, tools):
+    async def main(tree):
+        async with open_tasks(tree.data_dir) as tasks:
+
+            async def after(task_id: str, seconds: float) -> str:
+                payload = json.dumps({"number": {"$task": task_id}, "seconds": seconds})
+                op = Enqueue(type="slow", payload=payload, links=True, depends_on=[task_id], needs=["local"])
+                return (await tasks.do(op, Submitted)).id
+
+            [first] = await submit(tasks, 1, 0.0)
+            second = await after(first, 0.1)
+            third = await after(second, 0.1)
+            await ended(tasks, [third])
+            incarnation = await trio.to_thread.run_sync(tree.kill, "task_worker")
+            await trio.to_thread.run_sync(tree.wait_ready, "task_worker", incarnation)
+            fourth = await after(third, 0.0)
+            again = await after(first, 0.0)
+            done = await ended(tasks, [first, second, third, fourth, again])
+            told = await tasks.results([fourth, "nobody", first])
+        assert [task.state for task in done] == [TaskState.COMPLETED] * 5, [task.error for task in done]
+        assert [output_of(task.result) for task in done] == [0] * 5
+        assert ([fact.id for fact in told.facts], told.unknown) == ([fourth, first], ["nobody"])
 
     with started(tmp_path / "data", *tools) as tree:
         trio.run(main, tree)

@@ -12,6 +12,7 @@ import time
 import trio
 
 from actors.errors import MCPServerError, RuntimeUnavailableError, from_info, to_info
+from actors.p2p.task_queue.facts import FactSheet
 from actors.p2p.task_queue.limits import QueueLimits
 from actors.p2p.task_queue.machine import Machine
 from actors.p2p.task_queue.operations import decide
@@ -36,6 +37,8 @@ class QueueHere:
         self.failing: MCPServerError | None = None
         self.watchers = []
         self.ops = []
+        self.read = []
+        """Ids of tasks whose results were asked for."""
         self._news = trio.Event()
 
     async def do(self, op, answer, *, timeout_s=30.0):
@@ -68,6 +71,13 @@ class QueueHere:
                 await self._news.wait()
                 await self._way()
         return self._view(ask)
+
+    async def read_results(self, ask, *, timeout_s=30.0):
+        await self._way()
+        self.read.append(ask.ids)
+        sheet = FactSheet(ask.ids, self.machine.limits.max_facts_bytes)
+        sheet.take_all(self.machine.state.tasks)
+        return sheet.answer()
 
     async def scan(self, ask, *, timeout_s=30.0):
         await self._way()

@@ -4,7 +4,7 @@ would keep (canonical DAG-CBOR, segments that are dropped as whole)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import libipld
 import msgspec
@@ -89,10 +89,20 @@ class MemoryHistory:
         tasks = [one.task for one in self.kept.values()]
         return [task for task in tasks if task.id in by_id or (task.key and (task.owner, task.key) in by_key)]
 
+    def heads(self, ids: Sequence[str]) -> list[Task]:
+        kept = (self.kept[task_id].task for task_id in ids if task_id in self.kept)
+        return [msgspec.structs.replace(task, payload="{}", result=None) for task in kept]
+
+    def tell(self, ids: Sequence[str], take: Callable[[Task], bool]) -> None:
+        kept = (self.kept[task_id].task for task_id in ids if task_id in self.kept)
+        all(take(msgspec.structs.replace(task, payload="{}")) for task in kept)
+
     def scan(self, ask: ScanTasks, most: int) -> tuple[list[Task], int]:
         found = [one.task for one in self.kept.values() if _fits(one.task, ask)]
         found.sort(key=lambda task: task.created_at, reverse=not ask.oldest_first)
-        return [msgspec.structs.replace(task, payload="{}", result=None) for task in found[:most]], len(found)
+        return [msgspec.structs.replace(task, payload="{}", result=None, depends_on=[]) for task in found[:most]], len(
+            found
+        )
 
     def counts(self) -> dict[tuple[str, TaskState], int]:
         counted: dict[tuple[str, TaskState], int] = {}

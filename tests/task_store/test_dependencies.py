@@ -157,3 +157,101 @@ async def test_a_long_chain_ends_in_one_group(box):
     await box.do_all(*(Enqueue(type="echo", id=str(n), depends_on=[str(n - 1)]) for n in range(1, 2000)))
     await box.do(Cancel(id="0"))
     assert await box.state("1999") == "skipped"
+
+
+# --- many ----------------------------------------------------------------------------------------------------------
+
+
+async def complete_all(box, ids):
+    """Have these tasks done, which are all that is ready."""
+    for start in range(0, len(ids), 100):
+        leases = await box.claim(n=100)
+        assert [lease.id for lease in leases] == ids[start : start + 100]
+        await box.do_all(*(Complete(id=lease.id, token=lease.token) for lease in leases))
+
+
+async def test_a_task_may_wait_for_a_thousand(box):
+    parents = [f"p{n}" for n in range(1000)]
+    await box.do_all(*(Enqueue(type="echo", id=id_) for id_ in parents))
+    await complete_all(box, parents[:300])
+    await box.settle()
+    assert (await box.put("child", depends_on=parents)).state == "blocked"
+    assert (await box.task("child")).blocked_by == 700
+    await box.reopen()
+    await complete_all(box, parents[300:])
+    assert (await box.take()).id == "child"
+    await box.settle()
+    assert (await box.put("later", depends_on=parents)).state == "ready"
+
+
+async def test_a_thousand_may_wait_for_one(box):
+    await box.put("parent")
+    children = [f"c{n}" for n in range(1000)]
+    await box.do_all(*(Enqueue(type="echo", id=id_, depends_on=["parent"]) for id_ in children))
+    await box.reopen()
+    lease = await box.take()
+    await box.do(Complete(id="parent", token=lease.token))
+    await complete_all(box, children)
+
+
+async def test_what_a_thousand_wait_for_may_fail(box):
+    await box.put("a")
+    await box.do_all(*(Enqueue(type="echo", id=f"c{n}", depends_on=["a"]) for n in range(1000)))
+    await box.put("last", depends_on=[f"c{n}" for n in range(1000)])
+    await failed(box)
+    assert [await box.state(id_) for id_ in ("c0", "c999", "last")] == ["skipped"] * 3
+    await box.settle()
+    assert (await box.put("later", depends_on=[f"c{n}" for n in range(1000)])).state == "skipped"
+
+
+async def test_a_graph_of_a_thousand_steps_is_one_group(box):
+    """Ten layers, each task after all of the layer before."""
+    layers = [[f"{layer}.{n}" for n in range(100)] for layer in range(10)]
+    ops = []
+    for layer, ids in enumerate(layers):
+        ops += [Enqueue(type="echo", id=id_, depends_on=layers[layer - 1] if layer else []) for id_ in ids]
+    assert {code(outcome) for outcome in await box.do_all(*ops)} == {""}
+    for ids in layers:
+        await complete_all(box, ids)
+    assert await box.claim() == []
+
+
+async def test_of_a_list_of_dependencies_all_count_up_to_the_limit(make_box):
+    box = await make_box()
+    most = box.limits.max_depends_on
+    assert most == 10_000
+    parents = [f"p{n}" for n in range(most)]
+    await box.do_all(*(Enqueue(type="echo", id=id_) for id_ in parents))
+    too_many = await box.put("no", depends_on=[*parents, "p0"])
+    assert code(too_many) == "LIMIT_EXCEEDED"
+    assert "10001 entries; at most 10000" in too_many.error.message
+    assert (await box.put("child", depends_on=parents)).state == "blocked"
+    await box.reopen()
+    assert (await box.task("child")).blocked_by == most
+    assert (await box.task("child")).depends_on == parents
+    [listed] = (await box.store.scan(ScanTasks(id_prefix="child"))).tasks
+    assert listed.depends_on == []
+
+
+async def test_an_unknown_dependency_is_named(box):
+    await box.put("a")
+    refused = await box.put("b", depends_on=["a", "nobody"])
+    assert code(refused) == "INVALID_PARAMS"
+    assert "depends_on names task nobody, which does not exist" in refused.error.message
+    assert refused.error.details == {"parent": "nobody"}
+
+
+async def test_one_that_is_depended_on_and_repeated_in_one_group_is_known_whole(box):
+    """Of the first it is enough to know that it has ended; what is repeated is held against all of it."""
+    await box.put("a", payload='{"n":1}', key="k")
+    lease = await box.take()
+    await box.do(Complete(id="a", token=lease.token, result="1"))
+    await box.settle()
+    outcomes = await box.do_all(
+        Enqueue(type="echo", id="b", depends_on=["a"]),
+        Enqueue(type="echo", id="a", payload='{"n":1}', key="k"),
+        Enqueue(type="echo", key="k", payload='{"n":1}'),
+        Enqueue(type="echo", id="a", payload="{}", key="k"),
+    )
+    assert [code(outcome) for outcome in outcomes] == ["", "", "", "ID_CONFLICT"]
+    assert [outcome.replayed for outcome in outcomes[:3]] == [False, True, True]

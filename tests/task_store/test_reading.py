@@ -221,6 +221,48 @@ async def test_a_task_says_why_it_waits(make_box):
     assert await why("free") == "paused"
 
 
+async def test_many_tasks_are_told_at_once_wherever_they_are_kept(box):
+    await some(box)
+    asked = ["c6", "nobody", "a1", "b4", "b3", "a1"]
+    told = await box.store.results(asked)
+    assert [fact.id for fact in told.facts] == ["c6", "a1", "b4", "b3"]
+    assert (told.unknown, told.left) == (["nobody"], [])
+    for fact in told.facts:
+        task = await box.task(fact.id)
+        for field in fact.__struct_fields__:
+            assert getattr(fact, field) == getattr(task, field), field
+    assert [fact.result for fact in told.facts] == [None, "1", None, None]
+    await box.settle()
+    assert await box.store.results(asked) == told
+    await box.reopen()
+    assert [fact.id for fact in (await box.store.results(asked)).facts] == ["c6", "a1", "b4", "b3"]
+
+
+@pytest.mark.parametrize("kept", ["here", "elsewhere", "both"])
+async def test_what_does_not_fit_into_one_answer_is_left_for_the_next(make_box, kept):
+    box = await make_box(msgspec.structs.replace(BIG, max_facts_bytes=700))
+    wanted = [f"t{n}" for n in range(7)]
+    for n, id_ in enumerate(wanted):
+        await box.put(id_)
+        lease = await box.take()
+        await box.do(Complete(id=id_, token=lease.token, result=f'"{str(n) * (2000 if n == 3 else 100)}"'))
+        if kept == "elsewhere" or (kept == "both" and n == 2):
+            await box.settle()
+    found, unknown, sizes = {}, [], []
+    left = [*wanted, "nobody"]
+    while left:
+        told = await box.store.results(left)
+        assert not (told.left and told.unknown)  # what was not looked for is not unknown
+        assert sorted([fact.id for fact in told.facts] + told.left + told.unknown) == sorted(left)
+        found |= {fact.id: fact.result for fact in told.facts}
+        unknown += told.unknown
+        sizes.append(sum(len(fact.result) for fact in told.facts))
+        left = told.left
+    assert unknown == ["nobody"]
+    assert found == {id_: (await box.task(id_)).result for id_ in wanted}
+    assert all(size == 2002 or size < 700 for size in sizes if size != 0)
+
+
 async def test_the_queue_in_numbers(box):
     await some(box)
     await box.put("later", run_at=box.clock.now + 9)

@@ -9,8 +9,11 @@ import msgspec
 import pytest
 from task_boxes import BIG, code
 
-from actors.task_messages import Complete, Enqueue, Retry
+from actors.messages import ErrorInfo
+from actors.task_messages import Complete, Enqueue, Fail, Retry, RetryTask
 from actors.task_views import ScanTasks
+
+HOPELESS = ErrorInfo(code="HOPELESS", message="it cannot work")
 
 
 async def test_the_same_id_again_is_answered_with_the_task_that_is_there(box):
@@ -31,6 +34,7 @@ async def test_the_same_id_again_is_answered_with_the_task_that_is_there(box):
         {"metadata": '{"b":1}'},
         {"fairness_key": "k"},
         {"timeout_s": 5.0},
+        {"links": True},
         {"retry": Retry(max_attempts=7)},
     ],
 )
@@ -38,6 +42,26 @@ async def test_the_same_id_with_other_content_is_a_conflict(box, other):
     await box.put("t")
     assert code(await box.put("t", **other)) == "ID_CONFLICT"
     assert (await box.store.scan(ScanTasks())).total == 1
+
+
+async def test_that_a_payload_names_results_is_known_all_its_life(box):
+    await box.put("t", links=True)
+    await box.put("plain")
+    lease, plain = await box.claim(n=2)
+    assert (lease.links, plain.links) == (True, False)
+    await box.reopen()
+    assert (await box.put("t", links=True)).replayed
+    assert (await box.task("t")).links
+    await box.do(Fail(id="t", token=lease.token, error=HOPELESS))
+    await box.settle()
+    await box.reopen()
+    assert (await box.task("t")).links
+    assert code(await box.put("t")) == "ID_CONFLICT"
+    await box.do(RetryTask(id="t", new_id="again"))
+    again = await box.take(request="r")
+    assert (again.id, again.links) == ("again", True)
+    await box.reopen()
+    assert [one.links for one in await box.claim(request="r")] == [True]
 
 
 async def test_how_urgent_a_task_is_is_no_content(box):

@@ -9,7 +9,7 @@ import pytest
 from actors.settings import Settings
 from supervisor.reload import AT_START_ONLY, plan_reload
 
-RUNNING = {"tools.general#0", "task_queue", "task_worker", "router", "gateway"}
+RUNNING = {"tools.general#0", "task_queue", "workflow_scheduler", "task_worker", "router", "gateway"}
 
 
 def settings(**sections):

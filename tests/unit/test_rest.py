@@ -98,6 +98,42 @@ async def test_a_tool_is_run_with_its_arguments_as_sent(client, backend):
     assert (call.name, json.loads(call.arguments), timeout_s) == ("echo", {"text": "é", "n": 1.0}, 60.0)
 
 
+LIFTING = json.dumps({"greenroom/topLevel": ["id", "state", "result", "_runtime", "lacking"]}).encode()
+
+
+async def test_fields_that_a_tool_names_are_also_at_the_top(client, backend):
+    backend.tools.append(tool("begin", meta=LIFTING))
+    value = b'{"id": 12345678901234567890123, "state": "new", "result": 1, "_runtime": 2, "other": 3}'
+    backend.outcome = ToolResult(value=value, shape="object", runtime="p2p", duration_ms=1.5)
+    body = await (await execute(client, {"tool": "begin"})).get_data()
+    head = b'{"status":"success","result":' + value
+    assert body == head + b',"id":12345678901234567890123,"state":"new","_runtime":"p2p","_duration_ms":1.5}'
+    assert "id" not in await (await execute(client, {"tool": "echo"})).get_json(), "of this tool only"
+
+
+@pytest.mark.parametrize("meta", [b'{"greenroom/topLevel": 3}', b'{"greenroom/topLevel": [3]}', b"{}"])
+async def test_a_tool_that_names_no_fields_has_none_at_the_top(client, backend, meta):
+    backend.tools.append(tool("begin", meta=meta))
+    backend.outcome = ToolResult(value=b'{"id": 1}', shape="object", runtime="p2p", duration_ms=1.5)
+    assert set(await (await execute(client, {"tool": "begin"})).get_json()) == {
+        "status", "result", "_runtime", "_duration_ms"
+    }  # fmt: skip
+
+
+async def test_only_objects_have_fields(client, backend):
+    backend.tools.append(tool("begin", meta=LIFTING))
+    backend.outcome = ToolResult(value=b'["id"]', shape="wrapped", runtime="p2p", duration_ms=1.5)
+    assert (await (await execute(client, {"tool": "begin"})).get_json())["result"] == ["id"]
+
+
+async def test_the_openapi_document_says_which_tools_have_fields_at_the_top(client, backend):
+    backend.tools.append(tool("begin", meta=LIFTING))
+    document = await (await get(client, "/openapi.json")).get_json()
+    fields = document["components"]["schemas"]["ExecuteResult"]["properties"]
+    assert fields["id"] == {"description": "Only of begin: the same as `result.id`"}
+    assert set(fields) == {"status", "result", "id", "state", "lacking", "_runtime", "_duration_ms"}
+
+
 async def test_every_call_has_an_id_of_its_own(client, backend):
     for _ in range(3):
         await execute(client, {"tool": "echo"})

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import task_desk
 import trio
@@ -10,6 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from actors.errors import MCPServerError, UnavailableError, code_of
 from actors.p2p_names import TASK_ALIASES
+from actors.task_messages import Enqueue
 
 _NEEDED = {
     "p2p_taskqueue_submit": {"task_type": "dig", "model_name": "m", "payload": {}},
@@ -48,6 +51,15 @@ async def test_a_task_is_submitted_taken_and_completed(aliases):
     assert ended == {"ok": True, "task_id": task_id, "error": None}
     row = (await aliases("get_task", task_id=task_id))["task"]
     assert (row["status"], row["result"], row["assigned_worker"]) == ("completed", {"ok": 1}, "w")
+
+
+async def test_what_a_payload_names_is_in_it_when_it_is_claimed(aliases):
+    first = await aliases.submit()
+    await aliases("claim_next", worker_id="w")
+    await aliases("complete_task", task_id=first, result={"ok": 1})
+    payload = json.dumps({"x": {"$task": first, "path": "/ok"}})
+    await aliases.desk.queue.do(Enqueue(type="dig", payload=payload, links=True))
+    assert (await aliases("claim_next", worker_id="w"))["task"]["payload"] == {"x": 1}
 
 
 @pytest.mark.parametrize(("status", "then"), [("failed", "failed"), ("odd", "failed"), ("cancelled", "cancelled")])

@@ -30,7 +30,7 @@ from actors.task_messages import (
     Submitted,
     TaskState,
 )
-from actors.task_views import GetTask, TaskChanged
+from actors.task_views import GetTask, ReadResults, TaskChanged, TaskFact, TaskFacts
 
 TASK = Lease(id="t", type="echo", token=1, lease_until=2.0, attempt=1, payload="{}")
 
@@ -57,6 +57,8 @@ class FakeQueue(FakeProcess):
             await trio.sleep_forever()
         if call.method == "tasks/apply":
             ops = msgspec.msgpack.decode(call.body, type=Ops).ops
+        elif call.method == "tasks/results":
+            return self.results(msgspec.msgpack.decode(call.body, type=ReadResults).ids)
         elif call.method == "tasks/get":
             ops = [msgspec.msgpack.decode(call.body, type=GetTask)]
         else:
@@ -66,6 +68,14 @@ class FakeQueue(FakeProcess):
         if call.method == "tasks/apply":
             return Outcomes(outcomes=[self.outcome(op, together=True) for op in ops])
         return self.outcome(ops[0], together=False)
+
+    def results(self, ids):
+        """Of the first 300; there are none whose id begins with x."""
+        self.asked.append(("tasks/results", ids))
+        facts = [
+            TaskFact(id=id_, state=TaskState.COMPLETED, result="1") for id_ in ids[:300] if not id_.startswith("x")
+        ]
+        return TaskFacts(facts=facts, unknown=[id_ for id_ in ids[:300] if id_.startswith("x")], left=ids[300:])
 
     def outcome(self, op, *, together):
         if isinstance(op, Claim):
@@ -248,6 +258,18 @@ async def test_a_queue_that_is_off_is_unavailable_at_once(world, state):
     world.directory((await world.queue()).entry(state, "p2p.task_queue.enabled is false"))
     with pytest.raises(RuntimeUnavailableError, match=r"p2p\.task_queue\.enabled is false"):
         await world.submit()
+
+
+async def test_many_results_are_asked_for_until_all_are_there(world):
+    queue = await world.queue()
+    world.directory(queue.entry())
+    wanted = [f"{'x' if n % 500 == 7 else 't'}{n}" for n in range(1400)]
+    told = await world.client.results([*wanted, "t3"])
+    assert [fact.id for fact in told.facts] == [id_ for id_ in wanted if id_.startswith("t")]
+    assert (told.unknown, told.left) == (["x7", "x507", "x1007"], [])
+    sizes = queue.sizes()
+    assert sizes == [1000, 1000, 800, 500, 200]
+    assert await world.client.results([]) == TaskFacts(facts=[])
 
 
 async def test_changes_are_told_and_what_may_have_been_missed(world):

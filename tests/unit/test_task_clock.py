@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from actors.p2p.task_queue.clock import SteadyClock
+from actors.p2p.clock import SteadyClock
 
 
 class Machine:

@@ -103,6 +103,8 @@ def test_a_task_that_is_added_again_is_replaced(history):
 def test_nothing_is_known_of_others(history):
     history.add([ended("a", owner="me", key="k")])
     assert history.get("b") is None
+    history.tell(["b"], pytest.fail)
+    assert history.heads(["b"]) == []
     assert history.find(["b"], [("me", "other"), ("other", "k"), ("me", "")]) == []
 
 
@@ -115,6 +117,30 @@ def test_tasks_are_found_by_ids_and_keys_each_once(history):
 def test_many_are_found_at_once(history):
     history.add([ended(f"t{n}") for n in range(2100)])
     assert len(history.find([f"t{n}" for n in range(3000)], [])) == 2100
+
+
+def test_heads_have_no_payloads_and_results(history):
+    history.add([FULL, *(ended(f"t{n}", depends_on=["x"]) for n in range(1200))])
+    [head] = history.heads(["full", "nobody"])
+    assert head == msgspec.structs.replace(FULL.task, payload="{}", result=None)
+    heads = history.heads([f"t{n}" for n in range(1200)])
+    assert sorted(task.id for task in heads) == sorted(f"t{n}" for n in range(1200))
+    assert {tuple(task.depends_on) for task in heads} == {("x",)}
+
+
+def test_many_are_told_without_their_payloads_for_as_long_as_there_is_room(history):
+    history.add([ended(f"t{n:04}", payload='{"a":1}', result=str(n)) for n in range(1200)])
+    told = []
+
+    def take(task):
+        told.append(task)
+        return len(told) % 700 != 0
+
+    wanted = [f"t{n:04}" for n in range(1200)] + ["nobody"]
+    history.tell(wanted, take)
+    assert len(told) == 700
+    history.tell([task_id for task_id in wanted if task_id not in {task.id for task in told}], take)
+    assert {(task.id, task.payload, task.result) for task in told} == {(f"t{n:04}", "{}", str(n)) for n in range(1200)}
 
 
 def test_lists_have_no_payloads_and_results(history):

@@ -106,6 +106,7 @@ async def hold(box, nursery, *ops):
     [
         lambda store: store.get(GetTask(id="t")),
         lambda store: store.history("t"),
+        lambda store: store.results(["t"]),
         lambda store: store.scan(ScanTasks()),
         lambda store: store.stats(),
     ],
@@ -473,6 +474,25 @@ def test_in_a_segment_before_the_newest_it_is_of_a_task_that_was_dropped():
     replay(State(BIG), [(1, [[ev.CANCEL_ASKED, 1.0, "t", ""]]), (2, [])], 2)
 
 
+def test_a_log_that_an_older_version_wrote_is_read():
+    """It knows neither links nor paused keys: fields 0 to 37, events 1 to 26."""
+    tallies = {"counters": {"submitted": 2}, "hours": [], "wait_s": None, "run_s": None}
+    tallies |= {"starts": [None, []], "ends": [None, []]}
+    ready = {"time": 3.0, "keys": [["k", 4.0]], "buckets": []}
+    packed = {"epoch": 1, "last_token": 0, "seq": 2, "paused": {"echo": "why"}, "workers": []}
+    packed |= {"ready": ready, "tallies": tallies}
+    carried_ = [24, "a", "echo", 2, 1, [], [1.0, 0.0, 0.0, 0, ""], [[1.0, "submitted", "", 0, 0, ""]], 0, "{}", 18, 1.0]
+    groups = [(2, [carried_, [25, packed]]), (2, [[2, 5.0, "b", "echo", 2, None, 0, '{"n":1}', 6, "k"]])]
+    s = State(BIG)
+    replay(s, groups, 2)
+    assert {item.task.id: (item.task.payload, item.task.links) for item in s.tasks.values()} == {
+        "a": ("{}", False),
+        "b": ('{"n":1}', False),
+    }
+    assert (s.paused, s.ready.paused) == ({"echo": "why"}, {})
+    assert ev.FIELDS.index("blocked_by") == 37
+
+
 def test_numbers_in_the_log_name_every_state_and_field():
     assert set(ev.STATES) == set(TaskState)
     assert {"id", "type", "state", *ev.FIELDS} == set(Task.__struct_fields__)
@@ -498,6 +518,34 @@ def test_memory_stays_bounded_under_endless_churn():
     assert len(s.ready.keys) <= 1024
     assert len(s.types) <= 4096
     assert len(s.ready.lanes) == 0
+
+
+def test_a_task_is_found_beside_those_of_many_keys_that_were_cancelled():
+    machine = Machine(QueueLimits(), random.Random(1))
+    machine.opened(0.0)
+    machine.begin(0.0)
+    decide(machine, Enqueue(type="echo", id="t", priority=1.0))
+    for n in range(2000):
+        machine.begin(float(n))
+        decide(machine, Enqueue(type="echo", id=str(n), fairness_key=f"key {n}"))
+        decide(machine, Cancel(id=str(n)))
+        machine.end()
+    assert [lease.id for lease in decide(machine, Claim(worker="w")).tasks] == ["t"]
+
+
+def test_tasks_of_a_paused_key_that_come_and_go_leave_nothing():
+    machine = Machine(QueueLimits(), random.Random(1))
+    machine.opened(0.0)
+    machine.begin(0.0)
+    decide(machine, Pause(fairness_key="k"))
+    for n in range(1000):
+        machine.begin(float(n))
+        decide(machine, Enqueue(type=f"type {n % 3}", id=str(n), fairness_key="k"))
+        assert decide(machine, Claim(worker="w")).tasks == []
+        decide(machine, Cancel(id=str(n)))
+        machine.end()
+    assert len(machine.state.ready.keys["k"].parked) <= 64
+    assert len(machine.state.ready.lanes) == 0
 
 
 def test_a_new_segment_begins_with_groups_of_bounded_size():

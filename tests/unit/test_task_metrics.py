@@ -10,8 +10,9 @@ from actors.errors import RuntimeUnavailableError
 from actors.p2p.task_queue.tallies import Tallies
 from actors.task_messages import WorkerInfo
 from actors.task_views import RUN_BUCKETS_MS, QueueStats
+from gateway.asked_metrics import ANSWER_S
 from gateway.metrics import Metrics
-from gateway.task_metrics import ANSWER_S, TaskMetrics
+from gateway.task_metrics import TaskMetrics
 
 
 def stats(tallies=None, **more):
@@ -19,7 +20,7 @@ def stats(tallies=None, **more):
         "counts": {"queued": 3, "failed": 2},
         "by_type": {},
         "by_state": {"ready": 2, "scheduled": 1},
-        "paused": ["x"],
+        "paused": ["x", "key:a", "key:b"],
         "oldest_ready_s": 4.5,
         "average_wait_s": None,
         "average_run_s": None,
@@ -75,6 +76,7 @@ async def test_the_numbers_of_the_queue_are_shown_under_their_names(metrics):
         'mcp_p2p_task_events_total{event="stale_fence"} 1.0',
         'mcp_p2p_task_workers{status="idle"} 2.0',
         "mcp_p2p_task_types_paused 1.0",
+        "mcp_p2p_task_keys_paused 2.0",
         'mcp_p2p_task_queue_bytes{part="log"} 100.0',
         'mcp_p2p_task_commit_duration_ms{quantile="0.99"} 9.0',
     } <= set(shown)

@@ -27,7 +27,7 @@ from actors.task_messages import (
     Submitted,
     TaskState,
 )
-from actors.task_views import GetTask, ScanTasks
+from actors.task_views import GetTask, ReadResults, ScanTasks
 
 WORK = Claim(worker="w", types=["echo"])
 
@@ -101,6 +101,8 @@ async def test_what_a_method_does_not_take_is_refused_in_words(world):
         await world.ask("tasks/claim", Enqueue(type="echo"))
     with pytest.raises(InvalidArgumentsError, match="does not take"):
         await world.ask("tasks/get", {"id": 5})
+    with pytest.raises(InvalidArgumentsError, match="at most 1000 are told"):
+        await world.ask("tasks/results", ReadResults(ids=["t"] * 1001))
     with pytest.raises(InvalidArgumentsError, match="at most 512"):
         await world.ask("tasks/apply", Ops(ops=[WORK] * 513))
 
@@ -187,6 +189,13 @@ async def test_an_unknown_task_is_not_found(world):
     for method in ("tasks/get", "tasks/history"):
         with pytest.raises(NotFoundError, match="'nobody'"):
             await world.ask(method, GetTask(id="nobody"))
+
+
+async def test_many_tasks_are_told_at_once(world):
+    await world.put("a", owner="ann")
+    told = await world.ask("tasks/results", ReadResults(ids=["a", "nobody"]))
+    assert [(fact.id, fact.state, fact.owner) for fact in told.facts] == [("a", TaskState.READY, "ann")]
+    assert told.unknown == ["nobody"]
 
 
 async def test_a_reading_waits_for_the_end_of_a_task(world):

@@ -9,7 +9,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from actors.errors import DrainingError, InvalidArgumentsError, MCPServerError, code_of
-from actors.task_messages import Claim, RegisterWorker
+from actors.task_messages import Claim, Enqueue, RegisterWorker
 
 
 @pytest.fixture
@@ -139,6 +139,35 @@ async def test_tasks_that_one_answer_can_not_carry_are_given_back(tmp_path):
         assert [task["task_id"] for task in claimed["tasks"]] == ["a"]
         assert [(await desk.box.task(name)).attempt for name in "bc"] == [0, 0]
         assert (await desk.take())["task_id"] == "b"
+
+
+async def test_what_a_payload_names_is_in_it_when_it_is_claimed(desk):
+    await desk.hire()
+    await desk.ended("first", result={"a": [1, 2]})
+    payload = '{"x": {"$task": "first", "path": "/a/1"}, "y": {"$literal": {"$task": "z"}}}'
+    await desk.queue.do(Enqueue(type="dig", id="second", payload=payload, links=True))
+    claimed = [await desk.take(request_id="r") for _ in range(2)]
+    assert [task["payload"] for task in claimed] == [{"x": 2, "y": {"$task": "z"}}] * 2
+    await desk.end("task_complete", claimed[1])
+
+
+async def test_a_task_whose_payload_can_not_be_made_whole_fails_and_is_given_to_nobody(tmp_path):
+    async with task_desk.open_desk(tmp_path, max_result_bytes=4096) as desk:
+        await desk.hire()
+        await desk.ended("first", result="x" * 2000)
+        for name, payload in {
+            "lost": '{"x": {"$task": "nobody"}}',
+            "large": '{"x": {"$task": "first"}, "y": {"$task": "first"}}',
+            "good": '{"x": {"$task": "first"}}',
+        }.items():
+            await desk.queue.do(Enqueue(type="dig", id=name, payload=payload, links=True))
+        claimed = await desk("task_claim", worker_id="w", max_tasks=3)
+        assert [task["task_id"] for task in claimed["tasks"]] == ["good"]
+        ends = [await desk.box.task(name) for name in ("lost", "large")]
+        assert [(task.state, task.error.code) for task in ends] == [
+            ("failed", "REFERENCE_MISSING"),
+            ("failed", "LIMIT_EXCEEDED"),
+        ]
 
 
 # --- ending ----------------------------------------------------------------------------------------------------------

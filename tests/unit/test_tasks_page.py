@@ -15,6 +15,7 @@ from actors.p2p.task_queue.tools_leases import MOST_CLAIMED
 from actors.p2p.task_queue.tools_leases import MOST_WAIT_S as CLAIM_WAIT_S
 from actors.p2p_names import TASK_ALIASES, TASK_TOOLS
 from actors.settings import Settings
+from actors.task_links import MOST_FILLED_BYTES
 from supervisor.config_keys import known_keys
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
@@ -30,10 +31,12 @@ ROWS = dict(
     [
         ("tasks that wait; then `QUEUE_FULL`", f"{LIMITS.max_queue_size}"),
         ("payload of a task", f"{LIMITS.max_payload_bytes} bytes"),
+        ("payload of a task with the results that it names", f"{MOST_FILLED_BYTES} bytes"),
         ("result of a task", f"{LIMITS.max_result_bytes} bytes"),
         ("metadata of a task or worker", f"{LIMITS.max_metadata_bytes} bytes"),
         ("ids, types, tags, workers", f"{LIMITS.max_name_chars} characters each"),
         ("tags of a task", f"{LIMITS.max_tags}"),
+        ("tasks that one waits for", f"{LIMITS.max_depends_on}"),
         ("attempts of a task", f"{LIMITS.max_attempts}"),
         ("lines in a task's log, the latest", f"{LIMITS.max_log_lines}, {LIMITS.max_reason_chars} characters each"),
         ("lease", f"{LIMITS.lease_max_s:g} s"),

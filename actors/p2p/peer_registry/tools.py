@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import msgspec
 
-from actors.p2p.peer_registry.identity import load_or_create_key
-from actors.p2p.peer_registry.identity import peer_id as peer_id_of
+from actors.p2p.identity import load_or_create_key
+from actors.p2p.identity import peer_id as peer_id_of
 from actors.toolkit import ToolContext, tool
 
 

@@ -166,6 +166,14 @@ def _resumed(s: State, e: Event) -> None:
     s.paused.pop(e[2], None)
 
 
+def _key_paused(s: State, e: Event) -> None:
+    s.ready.pause(e[2], e[3])
+
+
+def _key_resumed(s: State, e: Event) -> None:
+    s.ready.resume(e[2])
+
+
 def _cleared(s: State, e: Event) -> None:
     states = frozenset(e[2])
     for item in [one for one in s.tasks.values() if one.where in states]:
@@ -248,4 +256,6 @@ _HOW: Final[dict[int, Callable[[State, Event], None]]] = {
     ev.CARRIED: _carried,
     ev.GLOBALS: take_globals,
     ev.COUNTED: _counted,
+    ev.KEY_PAUSED: _key_paused,
+    ev.KEY_RESUMED: _key_resumed,
 }

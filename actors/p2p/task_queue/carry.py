@@ -58,8 +58,9 @@ def carried(s: State, items: list[Item]) -> Iterator[Group]:
     for item in items:
         event = pack_item(item)
         group.append(event)
-        task = item.task
-        chars += len(task.payload) + len(task.result or "") + len(task.metadata)
+        chars += item.chars()
+        if item.waits:
+            chars += sum(map(len, item.waits))
         if len(group) > _GROUP_TASKS or chars > _GROUP_CHARS:
             yield group
             group, chars = [], 0

@@ -134,6 +134,7 @@ def _lease(task: Task) -> Lease:
         lease_until=task.lease_until,
         attempt=task.attempt,
         payload=task.payload,
+        links=task.links,
         model_name=task.model_name,
         owner=task.owner,
         priority=task.priority,

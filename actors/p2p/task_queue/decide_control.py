@@ -14,6 +14,8 @@ from actors.p2p.task_queue.events import (
     CANCELLED,
     CLEARED,
     FAILURE,
+    KEY_PAUSED,
+    KEY_RESUMED,
     LEASED,
     NUMBERS,
     PAUSED,
@@ -102,20 +104,45 @@ def reprioritise(m: Machine, op: Reprioritise) -> Reprioritised:
 
 def pause(m: Machine, op: Pause) -> Paused:
     """See `Pause`."""
-    if m.state.paused.get(op.type) is None:
-        m.emit([PAUSED, m.now, op.type, cut(op.reason, m.limits.max_reason_chars)])
-    return _standing(m, op.type, paused=True)
+    _check_what(m, op)
+    reason = cut(op.reason, m.limits.max_reason_chars)
+    if op.fairness_key:
+        paused = m.state.ready.paused
+        if op.fairness_key not in paused:
+            if len(paused) >= m.limits.max_paused_keys:
+                refuse("LIMIT_EXCEEDED", f"{len(paused)} fairness keys are paused already; resume some", retryable=True)
+            m.emit([KEY_PAUSED, m.now, op.fairness_key, reason])
+    elif op.type not in m.state.paused:
+        m.emit([PAUSED, m.now, op.type, reason])
+    return _standing(m, op, paused=True)
 
 
 def resume(m: Machine, op: Resume) -> Paused:
     """See `Resume`."""
-    if op.type in m.state.paused:
+    _check_what(m, op)
+    if op.fairness_key:
+        if op.fairness_key in m.state.ready.paused:
+            m.emit([KEY_RESUMED, m.now, op.fairness_key])
+    elif op.type in m.state.paused:
         m.emit([RESUMED, m.now, op.type])
-    return _standing(m, op.type, paused=bool(op.type) and "" in m.state.paused)
+    return _standing(m, op, paused="" in m.state.paused)
 
 
-def _standing(m: Machine, type_: str, *, paused: bool) -> Paused:
-    counts = m.state.types.get(type_, [0] * len(m.state.totals)) if type_ else m.state.totals
+def _check_what(m: Machine, op: Pause | Resume) -> None:
+    if op.type and op.fairness_key:
+        refuse("INVALID_PARAMS", "type and fairness_key are both given; one of them is paused or resumed at a time")
+    for what, name in (("type", op.type), ("fairness_key", op.fairness_key)):
+        if len(name) > m.limits.max_name_chars:
+            refuse("LIMIT_EXCEEDED", f"{what} is longer than {m.limits.max_name_chars} characters")
+
+
+def _standing(m: Machine, op: Pause | Resume, *, paused: bool) -> Paused:
+    s = m.state
+    if op.fairness_key:
+        states = [item.where for item in s.tasks.values() if item.task.fairness_key == op.fairness_key]
+        counts = [states.count(state) for state in range(len(s.totals))]
+    else:
+        counts = s.types.get(op.type, [0] * len(s.totals)) if op.type else s.totals
     return Paused(paused=paused, at=m.now, queued=sum(counts[:LEASED]), running=counts[LEASED])
 
 

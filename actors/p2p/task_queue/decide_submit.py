@@ -37,6 +37,7 @@ _CONTENT: Final = tuple(
 _COPIED: Final = (
     "type",
     "payload",
+    "links",
     "model_name",
     "owner",
     "priority",
@@ -94,7 +95,8 @@ def _store(m: Machine, op: Enqueue, task_id: str, retry_of: str) -> Submitted:
     s, now = m.state, m.now
     if s.waiting() >= m.limits.max_queue_size:
         refuse("QUEUE_FULL", f"{s.waiting()} tasks wait already; try again later", retryable=True)
-    if s.chars + len(op.payload) + len(op.metadata) > m.limits.max_held_chars:
+    chars = len(op.payload) + len(op.metadata) + sum(map(len, op.depends_on))
+    if s.chars + chars > m.limits.max_held_chars:
         refuse("QUEUE_FULL", f"tasks of {s.chars} characters are held already; try again later", retryable=True)
     run_at = op.run_at if op.run_at is not None and op.run_at > now else None
     where, waits = (READY, None) if run_at is None else (SCHEDULED, None)
@@ -116,7 +118,11 @@ def _dependencies(m: Machine, op: Enqueue, otherwise: int) -> tuple[int, list[st
     for parent_id in dict.fromkeys(op.depends_on):
         parent = _lookup(m, parent_id)
         if parent is None:
-            refuse("INVALID_PARAMS", f"depends_on names task {parent_id}, which does not exist; submit that one first")
+            refuse(
+                "INVALID_PARAMS",
+                f"depends_on names task {parent_id}, which does not exist; submit that one first",
+                parent=parent_id,
+            )
         where = NUMBERS[parent.state]
         if where <= LEASED:
             waits.append(parent_id)

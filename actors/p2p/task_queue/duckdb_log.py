@@ -16,8 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from actors.p2p.files import fsync_directory
 from actors.p2p.task_queue.evidence import in_duckdb_wal
-from actors.p2p.task_queue.files import fsync_directory
 from actors.p2p.task_queue.groups import GROUP_BYTES, Row
 from actors.p2p.task_queue.segmented import CHECKPOINT_BYTES, SEGMENT_BYTES, Segment, SegmentedLog
 from actors.p2p.task_queue.wal_repair import WalRepair

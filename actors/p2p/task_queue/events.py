@@ -37,6 +37,8 @@ ARCHIVED: Final = 23  # id, id, ...
 CARRIED: Final = 24  # a whole task: see `records.pack_item`
 GLOBALS: Final = 25  # all that is not a task: see `carry.py`
 COUNTED: Final = 26  # stale fences, replayed, refused
+KEY_PAUSED: Final = 27  # at, fairness key, reason
+KEY_RESUMED: Final = 28  # at, fairness key
 
 BLOCKED: Final = 0
 SCHEDULED: Final = 1
@@ -99,5 +101,6 @@ FIELDS: Final = (
     "asked",
     "answers",
     "blocked_by",
+    "links",
 )
 """Number -> field of a task, but for `id`, `type` and `state`."""

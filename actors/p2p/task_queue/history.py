@@ -14,16 +14,17 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from actors.errors import UnavailableError
-from actors.p2p.task_queue.files import fsync_directory
+from actors.p2p.files import fsync_directory
 from actors.p2p.task_queue.history_query import matching, tallied
 from actors.p2p.task_queue.log import Ended
+from actors.p2p.task_queue.records import NO_LIST
 from actors.task_messages import Task, TaskState
 from actors.task_views import ScanTasks, TaskEvent
 
@@ -150,6 +151,29 @@ class SQLiteHistory:
                     found.update((task.id, task) for task in (_whole(*row) for row in rows))
         return list(found.values())
 
+    def heads(self, ids: Sequence[str]) -> list[Task]:
+        """See `History`."""
+        now = self._now()
+        found: list[Task] = []
+        with self._finder.use() as con:
+            for some in _lists(ids):
+                rows = con.execute(f"SELECT head FROM task WHERE id IN ({_marks(some)}) AND drop_at > ?", (*some, now))  # noqa: S608
+                found += [_decode_task(head) for (head,) in rows]
+        return found
+
+    def tell(self, ids: Sequence[str], take: Callable[[Task], bool]) -> None:
+        """See `History`. Rows are read one by one: all results together may be larger than the memory."""
+        now = self._now()
+        with self._finder.use() as con:
+            for some in _lists(ids):
+                rows = con.execute(
+                    f"SELECT head, result FROM task WHERE id IN ({_marks(some)}) AND drop_at > ?",  # noqa: S608
+                    (*some, now),
+                )
+                with closing(rows):
+                    if not all(take(_whole(head, "{}", result)) for head, result in rows):
+                        return
+
     def scan(self, ask: ScanTasks, most: int) -> tuple[list[Task], int]:
         """See `History`."""
         now = self._now()
@@ -165,7 +189,7 @@ class SQLiteHistory:
                 ).fetchall()
             finally:
                 con.execute("COMMIT")
-        return [_decode_task(head) for (head,) in rows], total
+        return [_listed(_decode_task(head)) for (head,) in rows], total
 
     def counts(self) -> dict[tuple[str, TaskState], int]:
         """See `History`. Those whose time has passed count until `forget` took them."""
@@ -303,6 +327,11 @@ def _whole(head: bytes, payload: str, result: str | None) -> Task:
     task = _decode_task(head)
     task.payload = payload
     task.result = result
+    return task
+
+
+def _listed(task: Task) -> Task:
+    task.depends_on = NO_LIST
     return task
 
 

@@ -19,8 +19,8 @@ class QueueLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     max_queue_size: int = 100_000
     """Tasks that wait; more are refused with `QUEUE_FULL`."""
     max_held_chars: int = 500_000_000
-    """Characters of payloads, metadata and results of all tasks that are held in memory; a new task that would exceed
-    it is refused with `QUEUE_FULL`."""
+    """Characters of payloads, metadata, results and ids in `depends_on` of all tasks that are held in memory; a new
+    task that would exceed it is refused with `QUEUE_FULL`."""
     max_claim: int = 128
     """Tasks for one claim."""
     lease_s: float = 300.0
@@ -39,7 +39,8 @@ class QueueLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Of ids, types, keys, owners, workers, tags and capabilities, each."""
     max_tags: int = 50
     max_needs: int = 50
-    max_depends_on: int = 1000
+    max_depends_on: int = 10_000
+    """Tasks that one waits for. Any number may wait for one."""
     max_reason_chars: int = 2000
     """Of reasons, of the text of a progress and of one line of a task's log; what is longer is cut."""
     max_log_lines: int = 200
@@ -65,8 +66,12 @@ class QueueLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Type -> how fast its tasks may start."""
     max_running_per_key: int = 0
     """Tasks of one fairness key that may run at once; 0 = any number."""
+    max_paused_keys: int = 10_000
+    """Fairness keys whose claims are stopped at once."""
     weights: dict[str, float] = {}
     """Fairness key -> its share of turns, against 1 for all that are not named."""
+    max_facts_bytes: int = 4 << 20
+    """Of the tasks in one answer to `ReadResults`, as they travel; a single one may be larger."""
     archive_batch: int = 256
     """Ended tasks that are put into the history together."""
     archive_chars: int = 4_000_000

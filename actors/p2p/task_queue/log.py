@@ -11,7 +11,7 @@ order always gives the same state.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -108,9 +108,17 @@ class History(Protocol):
         """Those with these ids or with these pairs of owner and idempotency key, whole."""
         ...
 
+    def heads(self, ids: Sequence[str]) -> list[Task]:
+        """Those with these ids, without payloads and results."""
+        ...
+
+    def tell(self, ids: Sequence[str], take: Callable[[Task], bool]) -> None:
+        """Hand out those with these ids, without payloads, in any order, for as long as `take` wants more."""
+        ...
+
     def scan(self, ask: ScanTasks, most: int) -> tuple[list[Task], int]:
-        """The first `most` that match, in the order that was asked for and without payloads and results, and how many
-        match in all. `ask.limit` and `ask.offset` are for the caller."""
+        """The first `most` that match, in the order that was asked for and without `payload`, `result` and
+        `depends_on`, and how many match in all. `ask.limit` and `ask.offset` are for the caller."""
         ...
 
     def counts(self) -> dict[tuple[str, TaskState], int]:

@@ -28,9 +28,10 @@ from actors.p2p.task_queue.decide_claim import may_claim, next_openings
 from actors.p2p.task_queue.decide_control import clearable
 from actors.p2p.task_queue.decide_expire import next_due
 from actors.p2p.task_queue.events import ARCHIVED, LEASED, READY, STATES
+from actors.p2p.task_queue.facts import FactSheet
 from actors.p2p.task_queue.limits import QueueLimits
 from actors.p2p.task_queue.log import Ended, Group, History, Log
-from actors.p2p.task_queue.lookups import unknown
+from actors.p2p.task_queue.lookups import Unknown, unknown
 from actors.p2p.task_queue.machine import NOTHING_PAST, Machine, Past
 from actors.p2p.task_queue.operations import decide
 from actors.p2p.task_queue.records import Item
@@ -38,7 +39,7 @@ from actors.p2p.task_queue.store import Recovery
 from actors.p2p.task_queue.views import scan, stats, view
 from actors.p2p.task_queue.waits import Waits
 from actors.task_messages import FINAL, Claim, Clear, Cleared, Expire, Expired, Op, Outcome, RetryTask, Task, WorkerInfo
-from actors.task_views import GetTask, QueueStats, ScanTasks, TaskEvent, TaskPage, TaskView
+from actors.task_views import GetTask, QueueStats, ScanTasks, TaskEvent, TaskFacts, TaskPage, TaskView
 
 T = TypeVar("T")
 
@@ -115,7 +116,7 @@ class LogStore:
         ended = self._machine.state.ended
         ids = list(ended)
         for start in range(0, len(ids), _LOOKED_UP_TOGETHER):
-            for task in await self._find(ids[start : start + _LOOKED_UP_TOGETHER], []):
+            for task in await self._heads(ids[start : start + _LOOKED_UP_TOGETHER]):
                 if task.ended_at == self._machine.state.tasks[task.id].task.ended_at:
                     del ended[task.id]
                     self._stored[task.id] = None
@@ -208,24 +209,29 @@ class LogStore:
         return n
 
     async def _past(self, ops: Sequence[Op]) -> Past:
-        ids, keys = unknown(self._machine.state, ops)
-        if not ids and not keys:
+        named = unknown(self._machine.state, ops)
+        if not any(named):
             return NOTHING_PAST
-        past = Past(await self._find(ids, keys))
-        if any(isinstance(op, RetryTask) for op in ops):
+        past = Past(await trio.to_thread.run_sync(self._look_up, named, limiter=self._lookups))
+        again = {op.id for op in ops if isinstance(op, RetryTask)}
+        if again:
             for _ in range(_CHAIN_LOOKUPS):
-                named = {id_ for task in past.tasks.values() for id_ in (task.retry_of, *task.depends_on) if id_}
-                found = await self._find(sorted(named - past.tasks.keys() - self._machine.state.tasks.keys()), [])
+                before = {task.retry_of for task in past.tasks.values() if task.retry_of}
+                before.update(id_ for task in past.tasks.values() if task.id in again for id_ in task.depends_on)
+                found = await self._heads(sorted(before - past.tasks.keys() - self._machine.state.tasks.keys()))
                 if not found:
                     break
                 for task in found:
                     past.put(task)
         return past
 
-    async def _find(self, ids: list[str], keys: list[tuple[str, str]]) -> list[Task]:
-        if not ids and not keys:
-            return []
-        return await trio.to_thread.run_sync(self._history.find, ids, keys, limiter=self._lookups)
+    def _look_up(self, named: Unknown) -> list[Task]:
+        # Those that are known whole come last: they count.
+        heads = self._history.heads(named.heads) if named.heads else []
+        return heads + (self._history.find(named.ids, named.keys) if named.ids or named.keys else [])
+
+    async def _heads(self, ids: list[str]) -> list[Task]:
+        return await trio.to_thread.run_sync(self._history.heads, ids, limiter=self._lookups) if ids else []
 
     async def _rotate(self) -> None:
         s, log = self._machine.state, self._log
@@ -302,6 +308,14 @@ class LogStore:
             return item.history()
         ended = await self._ended(task_id)
         return [] if ended is None else ended.events
+
+    async def results(self, ids: Sequence[str]) -> TaskFacts:
+        """Many tasks at once."""
+        sheet = FactSheet(ids, self._limits.max_facts_bytes)
+        await self._look(lambda: sheet.take_all(self._machine.state.tasks))
+        if not sheet.full and (elsewhere := sheet.missing()):
+            await trio.to_thread.run_sync(self._history.tell, elsewhere, sheet.take, limiter=self._lookups)
+        return sheet.answer()
 
     async def scan(self, ask: ScanTasks) -> TaskPage:
         """Those that match."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from actors.p2p.task_queue.state import State
 from actors.task_messages import (
@@ -26,10 +27,22 @@ _OF_A_TASK = frozenset(
 )
 
 
-def unknown(s: State, ops: Sequence[Op]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Ids, and pairs of owner and key, that these operations name and the live state does not know."""
+class Unknown(NamedTuple):
+    """What operations name and the live state does not know."""
+
+    ids: list[str]
+    """Of tasks that have to be known whole."""
+    keys: list[tuple[str, str]]
+    """Pairs of owner and key, of such tasks."""
+    heads: list[str]
+    """Ids of tasks whose state, or place in a chain, is all that matters."""
+
+
+def unknown(s: State, ops: Sequence[Op]) -> Unknown:
+    """What has to be looked up for these operations."""
     ids: dict[str, None] = {}
     keys: dict[tuple[str, str], None] = {}
+    heads: dict[str, None] = {}
     tasks = s.tasks
     for op in ops:
         if isinstance(op, Enqueue):
@@ -39,26 +52,26 @@ def unknown(s: State, ops: Sequence[Op]) -> tuple[list[str], list[tuple[str, str
                 keys[op.owner, op.key] = None
             for parent in op.depends_on:
                 if parent not in tasks:
-                    ids[parent] = None
+                    heads[parent] = None
         elif type(op) in _OF_A_TASK:
             task_id: str = op.id  # type: ignore[union-attr]
             if task_id not in tasks:
                 ids[task_id] = None
             if isinstance(op, RetryTask):
-                _of_retry(s, op, ids)
-    return list(ids), list(keys)
+                _of_retry(s, op, ids, heads)
+    return Unknown(list(ids), list(keys), list(heads))
 
 
-def _of_retry(s: State, op: RetryTask, ids: dict[str, None]) -> None:
+def _of_retry(s: State, op: RetryTask, ids: dict[str, None], heads: dict[str, None]) -> None:
     if op.new_id and op.new_id not in s.tasks:
         ids[op.new_id] = None
     item = s.tasks.get(op.id)
     if item is not None:
         for parent in item.task.depends_on:
             if parent not in s.tasks:
-                ids[parent] = None
+                heads[parent] = None
     while item is not None and item.task.retry_of:
         before = item.task.retry_of
         item = s.tasks.get(before)
         if item is None:
-            ids[before] = None
+            heads[before] = None

@@ -13,7 +13,7 @@ import trio
 
 from actors.base import open_actor
 from actors.messages import Boot
-from actors.p2p.task_queue.clock import SteadyClock
+from actors.p2p.clock import SteadyClock
 from actors.p2p.task_queue.embedded import open_embedded
 from actors.p2p.task_queue.service import TaskQueue
 from actors.p2p.task_queue.store import Recovery

@@ -35,6 +35,8 @@ def why_waiting(s: State, item: Item, now: float) -> str:
         return ""
     if "" in s.paused or task.type in s.paused:
         return "paused"
+    if task.fairness_key in s.ready.paused:
+        return "its fairness key is paused"
     lane = item.lane
     if held := s.ready.held(lane, now):
         return held

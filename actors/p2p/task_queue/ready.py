@@ -5,7 +5,8 @@ Tasks that the same claims may have lie in one lane: they have the same type, ne
 fairness key has a heap of its own, smallest `order` first. Keys take turns by virtual time: the key that was served
 least goes first, among equals the one whose task is first by order; each start adds the inverse of the key's weight. A
 key that had nothing to do comes back as if it had just been served: it cannot claim turns that it did not use, and keys
-that were never seen cannot overtake those that wait.
+that were never seen cannot overtake those that wait. Keys that are paused, and those that reached their limit, have no
+turns meanwhile.
 
 Heaps are cleaned lazily: an entry counts only while it is its task's `entry`. All of this follows from events, so that
 a restart goes on in the same order.
@@ -34,22 +35,24 @@ Which = tuple[tuple[str, ...], str]
 
 _MANY_STALE: Final = 64
 _MANY_KEYS: Final = 1024
+_MANY_PARKED: Final = 64
 
 
 class Key:
     """A fairness key."""
 
-    __slots__ = ("leased", "name", "parked", "ready", "share", "time")
+    __slots__ = ("leased", "name", "parked", "paused", "ready", "share", "time")
 
-    def __init__(self, name: str, share: float) -> None:
+    def __init__(self, name: str, share: float, *, paused: bool) -> None:
         self.name = name
+        self.paused = paused
         self.time = 0.0
         self.share = share
         """What one start adds to `time`."""
         self.ready = 0
         self.leased = 0
         self.parked: list[Lane] = []
-        """Lanes that have tasks of this key and no turn for it, since its limit was reached."""
+        """Lanes that have tasks of this key and no turn for it, since it may have none."""
 
 
 class Bucket:
@@ -108,7 +111,7 @@ class Lane:
         self.stale = 0
         self.heaps: dict[str, list[Entry]] = {}
         self.turn: dict[str, Turn] = {}
-        """Of each key; none while the key's limit is reached."""
+        """Of each key; none while the key is parked."""
         self.turns: list[Turn] = []
         """A heap of them; those that are not their key's `turn` are void, others may come too early."""
 
@@ -122,6 +125,8 @@ class Ready:
         self._most_per_key = limits.max_running_per_key
         self.keys: dict[str, Key] = {}
         self._many_keys = _MANY_KEYS
+        self.paused: dict[str, str] = {}
+        """Fairness key -> why claims pass its tasks by."""
         self._count = 0
         self.last: Entry | None = None
         """The entry that is or was the last of all by order; not exceeded since there was no ready task."""
@@ -135,7 +140,8 @@ class Ready:
         """A fairness key, made when it is new."""
         key = self.keys.get(name)
         if key is None:
-            key = self.keys[name] = Key(name, 1.0 / self._limits.weights.get(name, 1.0))
+            share = 1.0 / self._limits.weights.get(name, 1.0)
+            key = self.keys[name] = Key(name, share, paused=name in self.paused)
         return key
 
     def enter(self, item: Item) -> None:
@@ -202,18 +208,26 @@ class Ready:
         """It is leased no longer."""
         key = self.keys[item.task.fairness_key]
         key.leased -= 1
-        if key.parked:
-            for lane in key.parked:
-                heap = lane.heaps.get(key.name)
-                if heap:
-                    self._take_turn(lane, key, heap[0])
-                else:
-                    lane.heaps.pop(key.name, None)
-            key.parked.clear()
+        if key.parked and not key.paused:
+            self._unpark(key)
 
     def holds(self, item: Item) -> None:
         """It is leased."""
         self.key(item.task.fairness_key).leased += 1
+
+    def pause(self, name: str, reason: str) -> None:
+        """Give this key no turns."""
+        self.paused[name] = reason
+        if name in self.keys:
+            self.keys[name].paused = True
+
+    def resume(self, name: str) -> None:
+        """Give it turns again."""
+        self.paused.pop(name, None)
+        key = self.keys.get(name)
+        if key is not None:
+            key.paused = False
+            self._unpark(key)
 
     def lanes_for(self, claim: Claim, types: Iterable[str], offline: Callable[[str], bool]) -> list[Lane]:
         """Where a claim may look. `types` empty = all; `offline` tells whether a sticky worker is not there."""
@@ -265,11 +279,15 @@ class Ready:
             "time": self.time,
             "keys": sorted([key.name, key.time] for key in self.keys.values() if key.ready or key.time > self.time),
             "buckets": [[type_, bucket.level, bucket.at] for type_, bucket in self.buckets.items()],
+            "paused": dict(self.paused),
         }
 
     def unpack(self, packed: dict[str, Any]) -> None:
         """Take over what was packed."""
         self.time = packed["time"]
+        self.paused = packed.get("paused", {})
+        for key in self.keys.values():
+            key.paused = key.name in self.paused
         for name, time in packed["keys"]:
             self.key(name).time = time
         for type_, level, at in packed["buckets"]:
@@ -295,27 +313,57 @@ class Ready:
         turn = lane.turn[key.name] = (key.time, entry, key.name)
         heappush(lane.turns, turn)
 
+    def _may_start(self, key: Key) -> bool:
+        most = self._most_per_key
+        return not (key.paused or (most and key.leased >= most))
+
+    @staticmethod
+    def _park(lane: Lane, key: Key) -> None:
+        if len(key.parked) >= _MANY_PARKED:
+            key.parked = [one for one in key.parked if one.live]
+        key.parked.append(lane)
+
+    def _unpark(self, key: Key) -> None:
+        for lane in key.parked:
+            heap = lane.heaps.get(key.name)
+            if heap:
+                self._take_turn(lane, key, heap[0])
+            else:
+                lane.heaps.pop(key.name, None)
+        key.parked.clear()
+
     def _head(self, lane: Lane) -> Head | None:
-        turns, most = lane.turns, self._most_per_key
+        turns = lane.turns
         while turns:
             turn = turns[0]
             time, entry, name = turn
             if lane.turn.get(name) is not turn:
                 heappop(turns)
                 continue
-            key = self.keys[name]
+            key = self.keys.get(name)
+            if key is None:
+                heappop(turns)
+                del lane.turn[name]
+                self._empty(lane, name)
+                continue
             first = self._first_of(lane, name)
-            if first is entry and key.time == time and not (most and key.leased >= most):
+            may = self._may_start(key)
+            if first is entry and key.time == time and may:
                 return time, entry
             heappop(turns)
             del lane.turn[name]
             if first is None:
                 del lane.heaps[name]
-            elif most and key.leased >= most:
-                key.parked.append(lane)
-            else:
+            elif may:
                 self._take_turn(lane, key, first)
+            else:
+                self._park(lane, key)
         return None
+
+    @staticmethod
+    def _empty(lane: Lane, name: str) -> None:
+        """Take away what a lane has of a key that has no ready task."""
+        lane.stale -= len(lane.heaps.pop(name, ()))
 
     def _first_of(self, lane: Lane, name: str) -> Entry | None:
         heap, tasks = lane.heaps[name], self._tasks
@@ -344,5 +392,7 @@ class Ready:
         unused = [key for key in self.keys.values() if not (key.ready or key.leased)]
         ahead = [key for key in unused if key.time > self.time]
         for key in unused if len(ahead) > _MANY_KEYS // 2 else set(unused).difference(ahead):
+            for lane in key.parked:
+                self._empty(lane, key.name)
             del self.keys[key.name]
         self._many_keys = max(_MANY_KEYS, 2 * len(self.keys))

@@ -67,7 +67,8 @@ class Item(msgspec.Struct, eq=False, gc=False):
     def chars(self) -> int:
         """Of all that may be large."""
         task = self.task
-        return len(task.payload) + len(task.metadata) + (0 if task.result is None else len(task.result))
+        texts = len(task.payload) + len(task.metadata) + (0 if task.result is None else len(task.result))
+        return texts + sum(map(len, task.depends_on)) if task.depends_on else texts
 
     def touch(self, at: float) -> None:
         """It changes. Each change has a later time than the one before, even when the clock stood still or was put

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import ClassVar, Final, NamedTuple
 
 from actors.errors import UnavailableError
+from actors.p2p.files import FileLock, fsync_directory
 from actors.p2p.task_queue.announced import Announced
-from actors.p2p.task_queue.files import FileLock, fsync_directory
 from actors.p2p.task_queue.groups import GROUP_BYTES, Chain, Row
 from actors.p2p.task_queue.log import Group, Opened
 

@@ -32,7 +32,18 @@ from actors.task_messages import (
     TaskState,
     WorkerInfo,
 )
-from actors.task_views import GetTask, QueueStats, ScanTasks, TaskChanged, TaskEvent, TaskPage, TaskView
+from actors.task_views import (
+    MOST_RESULTS,
+    GetTask,
+    QueueStats,
+    ReadResults,
+    ScanTasks,
+    TaskChanged,
+    TaskEvent,
+    TaskFacts,
+    TaskPage,
+    TaskView,
+)
 
 MOST_WAIT_S: Final = 60.0
 """The longest that a claim or a reading waits; a longer wish is shortened."""
@@ -48,6 +59,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode_op = msgspec.msgpack.Decoder(Op).decode
 _decode_ops = msgspec.msgpack.Decoder(Ops).decode
 _decode_get = msgspec.msgpack.Decoder(GetTask).decode
+_decode_results = msgspec.msgpack.Decoder(ReadResults).decode
 _decode_scan = msgspec.msgpack.Decoder(ScanTasks).decode
 
 T = TypeVar("T")
@@ -143,6 +155,12 @@ class TaskQueue:
                 view = await self._store.get(ask)
         return view
 
+    async def results(self, ask: ReadResults) -> TaskFacts:
+        """Many tasks, and what they gave. Raises `InvalidArgumentsError` when they are too many."""
+        if len(ask.ids) > MOST_RESULTS:
+            raise InvalidArgumentsError(f"{len(ask.ids)} tasks at once; at most {MOST_RESULTS} are told in one answer")
+        return await self._store.results(ask.ids)
+
     async def scan(self, ask: ScanTasks) -> TaskPage:
         """Those that match."""
         return await self._store.scan(ask)
@@ -223,6 +241,7 @@ class TaskQueue:
         return ops | {
             "tasks/apply": self._apply,
             "tasks/get": self._get,
+            "tasks/results": self._results,
             "tasks/scan": self._scan,
             "tasks/history": self._history,
             "tasks/stats": self._stats,
@@ -242,6 +261,9 @@ class TaskQueue:
         if view is None:
             raise NotFoundError(f"there is no task {ask.id[:200]!r}")
         return view
+
+    async def _results(self, call: IncomingCall) -> TaskFacts:
+        return await self.results(_decoded(_decode_results, call))
 
     async def _scan(self, call: IncomingCall) -> TaskPage:
         return await self.scan(_decoded(_decode_scan, call))

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from actors.p2p.files import free_name, fsync_directory
 from actors.p2p.task_queue.evidence import in_sqlite_wal
-from actors.p2p.task_queue.files import free_name, fsync_directory
 from actors.p2p.task_queue.groups import Row
 from actors.p2p.task_queue.segmented import CHECKPOINT_BYTES, SEGMENT_BYTES, Segment, SegmentedLog
 

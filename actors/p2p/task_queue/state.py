@@ -54,7 +54,7 @@ class State:
         self.changed: dict[str, None] = {}
         """Ids of tasks whose state or questions changed since somebody took them away from here."""
         self.chars = 0
-        """Of payloads, metadata and results of all tasks here."""
+        """Of payloads, metadata, results and ids in `depends_on` of all tasks here."""
         self.epoch = 0
         self.last_token = 0
         self.seq = 0

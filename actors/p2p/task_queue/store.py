@@ -13,7 +13,7 @@ from typing import Protocol
 import msgspec
 
 from actors.task_messages import Claim, Op, Outcome, WorkerInfo
-from actors.task_views import GetTask, QueueStats, ScanTasks, TaskEvent, TaskPage, TaskView
+from actors.task_views import GetTask, QueueStats, ScanTasks, TaskEvent, TaskFacts, TaskPage, TaskView
 
 
 class Recovery(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +65,11 @@ class TaskStore(Protocol):
 
     async def get(self, ask: GetTask) -> TaskView | None:
         """One task, wherever it is kept; None = unknown. Does not wait."""
+        ...
+
+    async def results(self, ids: Sequence[str]) -> TaskFacts:
+        """Many tasks at once, wherever they are kept, as far as they fit into one answer (`max_facts_bytes`): at least
+        one of those that there are. Does not wait."""
         ...
 
     async def scan(self, ask: ScanTasks) -> TaskPage:

@@ -26,7 +26,7 @@ def load_task_tools(settings: Settings, queue: TaskQueue) -> Loaded:
         for group in (TaskTools(access), QueueTools(access), WorkerTools(access), leases):
             functions += group.all()
         if ours.aliases:
-            functions += AliasTools(access).all()
+            functions += AliasTools(access, settings.tools.max_result_bytes).all()
     return load_functions(
         functions,
         runtime="p2p",

@@ -7,12 +7,12 @@ workers; operators to all of them, and to the queue itself. Work on the tasks of
 
 from __future__ import annotations
 
-from typing import Any, NoReturn, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from actors.errors import ForbiddenError, NotFoundError, from_info
-from actors.messages import ErrorInfo
+from actors.p2p.answers import refuse
 from actors.p2p.task_queue.service import TaskQueue
 from actors.settings_p2p import TaskQueueSettings
 from actors.task_messages import Answer_, Op, Refused, Task, WorkerInfo
@@ -21,17 +21,6 @@ from actors.task_views import GetTask, TaskView
 A = TypeVar("A", bound=Answer_)
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
-
-
-class Done(msgspec.Struct, kw_only=True):
-    """What each tool answers at least; a failed call is an error with a code instead."""
-
-    success: bool = True
-
-
-def refuse(code: str, message: str, **details: Any) -> NoReturn:  # noqa: ANN401 - JSON
-    """Raise the error with this code."""
-    raise from_info(ErrorInfo(code=code, message=message, details=details))
 
 
 def to_json(value: object) -> str:

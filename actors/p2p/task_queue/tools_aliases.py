@@ -15,7 +15,8 @@ from msgspec import Meta
 from actors.errors import UnavailableError
 from actors.messages import ErrorInfo
 from actors.p2p.task_queue.tools_access import Access, to_json
-from actors.p2p.task_queue.tools_leases import ClaimedTask, claimed_task
+from actors.p2p.task_queue.tools_leases import LEASE_BYTES, ClaimedTask, claimed_task
+from actors.p2p.task_queue.tools_links import with_values
 from actors.p2p.task_queue.tools_shown import output_of
 from actors.task_messages import (
     Beat,
@@ -123,8 +124,10 @@ class Completed(msgspec.Struct, kw_only=True):
 class AliasTools:
     """The tools, as methods."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, max_result_bytes: int) -> None:
+        """`max_result_bytes` of one answer."""
         self._access = access
+        self._most_bytes = max_result_bytes
 
     @tool(read_only=True, open_world=False)
     async def p2p_taskqueue_status(
@@ -189,7 +192,8 @@ class AliasTools:
             await self._access.do(register, WorkerInfo)
         await self._access.acting_worker(ctx.principal, worker_id)
         claimed = await self._access.do(Claim(worker=worker_id, types=types, request=ctx.call_id), Claimed)
-        tasks = [claimed_task(lease, worker_id) for lease in claimed.tasks]
+        whole = await with_values(self._access, claimed.tasks, self._most_bytes - LEASE_BYTES)
+        tasks = [claimed_task(lease, worker_id) for lease in whole]
         return Taken(ok=True, task=tasks[0] if tasks else None)
 
     @tool(read_only=True, open_world=False)

@@ -12,7 +12,9 @@ import msgspec
 from msgspec import Meta
 
 from actors.messages import ErrorInfo
-from actors.p2p.task_queue.tools_access import Access, Done, to_json
+from actors.p2p.answers import Done
+from actors.p2p.task_queue.tools_access import Access, to_json
+from actors.p2p.task_queue.tools_links import with_values
 from actors.task_messages import (
     Claim,
     Claimed,
@@ -34,7 +36,7 @@ Line = Annotated[str, Meta(max_length=2000)]
 Lines = Annotated[list[Line], Meta(max_length=200)]
 MOST_CLAIMED: Final = 128
 MOST_WAIT_S: Final = 60
-_LEASE_BYTES: Final = 1024
+LEASE_BYTES: Final = 1024
 """Of a claimed task in the answer, beside its payload, at most."""
 
 
@@ -116,7 +118,8 @@ class LeaseTools:
             request=request_id or ctx.call_id,
         )
         claimed = await self._access.do(op, Claimed)
-        taken = await self._that_fit(claimed.tasks)
+        whole = await with_values(self._access, claimed.tasks, self._most_bytes - LEASE_BYTES)
+        taken = await self._that_fit(whole)
         return ClaimedTasks(tasks=[claimed_task(one, worker_id) for one in taken], paused=claimed.paused)
 
     async def _that_fit(self, leases: list[Lease]) -> list[Lease]:
@@ -125,14 +128,14 @@ class LeaseTools:
         taken: list[Lease] = []
         surplus: list[Op] = []
         for one in leases:
-            left -= len(one.payload.encode()) + _LEASE_BYTES
+            left -= len(one.payload.encode()) + LEASE_BYTES
             if taken and left < 0:
                 surplus.append(
                     Release(id=one.id, token=one.token, reason="the answer had no room for it", counts=False)
                 )
             else:
                 taken.append(one)
-        await self._access.queue.do_all(surplus, _LEASE_BYTES * len(surplus))
+        await self._access.queue.do_all(surplus, LEASE_BYTES * len(surplus))
         return taken
 
     @tool(idempotent=True, destructive=False, open_world=False)

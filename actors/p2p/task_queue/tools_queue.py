@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from actors.p2p.task_queue.tools_access import Access, Done, refuse
+from actors.p2p.answers import Done, refuse
+from actors.p2p.task_queue.tools_access import Access
 from actors.p2p.task_queue.tools_workers import WorkerShown, shown
 from actors.task_messages import Clear, Cleared, Pause, Paused, Resume
 from actors.toolkit import ToolContext, tool

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from actors import task_links
 from actors.task_messages import Retry, Status, Task, TaskState, status_of
 from actors.task_views import TaskEvent
 from actors.tool_tasks import result_of
@@ -154,10 +155,7 @@ def summary_of(task: Task) -> TaskSummary:
 
 def output_of(task: Task) -> Any:  # noqa: ANN401 - JSON
     """What it gave: of a tool the value that it returned, of an external worker what that said."""
-    if task.result is None:
-        return None
-    result = result_of(task.result)
-    return msgspec.json.decode(result.value)
+    return None if task.result is None else task_links.output_of(task.result)
 
 
 def end_of(task: Task) -> TaskEnd:

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from actors.p2p.task_queue.tools_access import Access, Done, refuse, to_json
+from actors.p2p.answers import Done, refuse
+from actors.p2p.task_queue.tools_access import Access, to_json
 from actors.p2p.task_queue.tools_shown import (
     RetryPolicy,
     TaskEnd,

@@ -11,7 +11,8 @@ import trio
 from msgspec import Meta
 
 from actors.errors import DrainingError, from_info
-from actors.p2p.task_queue.tools_access import Access, Done, refuse, to_json
+from actors.p2p.answers import Done, refuse
+from actors.p2p.task_queue.tools_access import Access, to_json
 from actors.task_messages import (
     Beat,
     Beaten,

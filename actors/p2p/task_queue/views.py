@@ -11,10 +11,10 @@ import msgspec
 from actors.p2p.task_queue.events import LEASED, NUMBERS, READY, STATES
 from actors.p2p.task_queue.machine import Machine
 from actors.p2p.task_queue.places import estimated_start, position_of, why_waiting
-from actors.p2p.task_queue.records import Item
+from actors.p2p.task_queue.records import NO_LIST, Item
 from actors.p2p.task_queue.state import State
 from actors.task_messages import Status, Task, TaskState, status_of
-from actors.task_views import GetTask, QueueStats, ScanTasks, TaskView
+from actors.task_views import PAUSED_KEY, GetTask, QueueStats, ScanTasks, TaskView
 
 _STATUS: dict[int, Status] = {NUMBERS[state]: status_of(state) for state in TaskState}
 
@@ -34,13 +34,14 @@ def view(s: State, item: Item, ask: GetTask, now: float) -> TaskView:
 
 
 def scan(s: State, ask: ScanTasks, most: int, without: Collection[str]) -> tuple[list[Task], int]:
-    """The first `most` tasks that match, in the order that is asked for, without payloads and results, and how many
-    match. Tasks in `without` are left out."""
+    """The first `most` tasks that match, in the order that is asked for and without `payload`, `result` and
+    `depends_on`, and how many match. Tasks in `without` are left out."""
     items = _matching(list(s.tasks.values()), ask)
     if without:
         items = [item for item in items if item.task.id not in without]
     shown = items[:most] if ask.oldest_first else items[: -most - 1 : -1]
-    return [msgspec.structs.replace(item.task, payload="{}", result=None) for item in shown], len(items)
+    tasks = [msgspec.structs.replace(item.task, payload="{}", result=None, depends_on=NO_LIST) for item in shown]
+    return tasks, len(items)
 
 
 def _matching(items: list[Item], ask: ScanTasks) -> list[Item]:
@@ -87,7 +88,7 @@ def stats(m: Machine, past: dict[tuple[str, TaskState], int], without: Collectio
         counts=counts,
         by_type=by_type,
         by_state={STATES[number].value: n for number, n in enumerate(s.totals[: LEASED + 1]) if n},
-        paused=sorted(s.paused),
+        paused=[*sorted(s.paused), *sorted(f"{PAUSED_KEY}{name}" for name in s.ready.paused)],
         oldest_ready_s=None if oldest is None else max(0.0, now - oldest),
         average_wait_s=tallies.wait_s,
         average_run_s=tallies.run_s,

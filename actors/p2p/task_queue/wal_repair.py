@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from actors.errors import UnavailableError
+from actors.p2p.files import free_name, fsync_directory, in_use
 from actors.p2p.task_queue.evidence import duckdb_commits
-from actors.p2p.task_queue.files import free_name, fsync_directory, in_use
 
 if TYPE_CHECKING:
     import duckdb

@@ -18,7 +18,7 @@ import trio
 
 from actors.logs import get_logger
 from actors.messages import ErrorInfo
-from actors.p2p.task_worker.asking_queue import End, end_task, held_by
+from actors.p2p.asking_queue import End, end_task, held_by
 from actors.task_client import TaskClient
 from actors.task_messages import Fail, Release, Task
 

@@ -14,7 +14,7 @@ from actors.client import ToolClient
 from actors.errors import MCPServerError, code_of
 from actors.logs import flush_loop, get_logger
 from actors.messages import Boot, DirectoryEntry
-from actors.p2p.task_worker.asking_queue import persist
+from actors.p2p.asking_queue import persist
 from actors.p2p.task_worker.left import settle_left, write_left
 from actors.p2p.task_worker.run import Rules
 from actors.p2p.task_worker.worker import TaskWorker

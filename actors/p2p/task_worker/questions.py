@@ -19,7 +19,7 @@ import trio
 
 from actors.calls import Message
 from actors.errors import MCPServerError, NoAnswerError, UrlRequiredError
-from actors.p2p.task_worker.asking_queue import persist
+from actors.p2p.asking_queue import persist
 from actors.task_client import TaskClient
 from actors.task_messages import FINAL, AnswerOwner, Asked, AskOwner, Lease, Task
 from actors.task_views import GetTask

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Literal
 
 import msgspec
 import trio
@@ -26,24 +26,15 @@ from actors.errors import (
 )
 from actors.logs import get_logger, log_execution
 from actors.messages import ErrorInfo
-from actors.p2p.task_worker.asking_queue import End, may_ask_again, persist
+from actors.p2p.asking_queue import End, persist
+from actors.p2p.lease_keeper import LeaseKeeper
+from actors.p2p.task_worker.links import Results
 from actors.p2p.task_worker.questions import TaskOwner
 from actors.p2p.task_worker.stops import Stops
 from actors.task_client import TaskClient
-from actors.task_messages import AckCancel, Beat, Beaten, Complete, Fail, Lease, Release
+from actors.task_messages import AckCancel, Complete, Fail, Lease, Release
 from actors.tool_messages import ASK, Progress, ToolCall, ToolItem, ToolResult
 from actors.tool_tasks import result_text
-
-BEATS_PER_LEASE: Final = 3
-NEWS_EVERY_S: Final = 1.0
-"""Progress and log lines of a tool reach the task at most so often, and when it ends."""
-_LOOK_AGAIN_S: Final = 0.1
-"""Between two beats, whatever the reason."""
-_QUEUE_AGAIN_S: Final = 1.0
-"""After a beat that did not reach the queue."""
-_MOST_LINES: Final = 200
-"""Log lines that wait for a beat: as many as the queue keeps. The oldest are dropped."""
-_MOST_LINE_CHARS: Final = 2000
 
 Why = Literal["cancelled", "given back", "lost"]
 """The owner wants it cancelled; the worker stops; the task is not this worker's any more."""
@@ -74,6 +65,7 @@ class Run:
         tools: ToolClient,
         stops: Stops,
         rules: Rules,
+        results: Results,
         *,
         new_call_id: Callable[[], str],
         on_asking: Callable[[], None] = lambda: None,
@@ -88,27 +80,19 @@ class Run:
         self._tools = tools
         self._stops = stops
         self._rules = rules
+        self._results = results
         self._new_call_id = new_call_id
         self._call_id = ""
         self._on_asking = on_asking
         self._scope = trio.CancelScope()
         self._why: Why | None = None
-        self._progress: float | None = None
-        self._text = ""
-        self._lines: list[str] = []
-        self._beat_at = trio.current_time()
-        self._due = self._beat_at + self._every_s
-        self._alarm = trio.CancelScope()
-
-    @property
-    def _every_s(self) -> float:
-        return self._rules.lease_s / BEATS_PER_LEASE
+        self._keeper = LeaseKeeper(queue, lease.id, lease.token, rules.lease_s, self.stop)
 
     # --- from outside ----------------------------------------------------------------------------------------------
 
     def look(self) -> None:
         """The task has changed: ask what there is to know."""
-        self._beat_by(self._beat_at + _LOOK_AGAIN_S)
+        self._keeper.look()
 
     def stop(self, why: Why) -> None:
         """End the call; the first reason counts."""
@@ -120,7 +104,7 @@ class Run:
         """Call the tool. Returns how to end the task; None when it is not ours to end."""
         end: End | None = None
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._keep_lease)
+            nursery.start_soon(self._keeper.run)
             end = await self._attempt()
             nursery.cancel_scope.cancel()
         return end
@@ -156,12 +140,13 @@ class Run:
         return Release(id=self.lease.id, token=self.lease.token, counts=False, reason="its worker stopped")
 
     def _failed(self, error: ErrorInfo) -> Fail:
-        return Fail(id=self.lease.id, token=self.lease.token, error=error, logs=self._take_lines())
+        return Fail(id=self.lease.id, token=self.lease.token, error=error, logs=self._keeper.take_lines())
 
     async def _call(self) -> ToolResult:
         lease = self.lease
         tool = self._tools.find(lease.type)
         owner = await persist(lambda: TaskOwner.of(self._queue, lease, timeout_s=self._rules.ask_timeout_s))
+        payload = await self._results.filled(lease)
         timeout_s = tool.timeout_s if lease.timeout_s is None else lease.timeout_s
 
         async def on_ask(method: str, body: msgspec.Raw) -> Message:
@@ -180,7 +165,7 @@ class Run:
             self._call_id = self._new_call_id()
             call = ToolCall(
                 name=lease.type,
-                arguments=lease.payload.encode(),
+                arguments=payload.encode(),
                 call_id=self._call_id,
                 progress=True,
                 log_level="info",
@@ -209,7 +194,7 @@ class Run:
         if size > most:
             reason = f"its result has {size} bytes; p2p.task_queue.max_result_bytes is {most}"
             return self._failed(ErrorInfo(code="LIMIT_EXCEEDED", message=reason))
-        return Complete(id=lease.id, token=lease.token, result=text, logs=self._take_lines())
+        return Complete(id=lease.id, token=lease.token, result=text, logs=self._keeper.take_lines())
 
     def _log(self, error: MCPServerError) -> None:
         tool = self._tools.catalogue.get(self.lease.type)
@@ -221,55 +206,12 @@ class Run:
     def _item(self, body: msgspec.Raw) -> None:
         item = _decode_item(body)
         if isinstance(item, Progress):
-            if item.total:
-                self._progress = min(100.0, max(0.0, 100.0 * item.progress / item.total))
-            self._text = item.message[:_MOST_LINE_CHARS]
+            percent = 100.0 * item.progress / item.total if item.total else None
+            self._keeper.progress(percent, item.message)
         else:
             text = item.data.decode(errors="replace")
             where = f"{item.logger}: " if item.logger else ""
-            self._lines.append(f"{item.level}: {where}{text}"[:_MOST_LINE_CHARS])
-            del self._lines[:-_MOST_LINES]
-        self._beat_by(self._beat_at + NEWS_EVERY_S)
-
-    def _take_lines(self) -> list[str]:
-        lines, self._lines = self._lines, []
-        return lines
-
-    # --- the lease -------------------------------------------------------------------------------------------------
-
-    def _beat_by(self, at: float) -> None:
-        self._due = min(self._due, at)
-        self._alarm.deadline = self._due
-
-    async def _keep_lease(self) -> None:
-        while True:
-            with trio.CancelScope(deadline=self._due) as self._alarm:
-                await trio.sleep_forever()
-            self._beat_at = trio.current_time()
-            self._due = self._beat_at + self._every_s
-            await self._beat()
-
-    async def _beat(self) -> None:
-        lines = self._take_lines()
-        beat = Beat(
-            id=self.lease.id,
-            token=self.lease.token,
-            progress=self._progress,
-            progress_text=self._text,
-            logs=lines,
-        )
-        try:
-            beaten = await self._queue.do(beat, Beaten, timeout_s=self._every_s)
-        except MCPServerError as error:
-            if not may_ask_again(error):
-                get_logger().warning("a task is not ours any more", task=self.lease.id, reason=error.message)
-                self.stop("lost")
-                return
-            self._lines[:0] = lines
-            self._beat_by(self._beat_at + _QUEUE_AGAIN_S)
-            return
-        if beaten.cancel_requested:
-            self.stop("cancelled")
+            self._keeper.log(f"{item.level}: {where}{text}")
 
 
 def told(error: MCPServerError) -> ErrorInfo:

@@ -16,12 +16,14 @@ from actors.client import ToolClient
 from actors.errors import MCPServerError, code_of
 from actors.logs import get_logger
 from actors.messages import State
-from actors.p2p.task_worker.asking_queue import AGAIN_S, End, end_task, held_by, may_ask_again
+from actors.p2p.asking_queue import AGAIN_S, End, end_task, held_by, may_ask_again
+from actors.p2p.task_worker.links import Results
 from actors.p2p.task_worker.run import Rules, Run
 from actors.p2p.task_worker.stops import Stops
 from actors.peers import Peers
 from actors.task_client import TASK_QUEUE, TaskClient, new_task_id
 from actors.task_messages import Claim, Claimed, Lease, Release
+from actors.tool_tasks import LOCAL
 
 _MOST_CLAIMED: Final = 100
 """Tasks in one claim; the queue allows a few more."""
@@ -44,6 +46,7 @@ class TaskWorker:
         self._peers = peers
         self._stops = Stops(peers)
         self._rules = rules
+        self._results = Results(queue)
         self._new_call_id = new_call_id
         self._runs: dict[str, Run] = {}
         self._ends: dict[str, End] = {}
@@ -117,6 +120,7 @@ class TaskWorker:
             claim = Claim(
                 worker=self._rules.worker,
                 types=self._types,
+                capabilities=[LOCAL],
                 n=min(room, _MOST_CLAIMED),
                 wait_s=self._rules.wait_s,
                 # The same until its answer has come: what a claim that was left had been given comes with the next.
@@ -153,6 +157,7 @@ class TaskWorker:
             self._tools,
             self._stops,
             self._rules,
+            self._results,
             new_call_id=self._new_call_id,
             on_asking=self._wake,
         )
@@ -165,7 +170,7 @@ class TaskWorker:
         end = await run.live()
         if end is not None:
             self._ends[task_id] = end
-            await end_task(self._queue, end)
+            await self._results.end(run.lease, end)
             del self._ends[task_id]
         run.over.set()
         if self._runs.get(task_id) is run:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The time of the queue while its process lives."""
+"""The time of what is stored while its process lives."""
 
 from __future__ import annotations
 

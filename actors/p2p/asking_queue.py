@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""How the worker asks the queue: for as long as it takes."""
+"""How actors that do tasks ask the queue: for as long as it takes."""
 
 from __future__ import annotations
 
@@ -37,8 +37,9 @@ async def persist(ask: Callable[[], Awaitable[T]]) -> T:
         await trio.sleep(AGAIN_S)
 
 
-async def end_task(queue: TaskClient, end: End) -> None:
-    """Tell how a task ended. When it was given to another worker meanwhile, or has ended, this does not count."""
+async def end_task(queue: TaskClient, end: End) -> bool:
+    """Tell how a task ended; whether it counts so. When it was given to another worker meanwhile, or has ended, it does
+    not; a result that is too large makes the task fail instead."""
     try:
         await persist(lambda: queue.do(end, Ended))
     except MCPServerError as error:
@@ -47,6 +48,8 @@ async def end_task(queue: TaskClient, end: End) -> None:
             await end_task(queue, Fail(id=end.id, token=end.token, error=why))
         else:
             get_logger().warning("the end of a task did not count", task=end.id, reason=error.message)
+        return False
+    return True
 
 
 async def held_by(queue: TaskClient, worker: str) -> list[Task]:
