@@ -25,8 +25,8 @@ class WorkflowSchedulerSettings(msgspec.Struct, frozen=True, kw_only=True, forbi
     store_path: str = ""
     """Empty = `workflows.sqlite` in the data directory. Its neighbours begin with the same name."""
     keep_s: Seconds = 7 * 86400.0
-    """How long an ended workflow can be read. Its id is free no sooner than the queue has forgotten its tasks: about a day
-    after the latest end that it could have had."""
+    """How long an ended workflow can be read. Its id is free no sooner than the queue has forgotten its tasks: about a
+    day after the latest end that it could have had."""
     memo_s: Seconds = 86400.0
     """How long the result of a step with `memo` is taken for equal work."""
     max_waiting_workflows: Count = 10000

@@ -508,6 +508,44 @@ async def test_what_is_decided_while_one_batch_is_written_is_one_batch(world, mo
     assert [sorted(some) for some in batches if some] == [["w0"], ["w1", "w2", "w3", "w4"]]
 
 
+async def test_an_end_that_is_decided_while_an_earlier_batch_is_written_is_not_written_with_it(world, monkeypatch):
+    store, engine, batches, views = world.scheduler.store, world.scheduler.engine, [], []
+    write = store.write
+
+    def one_by_one(batch):
+        gate = threading.Event()
+        batches.append(gate)
+        gate.wait(5)
+        write(batch)
+
+    async def until(holds):
+        with trio.fail_after(5):
+            while not holds():
+                await trio.sleep(0.001)
+
+    async def get():
+        views.append(await world.get(wait_s=5.0))
+
+    await world.submit(step("a"))
+    await until(lambda: engine.lives["w"].idle and world.side.operations)
+    monkeypatch.setattr(store, "write", one_by_one)
+    live = engine.lives["w"]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(get)
+        nursery.start_soon(world.service.control, ControlWorkflow(workflow_id="w", what="pause"))
+        await until(lambda: len(batches) == 1)
+        await world.work()
+        await until(lambda: live.over)
+        batches[0].set()
+        await until(lambda: len(batches) == 2)
+        assert (live.ended, engine.lives["w"], views) == (False, live, [])
+        assert store.find("w").view.status == "running"
+        monkeypatch.setattr(store, "write", write)
+        batches[1].set()
+    assert views[0].status == "completed"
+    assert len({row.cid for row in store.events("w")}) == len(store.events("w"))
+
+
 async def test_a_failed_write_ends_the_process_and_is_no_answer(world, monkeypatch):
     def fail(_):
         raise sqlite3.OperationalError("database or disk is full")
@@ -677,6 +715,24 @@ async def test_an_id_is_not_free_before_the_queue_has_forgotten_the_tasks(world)
     assert await world.queue.get(GetTask(id="w:a")) is None
     assert not (await world.submit(step("a"))).replayed
     assert await world.work() == ["w:a"]
+
+
+async def test_nothing_is_left_to_do_for_what_has_ended(world):
+    await world.submit(*CHAIN, step("late", after=["c"], when="always"))
+    await world.service.control(ControlWorkflow(workflow_id="w", what="pause"))
+    await world.service.control(ControlWorkflow(workflow_id="w", what="resume"))
+    await world.submit(step("a"), workflow_id="w2")
+    await world.service.control(ControlWorkflow(workflow_id="w2", what="pause"))
+    await world.service.control(ControlWorkflow(workflow_id="w2", what="cancel"))
+    await world.work(4)
+    await world.ended("w")
+    await world.ended("w2")
+    with trio.fail_after(5):
+        while world.scheduler.engine.lives or world.scheduler.store.open_ones():
+            await trio.sleep(0.001)
+    assert len(world.scheduler.engine.line) == 0
+    lanes = [(type(op), op.fairness_key) for op in world.side.operations if isinstance(op, Pause | Resume)]
+    assert lanes[-1] == (Resume, "workflow:w2"), "the lane of one that has ended is not stopped for ever"
 
 
 async def test_what_has_ended_is_dropped_when_its_time_has_passed(world):

@@ -11,16 +11,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from actors.messages import ErrorInfo
-from actors.tool_messages import ToolDescriptor
 from actors.p2p.workflow_scheduler import facts, late
 from actors.p2p.workflow_scheduler.definition import Plan
 from actors.p2p.workflow_scheduler.event_clock import Event, EventClock, Signer
 from actors.p2p.workflow_scheduler.fold import fold
 from actors.p2p.workflow_scheduler.outputs import OutputCache
-from actors.p2p.workflow_scheduler.references import Reference, ReferenceMissingError
+from actors.p2p.workflow_scheduler.references import ReferenceMissingError, looked_up_in
 from actors.p2p.workflow_scheduler.run_values import MemoGain, Outputs, Rules
 from actors.p2p.workflow_scheduler.sending import Sending
 from actors.p2p.workflow_scheduler.steps import WHOLE, Graph, Part, RunState
+from actors.tool_messages import ToolDescriptor
 from actors.workflow_messages import WORKFLOW_ENDED
 
 MAX_TEXT: Final = 2000
@@ -54,6 +54,8 @@ class Deciding:
         self.owner = owner
         self.tools = tools
         self.outputs = OutputCache(outputs, rules.cached_chars)
+        self.lookup = looked_up_in(lambda name: self.output(graph.place[name]))
+        """Of references to outputs."""
         self.sending = Sending(graph)
         self.now = 0.0
         self.events: list[Event] = []
@@ -112,16 +114,20 @@ class Deciding:
         self._maybe_end()
 
     def _consider(self, place: int) -> None:
-        record, step = self.state.steps[place], self.graph.steps[place]
+        """News that were held count now; then the step is skipped, decided, or may be sent."""
+        record = self.state.steps[place]
         if record.ended or self.state.status != "running":
             return
         if not record.open and Part(place) in self.sending.held:
             facts.take_fact(self, Part(place), self.sending.held.pop(Part(place)))
         if record.items is not None and not record.items_open:
             self._end_list(place)
-        if record.ended or not self.going:
-            return
-        if step.when == "on_success" and record.bad:
+        if not record.ended and self.going:
+            self._decide(place)
+
+    def _decide(self, place: int) -> None:
+        record = self.state.steps[place]
+        if self.graph.steps[place].when == "on_success" and record.bad:
             self._skip(place)
         elif not self.graph.plain[place]:
             if record.decided:
@@ -144,8 +150,9 @@ class Deciding:
         if record.items_failed:
             failed = [index for index, item in enumerate(items) if item.status == "failed"]
             names = ", ".join(f"[{index}]" for index in failed[:NAMED]) + (", ..." if len(failed) > NAMED else "")
-            first = items[failed[0]].error
-            why = f"{len(failed)} of {len(items)} items failed: {names}; the first one: {first.message if first else ''}"
+            error = items[failed[0]].error
+            first = error.message if error else ""
+            why = f"{len(failed)} of {len(items)} items failed: {names}; the first one: {first}"
             self.fail(part, "ITEMS_FAILED", why)
             return
         if record.items_cancelled:

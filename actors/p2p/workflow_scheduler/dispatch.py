@@ -82,7 +82,11 @@ def _prepared(run: Deciding, part: Part) -> Enqueue | MemoAsk | None:
         if key is not None:
             run.sending.memo_keys[part] = key
             return MemoAsk(step.step_id, part.item, key)
-    payload = _encode(made)
+    try:
+        payload = _encode(made)
+    except RecursionError:
+        run.fail(part, "LIMIT_EXCEEDED", "its arguments are nested too deeply")
+        return None
     if len(payload) > run.rules.max_payload_bytes:
         most = run.rules.max_payload_bytes
         run.fail(part, "LIMIT_EXCEEDED", f"its arguments have {len(payload)} bytes; at most {most} are allowed")
@@ -102,7 +106,8 @@ def _task_of(run: Deciding, name: str) -> str:
 def _task(run: Deciding, part: Part, payload: str, *, links: bool) -> Enqueue:
     step, workflow, graph = run.graph.steps[part.place], run.plan.workflow, run.graph
     end_at, begun_at = run.end_at(), run.state.begun_at
-    assert end_at is not None and begun_at is not None
+    assert end_at is not None
+    assert begun_at is not None
     where: dict[str, Any] = {"workflow_id": graph.workflow_id, "step_id": step.step_id}
     if part.index != WHOLE:
         where["index"] = part.index

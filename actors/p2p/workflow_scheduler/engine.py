@@ -251,12 +251,13 @@ class Engine:
         await self._give_up(live.id)
         self._aside.pop(live.id).set()
 
-    def _written(self, live: Live, commands: Commands | None) -> None:
+    def _written(self, live: Live, commands: Commands | None, ended: bool) -> None:
         if commands is not None:
             self.carry(live, commands)
-        if live.over and not live.ended:
+        if ended:
             live.ended = True
             self._passed(live.id, completed=live.run.status == "completed")
+        self._maybe_close(live)
         self.on_changed(live.id)
         self.release(live)
 
@@ -274,9 +275,12 @@ class Engine:
                     await self._carrier.carry_out(live, live.commands.popleft())
         finally:
             live.carrying = False
-        if live.over:
-            self.journal.close(live)
+        self._maybe_close(live)
         self.release(live)
+
+    def _maybe_close(self, live: Live) -> None:
+        if live.ended and live.left and not live.busy:
+            self.journal.close(live)
 
     def _passed(self, workflow_id: str, *, completed: bool) -> None:
         for after in self.line.ended(workflow_id, completed=completed):

@@ -29,6 +29,10 @@ def take_fact(run: Deciding, part: Part, fact: TaskFact) -> None:
     work = state.work(part)
     if work is None or work.ended or state.steps[part.place].ended or part not in sending.tasks:
         return
+    if fact.owner != run.owner:
+        if part in sending.asked:
+            run.fail(part, "ID_CONFLICT", f"there is a task {fact.id} of somebody else")
+        return
     if state.cancelling and part in sending.unsure:
         sending.cancels.add(part)
     sending.confirm(part)
@@ -56,7 +60,8 @@ def _is_early(run: Deciding, part: Part, fact: TaskFact) -> bool:
         return False  # nothing will be heard of them
     if fact.state == TaskState.SKIPPED:
         return not run.state.cancelling
-    return fact.state in (TaskState.LEASED, TaskState.COMPLETED) or (fact.state == TaskState.FAILED and fact.attempt > 0)
+    ran = fact.state == TaskState.FAILED and fact.attempt > 0
+    return ran or fact.state in (TaskState.LEASED, TaskState.COMPLETED)
 
 
 def _hold(run: Deciding, part: Part, fact: TaskFact) -> None:
@@ -98,7 +103,7 @@ def _attempt(fact: TaskFact) -> dict[str, int | str]:
 def _completed(run: Deciding, part: Part, fact: TaskFact) -> None:
     try:
         result = run.outputs.put(output_of(fact.result or "null"))
-    except (ValueError, msgspec.MsgspecError) as error:
+    except (RecursionError, ValueError, msgspec.MsgspecError) as error:
         run.fail(part, "INVALID_RESULT", f"its result can't be read: {error}")
         return
     if run.graph.steps[part.place].memo:

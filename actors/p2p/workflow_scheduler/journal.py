@@ -33,7 +33,8 @@ _ENDS: Final = frozenset({"submitted", "ended"})
 OF_WORKFLOWS: Final = "workflow_"
 """Begin of the names of counters that count workflows; the others count steps."""
 
-OnWritten = Callable[[Live, Commands | None], None]
+OnWritten = Callable[[Live, Commands | None, bool], None]
+"""A workflow, what it wants, and whether it has ended with this."""
 
 
 class _Group:
@@ -42,7 +43,8 @@ class _Group:
     def __init__(self) -> None:
         self.changes: dict[str, Change] = {}
         self.batch = Batch()
-        self.commands: list[tuple[Live, Commands | None]] = []
+        self.parts: list[tuple[Live, Commands | None, bool]] = []
+        """As `OnWritten` is given them."""
         self.written = trio.Event()
 
     def of(self, workflow_id: str) -> Change:
@@ -96,19 +98,25 @@ class Journal:
         for event in changes.events:
             self._count(group, change, event)
         if new is not None or any(event.kind in _OF_HEAD for event in changes.events):
-            change.head = self._head(live, something_left=not none or not live.idle)
-        group.commands.append((live, None if none else commands))
+            live.left = not none or live.busy
+            change.head = self._head(live)
+        # It may have ended by now while an earlier part of it is still being written.
+        ended = any(event.kind == "ended" for event in changes.events)
+        group.parts.append((live, None if none else commands, ended))
         self._some.set()
 
     def close(self, live: Live) -> None:
-        """Nothing is left to do for one that has ended."""
-        self._next.of(live.id).head = self._head(live, something_left=False)
+        """Nothing is left to do for one whose end is on disk."""
+        live.left = False
+        head = self._head(live)
+        self._next.of(live.id).head = msgspec.structs.replace(head, whole=None)
         self._some.set()
 
     def give_up(self, workflow_id: str, view: WorkflowView) -> None:
         """End one that can't be run by anybody: `view` says why."""
         head = Head(view=view, open=False, drop_at=self._drop_at(view))
         self._next.of(workflow_id).head = head
+        self._next.batch.tally[f"{OF_WORKFLOWS}{view.status}"] += 1
         self._some.set()
 
     async def written(self) -> None:
@@ -138,8 +146,8 @@ class Journal:
         for change in group.batch.changes:
             self._unwritten.written(change.id, change.blocks)
         group.written.set()
-        for live, commands in group.commands:
-            self._on_written(live, commands)
+        for part in group.parts:
+            self._on_written(*part)
 
     def _count(self, group: _Group, change: Change, event: Event) -> None:
         if event.kind in _ENDS:
@@ -156,12 +164,12 @@ class Journal:
             if payload.get("memo"):
                 group.batch.tally["memoised"] += 1
 
-    def _head(self, live: Live, *, something_left: bool) -> Head:
+    def _head(self, live: Live) -> Head:
         view = live.run.view(steps=live.over)
         short = msgspec.structs.replace(view, steps=[], metadata={})
         if not live.over:
             return Head(view=short)
-        return Head(view=short, whole=view, open=something_left, drop_at=self._drop_at(view))
+        return Head(view=short, whole=view, open=live.left, drop_at=self._drop_at(view))
 
     def _drop_at(self, view: WorkflowView) -> float:
         """Not before its tasks are forgotten: another workflow of the same id would be given their results. The queue

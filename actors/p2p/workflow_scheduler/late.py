@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.p2p.workflow_scheduler.conditions import holds
 from actors.p2p.workflow_scheduler.content import memo_key
-from actors.p2p.workflow_scheduler.references import Reference, ReferenceMissingError, at_path, filled
+from actors.p2p.workflow_scheduler.references import ReferenceMissingError, filled
 from actors.p2p.workflow_scheduler.steps import WHOLE, Part
 
 if TYPE_CHECKING:
@@ -28,17 +28,15 @@ def decide(run: Deciding, place: int) -> None:
 
 def _holds(run: Deciding, place: int) -> bool:
     when, steps, depends = run.graph.steps[place].when, run.state.steps, run.graph.depends[place]
-    if when == "on_failure":
-        return any(steps[before].for_failure for before in depends)
-    names = [run.graph.steps[before].step_id for before in depends]
-    ended = {name: steps[before].status for name, before in zip(names, depends, strict=True)}
-    return holds(when, ended, names, lambda reference: lookup(run, reference))
+    ended = {run.graph.steps[before].step_id: steps[before].status for before in depends}
+    for_failure = {run.graph.steps[before].step_id for before in depends if steps[before].for_failure}
+    return holds(when, ended, list(ended), run.lookup, skipped_for_failure=for_failure)
 
 
 def _expand(run: Deciding, place: int) -> None:
     part = Part(place)
     try:
-        items = filled(run.graph.steps[place].for_each, lambda reference: lookup(run, reference))
+        items = filled(run.graph.steps[place].for_each, run.lookup)
     except ReferenceMissingError as error:
         run.fail(part, "REFERENCE_MISSING", f"for_each: {error}")
         return
@@ -59,25 +57,25 @@ def arguments(run: Deciding, part: Part) -> dict[str, Any]:
     """What the tool is called with. Raises ReferenceMissingError."""
     inputs = run.graph.steps[part.place].inputs
     if part.index == WHOLE:
-        made = filled(inputs, lambda reference: lookup(run, reference))
+        made = filled(inputs, run.lookup)
     else:
         link = run.state.steps[part.place].items_link
         assert link is not None
         item = run.outputs.value(link)[part.index]
-        made = filled(inputs, lambda reference: lookup(run, reference), item=item, index=part.index)
+        made = filled(inputs, run.lookup, item=item, index=part.index)
     assert isinstance(made, dict)
     return made
 
 
 def key_of(run: Deciding, part: Part, made: dict[str, Any]) -> bytes | None:
-    """The name of this work; None when the tool is not known (any more)."""
+    """The name of this work; None when it has none, or the tool is not known (any more)."""
     tool = run.tools.get(run.graph.steps[part.place].action)
-    return None if tool is None else memo_key(run.owner, tool, made)
-
-
-def lookup(run: Deciding, reference: Reference) -> Any:  # noqa: ANN401
-    """The value of a reference. Raises ReferenceMissingError."""
-    return at_path(run.output(run.graph.place[reference.step]), reference.path)
+    if tool is None:
+        return None
+    try:
+        return memo_key(run.owner, tool, made)
+    except ValueError:
+        return None
 
 
 def _kind(value: Any) -> str:  # noqa: ANN401

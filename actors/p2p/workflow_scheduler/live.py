@@ -14,7 +14,7 @@ from actors.workflow_messages import WORKFLOW_ENDED
 class Live:
     """See the module's text."""
 
-    __slots__ = ("carrying", "commands", "ended", "retry_at", "run", "users")
+    __slots__ = ("carrying", "commands", "ended", "left", "retry_at", "run", "users")
 
     def __init__(self, run: WorkflowRun) -> None:
         self.run = run
@@ -24,6 +24,8 @@ class Live:
         """Somebody carries them out."""
         self.ended = False
         """Its end is on disk."""
+        self.left = True
+        """The store says that there is something left to do for it."""
         self.retry_at = math.inf
         """By the clock of the engine: the queue may have room for what it refused."""
         self.users = 0
@@ -40,6 +42,11 @@ class Live:
         return self.run.status in WORKFLOW_ENDED
 
     @property
+    def busy(self) -> bool:
+        """Something is being carried out for it, or will be."""
+        return bool(self.commands) or self.carrying
+
+    @property
     def idle(self) -> bool:
-        """Nothing is being done for it."""
-        return not (self.commands or self.carrying or self.users)
+        """Nobody does anything with it."""
+        return not (self.busy or self.users)

@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from actors.messages import ErrorInfo
-from actors.tool_messages import ToolDescriptor
 from actors.p2p.workflow_scheduler.deciding import Deciding
 from actors.p2p.workflow_scheduler.definition import Plan
 from actors.p2p.workflow_scheduler.dispatch import depends_on, fill
@@ -28,6 +27,7 @@ from actors.p2p.workflow_scheduler.steps import WHOLE, Graph, Part, RunState
 from actors.p2p.workflow_scheduler.view import step_view, workflow_view
 from actors.task_messages import Cancel
 from actors.task_views import TaskFact
+from actors.tool_messages import ToolDescriptor
 from actors.workflow_messages import WORKFLOW_ENDED, ControlWorkflow, StepView, WorkflowStatus, WorkflowView
 
 MOST_DOUBTS: Final = 3
@@ -250,7 +250,8 @@ class WorkflowRun:
         commands.cancel = list(self._cancels())
         run.events, events = [], run.events
         run.memos, memos = [], run.memos
-        return Changes(events, run.outputs.take(), memos, commands, full=sending.full)
+        sending.full_news, full = False, sending.full_news
+        return Changes(events, run.outputs.take(), memos, commands, full=full)
 
     def waits_for(self) -> list[str]:
         """Ids of tasks that are or may be in the queue and have not ended, for a look at them now and then."""
@@ -300,7 +301,7 @@ class WorkflowRun:
         if error.retryable or error.code == "QUEUE_FULL":
             sending.absent(part)
             sending.put_back.append(part)
-            sending.full = True
+            sending.full = sending.full_news = True
         elif error.code == "ID_CONFLICT" and part in sending.again:
             sending.look(part)  # an earlier sending, which was thought to be lost, arrived after all
         elif error.code == "INVALID_PARAMS" and self._doubt(part):

@@ -38,7 +38,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     view: WorkflowView
     """Without steps and metadata."""
     whole: WorkflowView | None = None
-    """With them, but without outputs."""
+    """With them, but without outputs; once it has ended. None = as it was written before."""
     open: bool = True
     """There is something left to do for it: after its end, too, until the last commands were carried out."""
     drop_at: float | None = None

@@ -79,7 +79,7 @@ class Changes(msgspec.Struct):
     memos: list[MemoGain]
     commands: Commands
     full: bool = False
-    """The queue had no room for all: call `retry_refused` in a while."""
+    """The queue had no room for some, since the last `take`: call `retry_refused` in a while."""
 
 
 def lane(workflow_id: str) -> str:

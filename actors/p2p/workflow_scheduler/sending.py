@@ -39,7 +39,9 @@ class Sending:
         self.doubts: dict[Part, int] = {}
         """How often the queue did not know what it depends on."""
         self.full = False
-        """The queue had no room; these wait for it:"""
+        """The queue had no room,"""
+        self.full_news = False
+        """which its owner was not told yet; these wait for it:"""
         self.put_back: list[Part] = []
         self.memo_keys: dict[Part, bytes] = {}
         self.memo_asked: set[Part] = set()

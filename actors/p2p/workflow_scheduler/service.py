@@ -205,7 +205,9 @@ class WorkflowService:
             raise InvalidArgumentsError(f"limit goes from 1 to {MOST_LISTED}, offset from 0 to {_MOST_OFFSET}")
         await self._ready()
         found, total = await trio.to_thread.run_sync(self._store.page, ask)
-        return WorkflowPage(workflows=[self._latest(one) for one in found], total=total)
+        workflows = [self._latest(one) for one in found]
+        await self._engine.journal.written()
+        return WorkflowPage(workflows=workflows, total=total)
 
     def _latest(self, known: Known) -> WorkflowView:
         live = self._engine.lives.get(known.id)
@@ -271,6 +273,7 @@ class WorkflowService:
         async with self._in_memory(order.workflow_id) as live:
             if live is None or live.over:
                 status = "failed" if live is None else live.run.status
+                await self._engine.journal.written()
                 refuse("INVALID_STATE", f"workflow {known.id} has {status} already")
             steps: list[str] = []
             with self._engine.telling(live):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What is known of a workflow and its steps: the graph, which never changes, and the state, which only `fold.py` changes.
+"""What is known of a workflow and its steps: the graph, which never changes, and the state, which `fold.py` changes.
 
 Inside the scheduler a step is its *place* in the topological order, and what one task does is a *part*: a step, or one
 item of a step with `for_each`. Parts sort in an order in which they can run.

@@ -71,7 +71,9 @@ class Submitting:
             text, digest = await beside(size, _text_and_digest, workflow, ask.owner)
             known = await self._known(workflow.workflow_id) if ask.workflow.workflow_id else None
             if known is not None:
-                return self._replayed(known, digest)
+                answer = self._replayed(known, digest)
+                await self._engine.journal.written()
+                return answer
             await self._builder.tools.known(_TOOLS_WITHIN_S)
             plan = await beside(size, self._builder.check, workflow)
             ended = await self._ended_among(workflow, ask.owner)
