@@ -78,16 +78,6 @@ async def test_without_a_time_of_its_own_a_task_has_its_tools(autojump_clock, be
     assert bench.tools.timeouts == [12.0]
 
 
-async def test_tasks_that_are_for_this_node_are_done_here_and_those_for_others_are_not(autojump_clock, bench):
-    here = await bench.queue.submit(payload='{"where":"here"}', needs=["local"])
-    await bench.queue.submit(payload='{"where":"there"}', needs=["p2p"])
-    bench.tools.let('{"where":"here"}')
-    await begun(bench)
-    assert (await settled(bench, here)).state is TaskState.COMPLETED
-    await wait_all_tasks_blocked()
-    assert [call.arguments for call in bench.tools.calls] == [b'{"where":"here"}']
-
-
 async def test_every_call_has_an_id_of_its_own(autojump_clock, bench):
     for _ in range(3):
         await bench.queue.submit()

@@ -25,8 +25,6 @@ from actors.task_client import TASK_QUEUE, TaskClient, new_task_id
 from actors.task_messages import Claim, Claimed, Lease, Release
 from actors.tool_tasks import LOCAL
 
-LOCAL: Final = "local"
-"""What tasks need that are for this node (`Placement` of a workflow's step)."""
 _MOST_CLAIMED: Final = 100
 """Tasks in one claim; the queue allows a few more."""
 
