@@ -73,7 +73,7 @@ def screen(view: WorkflowView, most_steps: int) -> RenderableType:
     )
     bar = Table.grid(padding=(0, 1))
     total = sum(view.counts.values())
-    bar.add_row(ProgressBar(total=max(1, total), completed=ended_of(view), width=40), f"{share_of(view)} steps")
+    bar.add_row(_bar(view, total), f"{share_of(view)} steps")
     shown = visible(view.steps, max(1, most_steps))
     steps = Table(box=None, pad_edge=False, header_style="dim")
     for title in ("step", "action", "status", "attempts", "took", "worker", ""):
@@ -88,6 +88,12 @@ def screen(view: WorkflowView, most_steps: int) -> RenderableType:
     if note := note_of(view):
         parts.append(Text(printable(note), style=_STYLES.get(state, "")))
     return Group(*parts)
+
+
+def _bar(view: WorkflowView, total: int) -> ProgressBar:
+    style = "red" if view.counts.get("failed") else "green"
+    done = ended_of(view)
+    return ProgressBar(total=max(1, total), completed=done, width=40, complete_style=style, finished_style=style)
 
 
 def visible(steps: list[StepView], most: int) -> list[StepView]:

@@ -157,6 +157,26 @@ def test_the_screen_has_a_bar_and_the_steps():
     assert "TOOL_FAILED: the disk is full" in text
 
 
+def test_on_a_terminal_the_latest_view_stays():
+    console = Console(file=io.StringIO(), width=100, height=30, force_terminal=True)
+    with workflow_screen.live(console) as show:
+        show(view(step("a", "running")))
+        show(VIEW)
+    last = console.file.getvalue().rpartition("nightly")[2]
+    assert "TOOL_FAILED" in last
+    assert "2/3 steps" in last
+
+
+def test_elsewhere_each_change_is_a_line(capsys):
+    show = workflow_screen.lines(as_json=True)
+    show(view(step("a", "running")))
+    show(view(step("a", "completed"), status="completed", ended_at=110.0))
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(one["step_id"], one["status"]) for one in told] == [
+        ("a", "running"), ("", "running"), ("a", "completed"), ("", "completed"),
+    ]  # fmt: skip
+
+
 def test_where_there_is_no_room_the_interesting_steps_are_shown_in_their_order():
     steps = [step(f"done{n}", "completed") for n in range(50)]
     steps += [step("bad", "failed"), step("now", "running"), step("soon", "ready")]
