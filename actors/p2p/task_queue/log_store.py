@@ -27,7 +27,7 @@ from actors.p2p.task_queue.collector import collector_asleep
 from actors.p2p.task_queue.decide_claim import may_claim, next_openings
 from actors.p2p.task_queue.decide_control import clearable
 from actors.p2p.task_queue.decide_expire import next_due
-from actors.p2p.task_queue.events import ARCHIVED, LEASED, READY, STATES
+from actors.p2p.task_queue.events import ARCHIVED, LEASED, STATES
 from actors.p2p.task_queue.limits import QueueLimits
 from actors.p2p.task_queue.log import Ended, Group, History, Log
 from actors.p2p.task_queue.lookups import unknown
@@ -36,7 +36,7 @@ from actors.p2p.task_queue.operations import decide
 from actors.p2p.task_queue.records import Item
 from actors.p2p.task_queue.store import Recovery
 from actors.p2p.task_queue.views import scan, stats, view
-from actors.p2p.task_queue.waits import Waits
+from actors.p2p.task_queue.waits import WaitingClaim, Waits
 from actors.task_messages import FINAL, Claim, Clear, Cleared, Expire, Expired, Op, Outcome, RetryTask, Task, WorkerInfo
 from actors.task_views import GetTask, QueueStats, ScanTasks, TaskEvent, TaskPage, TaskView
 
@@ -68,8 +68,11 @@ class LogStore:
         self._lists = trio.CapacityLimiter(1)
         self._archiving = trio.Lock()
         """Held while the history and what is known of it here may differ."""
+        self._applying = trio.Lock()
         self._writing = False
         self._waits = Waits()
+        self._given: list[tuple[WaitingClaim, Outcome]] = []
+        """What those who waited for a task are told once the running group is on disk."""
         self._stored: dict[str, None] = {}
         """Ids of tasks that the history has and that are still in the state."""
         self._stored_at = 0.0
@@ -124,6 +127,7 @@ class LogStore:
         """Keep house beside `apply`, from `open` on, until it is cancelled."""
         while True:
             await self._work.wait()
+            self._check_usable()
             self._work = trio.Event()
             if self._log.checkpoint_due():
                 await trio.to_thread.run_sync(self._log.checkpoint, limiter=self._checkpoints)
@@ -144,20 +148,28 @@ class LogStore:
 
     async def apply(self, ops: Sequence[Op]) -> list[Outcome]:
         """Do these operations in one durable group."""
-        self._check_usable()
         outcomes: list[Outcome] = []
         with trio.CancelScope(shield=True):
-            try:
-                if any(isinstance(op, Clear) for op in ops):
-                    async with self._archiving:
+            async with self._applying:
+                self._check_usable()
+                try:
+                    if any(isinstance(op, Clear) for op in ops):
+                        async with self._archiving:
+                            outcomes = await self._apply(ops)
+                    else:
                         outcomes = await self._apply(ops)
-                else:
-                    outcomes = await self._apply(ops)
-            except BaseException:
-                self._broken = True
-                self._waits.give_up()
-                raise
+                except BaseException:
+                    self._give_up()
+                    raise
         return outcomes
+
+    def _give_up(self) -> None:
+        self._broken = True
+        for waiting, _ in self._given:
+            waiting.tell(None)
+        self._given.clear()
+        self._waits.give_up()
+        self._work.set()
 
     async def _apply(self, ops: Sequence[Op]) -> list[Outcome]:
         if self._log.rotation_due():
@@ -170,6 +182,7 @@ class LogStore:
             self._stored.clear()
         m.past = await self._past(ops)
         outcomes = [decide(m, op) for op in ops]
+        self._given = self._waits.give(m)
         events = m.end()
         if events:
             await self._append(events)
@@ -240,9 +253,12 @@ class LogStore:
     def _end_group(self) -> None:
         """What the group changed is on disk."""
         self._writing = False
-        s, now = self._machine.state, self._now()
+        s = self._machine.state
         self._changed |= s.changed
-        self._waits.group_ended(s.changed, s.totals[READY], lambda claim: may_claim(s, claim, now))
+        for waiting, outcome in self._given:
+            waiting.tell(outcome)
+        self._given.clear()
+        self._waits.group_ended(s.changed)
         s.changed.clear()
         if s.ended or self._log.checkpoint_due():
             self._work.set()
@@ -254,20 +270,26 @@ class LogStore:
         due = [next_due(self._machine)]
         if self._waits.any_claim():
             due += next_openings(self._machine.state, self._now())
+            if self._waits.more_claims:
+                due.append(self._time)
         if self._keeps:
             due.append(self._next_forget)
         if self._stored:
             due.append(self._stored_at + self._limits.archive_after_s)
         return min((at for at in due if at is not None), default=None)
 
-    async def wait_ready(self, claim: Claim) -> None:
-        """Return when this claim may be given a task."""
+    async def claim_later(self, claim: Claim) -> Outcome:
+        """Wait until this claim is given tasks."""
         self._check_usable()
-        if not self._writing and may_claim(self._machine.state, claim, self._now()):
-            await trio.lowlevel.checkpoint()
-            return
-        await self._waits.for_claim(claim)
-        self._check_usable()
+        with self._waits.claiming(claim) as waiting:
+            if may_claim(self._machine.state, claim, self._now()):
+                # Somebody made a task ready since it was decided.
+                await self.apply(())
+            outcome = await waiting.told()
+        if outcome is None:
+            self._check_usable()
+        assert outcome is not None
+        return outcome
 
     async def wait_change(self, task_id: str) -> None:
         """Return when this task has changed since the call, or is not there."""

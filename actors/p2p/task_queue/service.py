@@ -97,6 +97,7 @@ class TaskQueue:
         self._waits: set[trio.CancelScope] = set()
         self._leaving = leaving
         self._alarm = trio.CancelScope()
+        self._set_alarm = trio.Event()
 
     # --- operations ------------------------------------------------------------------------------------------------
 
@@ -107,19 +108,10 @@ class TaskQueue:
     async def _do(self, op: Op, size: int) -> Outcome:
         outcome = (await self._commits.do([op], size))[0]
         if isinstance(op, Claim) and op.wait_s > 0 and isinstance(outcome, Claimed) and not outcome.tasks:
-            return await self._claim_later(op, size, outcome)
+            with self._waiting(op.wait_s):
+                self._set_alarm.set()  # a claim that waits makes more to look at
+                outcome = await self._store.claim_later(op)
         return outcome
-
-    async def _claim_later(self, op: Claim, size: int, none: Claimed) -> Outcome:
-        with self._waiting(op.wait_s) as scope:
-            while not scope.cancel_called:
-                await self._store.wait_ready(op)
-                # What is claimed must be told: the claim is not left once it is asked for.
-                with trio.CancelScope(shield=True):
-                    outcome = (await self._commits.do([op], size))[0]
-                if not isinstance(outcome, Claimed) or outcome.tasks:
-                    return outcome
-        return none
 
     async def do_all(self, ops: Sequence[Op], size: int) -> list[Outcome]:
         """Operations that came in `size` bytes, stored together; claims do not wait. Raises `InvalidArgumentsError`
@@ -188,7 +180,9 @@ class TaskQueue:
     async def _keep_time(self) -> None:
         while True:
             with trio.CancelScope(deadline=self._due()) as self._alarm:
-                await trio.sleep_forever()
+                await self._set_alarm.wait()
+                self._set_alarm = trio.Event()
+                continue
             await trio.sleep(_EARLIEST_S)
             await self._commits.do([Expire()], 0)
 

@@ -30,7 +30,7 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskStore(Protocol):
-    """One task at a time calls `apply`; the other methods may be called at any time and show durable state only."""
+    """All methods may be called at any time, also while others run, and show durable state only."""
 
     async def open(self) -> Recovery:
         """Take the file and rebuild the state. Raises `actors.errors.UnavailableError` that names the process which
@@ -52,9 +52,10 @@ class TaskStore(Protocol):
         """When (Unix seconds) `Expire` will have something to do; None = never, as things are."""
         ...
 
-    async def wait_ready(self, claim: Claim) -> None:
-        """Return when this claim may be given a task. It may be too late again by then. Whoever this returned to should
-        make the claim: of many that wait not all are woken for one task."""
+    async def claim_later(self, claim: Claim) -> Outcome:
+        """Wait until this claim, which `apply` found nothing for, is given tasks (or is refused), and return that, as
+        `apply` would: who waited longest is first. Its begin registers the wait, as of `wait_change`. Who is cancelled
+        gives up the place; but once tasks were chosen for it, this returns them in spite of that."""
         ...
 
     async def wait_change(self, task_id: str) -> None:
