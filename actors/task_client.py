@@ -36,6 +36,7 @@ from actors.messages import State
 from actors.peers import Peers
 from actors.task_messages import (
     ASK_ALONE,
+    MOST_OPS,
     Answer_,
     Claim,
     Enqueue,
@@ -57,8 +58,6 @@ SCAN: Final = "tasks/scan"
 HISTORY: Final = "tasks/history"
 STATS: Final = "tasks/stats"
 WATCH: Final = "tasks/watch"
-MOST_OPS: Final = 512
-"""Operations in one message."""
 _MOST_BYTES: Final = 1 << 20
 """Bytes of operations in one message, but for a single one that is larger."""
 _OPEN_MESSAGES: Final = 2

@@ -530,10 +530,15 @@ Outcome = (
 )
 
 
+MOST_OPS: Final = 512
+"""In one message, and about as many in one transaction of the store."""
+
+
 class Ops(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Method `tasks/apply`: many operations, stored together -> `Outcomes`. A refused one does not harm the others."""
 
     ops: list[Op]
+    """At most `MOST_OPS`."""
 
 
 class Outcomes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -440,39 +440,52 @@ async def test_a_worker_that_holds_all_that_it_may_waits_until_it_has_room(box, 
     assert await woken(done)
 
 
+async def change(box, waiting, task_id="t"):
+    """Wait for a change of the task as it is now."""
+    since = (await box.task(task_id)).updated_at
+    return await waiting.start(lambda: box.store.wait_change(task_id, since))
+
+
 async def test_who_waits_for_a_change_is_woken_by_any_but_progress(box, waiting):
     await box.put("t")
-    done = await waiting.start(lambda: box.store.wait_change("t"))
+    done = await change(box, waiting)
     await box.put("other")
     await trio.testing.wait_all_tasks_blocked()
     assert not done.is_set()
     lease = await box.take()
     assert await woken(done)
-    done = await waiting.start(lambda: box.store.wait_change("t"))
+    done = await change(box, waiting)
     await box.do(Beat(id="t", token=lease.token, progress=3.0))
     await trio.testing.wait_all_tasks_blocked()
     assert not done.is_set()
     await box.do(AskOwner(id="t", token=lease.token, questions={"q": "{}"}))
     assert await woken(done)
-    done = await waiting.start(lambda: box.store.wait_change("t"))
+    done = await change(box, waiting)
     await box.do(Complete(id="t", token=lease.token))
     assert await woken(done)
 
 
+async def test_who_waits_for_a_change_that_came_before_does_not_wait(box, waiting):
+    await box.put("t")
+    seen = (await box.task("t")).updated_at
+    await box.take()
+    assert await woken(await waiting.start(lambda: box.store.wait_change("t", seen)))
+
+
 async def test_nobody_waits_for_a_task_that_has_ended_or_is_not_there(box, waiting):
-    assert await woken(await waiting.start(lambda: box.store.wait_change("nobody")))
+    assert await woken(await waiting.start(lambda: box.store.wait_change("nobody", 0.0)))
     await box.put("t")
     await box.do(Cancel(id="t"))
-    assert await woken(await waiting.start(lambda: box.store.wait_change("t")))
+    assert await woken(await change(box, waiting))
     await box.settle()
-    assert await woken(await waiting.start(lambda: box.store.wait_change("t")))
+    assert await woken(await change(box, waiting))
 
 
 async def test_who_waits_may_go_away(box, waiting):
     await box.put("t")
     await box.take()
     with trio.move_on_after(0):
-        await box.store.wait_change("t")
+        await box.store.wait_change("t", (await box.task("t")).updated_at)
     with trio.move_on_after(0):
         await box.store.claim_later(Claim(worker="left"))
     done = await waiting.start(lambda: box.store.claim_later(Claim(worker="w")))

@@ -18,7 +18,6 @@ from task_files import MemoryLog
 from actors.errors import UnavailableError
 from actors.messages import ErrorInfo
 from actors.p2p.task_queue import events as ev
-from actors.p2p.task_queue import waits
 from actors.p2p.task_queue.apply import replay
 from actors.p2p.task_queue.carry import carried, pack_globals
 from actors.p2p.task_queue.limits import QueueLimits, Rate
@@ -146,7 +145,7 @@ async def test_those_who_wait_are_woken_after_the_group_is_on_disk(box, nursery)
         event.set()
 
     nursery.start_soon(wait, box.store.claim_later(Claim(worker="w")), ready)
-    nursery.start_soon(wait, box.store.wait_change("t"), changed)
+    nursery.start_soon(wait, box.store.wait_change("t", box.clock.now), changed)
     box.later(9)
     box.store.take_changed()
     await hold(box, nursery, Expire())
@@ -172,7 +171,7 @@ async def test_a_failed_append_raises_and_the_store_is_of_no_use_any_more(box, n
 
     nursery.start_soon(expect, lambda: box.store.claim_later(Claim(worker="w", types=["none"])))
     nursery.start_soon(expect, lambda: box.store.claim_later(Claim(worker="w", types=["lost"])))
-    nursery.start_soon(expect, lambda: box.store.wait_change("t"))
+    nursery.start_soon(expect, lambda: box.store.wait_change("t", box.clock.now))
     await trio.testing.wait_all_tasks_blocked()
     await expect(lambda: box.store.apply([Enqueue(type="lost", id="lost")]))
     for call in (
@@ -196,118 +195,6 @@ async def test_a_group_is_finished_even_if_who_asked_for_it_is_cancelled(box):
         await box.store.apply([Enqueue(type="echo", id="t")])
     await box.reopen()
     assert await box.state("t") == "ready"
-
-
-# --- claims that wait ----------------------------------------------------------------------------------------------
-
-
-class Waiting:
-    """Workers that wait for a task, and what they were given."""
-
-    def __init__(self, box, nursery):
-        self.box = box
-        self.nursery = nursery
-        self.given = {}
-        self.scopes = {}
-
-    async def add(self, *names, **fields):
-        for name in names:
-            self.nursery.start_soon(self._wait, name, fields)
-            await trio.testing.wait_all_tasks_blocked()
-
-    async def _wait(self, name, fields):
-        with trio.CancelScope() as self.scopes[name]:
-            outcome = await self.box.store.claim_later(Claim(worker=name, **fields))
-            self.given[name] = code(outcome) or [lease.id for lease in outcome.tasks]
-
-    async def until(self, count):
-        with trio.fail_after(5):
-            while len(self.given) < count:
-                await trio.sleep(0.001)
-        return self.given
-
-
-@pytest.fixture
-async def waiting(box, nursery):
-    return Waiting(box, nursery)
-
-
-async def test_the_group_that_makes_a_task_ready_gives_it_to_who_waits(box, waiting):
-    await waiting.add("w")
-    before = box.log.appended
-    await box.put("t")
-    assert await waiting.until(1) == {"w": ["t"]}
-    assert box.log.appended == before + 1
-
-
-async def test_the_end_of_a_task_gives_the_one_that_depends_on_it_to_who_waits(box, waiting):
-    await box.put("t")
-    await box.put("next", depends_on=["t"])
-    lease = await box.take("first")
-    await waiting.add("w")
-    before = box.log.appended
-    await box.do(Complete(id="t", token=lease.token))
-    assert await waiting.until(1) == {"w": ["next"]}
-    assert box.log.appended == before + 1
-
-
-async def test_who_waits_is_given_nothing_before_it_is_on_disk(box, nursery, waiting):
-    await waiting.add("w")
-    await hold(box, nursery, Enqueue(type="echo", id="t"))
-    await trio.testing.wait_all_tasks_blocked(0.01)
-    assert waiting.given == {}
-    box.log.let_go.set()
-    assert await waiting.until(1) == {"w": ["t"]}
-
-
-async def test_who_leaves_while_its_claim_is_stored_is_told_all_the_same(box, nursery, waiting):
-    await waiting.add("w")
-    await hold(box, nursery, Enqueue(type="echo", id="t"))
-    waiting.scopes["w"].cancel()
-    await trio.testing.wait_all_tasks_blocked(0.01)
-    box.log.let_go.set()
-    assert await waiting.until(1) == {"w": ["t"]}
-
-
-async def test_who_left_before_is_given_nothing(box, waiting):
-    await waiting.add("left", "w")
-    waiting.scopes["left"].cancel()
-    await trio.testing.wait_all_tasks_blocked()
-    await box.put("t")
-    assert await waiting.until(1) == {"w": ["t"]}
-
-
-async def test_for_one_task_not_every_idle_worker_is_looked_at(box, waiting, monkeypatch):
-    looked = []
-    may = waits.may_claim
-    monkeypatch.setattr(waits, "may_claim", lambda s, claim, now: looked.append(claim.worker) or may(s, claim, now))
-    await waiting.add(*(f"w{n}" for n in range(20)))
-    await box.put("t")
-    assert await waiting.until(1) == {"w0": ["t"]}
-    assert looked == ["w0"]
-    await box.do(Cancel(id="t"))
-    assert looked == ["w0"], "nothing is ready"
-
-
-async def test_one_group_decides_a_bounded_number_of_claims_and_the_clock_asks_for_the_rest(box, waiting, monkeypatch):
-    monkeypatch.setattr(waits, "_MOST_TOGETHER", 2)
-    await waiting.add("a", "b", "c")
-    await box.do_all(*(Enqueue(type="echo", id=str(n)) for n in range(3)))
-    assert await waiting.until(2) == {"a": ["0"], "b": ["1"]}
-    assert box.store.next_due() == box.clock.now
-    await box.do(Expire())
-    assert (await waiting.until(3))["c"] == ["2"]
-    assert box.store.next_due() > box.clock.now
-
-
-async def test_a_lease_that_ends_while_claims_are_decided_makes_room_for_those_that_were_passed_over(waiting, box):
-    await box.put("late", "one")
-    await box.take("silent", lease_s=5.0)
-    await waiting.add("passed over", types=["one"])
-    await waiting.add("w", types=["two"])
-    box.later(6)
-    await box.put("t", "two")
-    assert await waiting.until(2) == {"passed over": ["late"], "w": ["t"]}
 
 
 # --- what is worth a place in the log ------------------------------------------------------------------------------

@@ -16,11 +16,12 @@ from actors.base import Method
 from actors.calls import IncomingCall, Message
 from actors.errors import InvalidArgumentsError, NotFoundError
 from actors.messages import ErrorInfo
-from actors.p2p.task_queue.group_commit import GROUP_OPS, GroupCommit
+from actors.p2p.task_queue.group_commit import GroupCommit
 from actors.p2p.task_queue.store import TaskStore
 from actors.task_messages import (
     ASK_ALONE,
     FINAL,
+    MOST_OPS,
     Claim,
     Claimed,
     Expire,
@@ -118,8 +119,8 @@ class TaskQueue:
         when they are too many, and `BusyError`."""
         if not ops:
             return []
-        if len(ops) > GROUP_OPS:
-            raise InvalidArgumentsError(f"{len(ops)} operations at once; at most {GROUP_OPS} are stored together")
+        if len(ops) > MOST_OPS:
+            raise InvalidArgumentsError(f"{len(ops)} operations at once; at most {MOST_OPS} are stored together")
         return await self._commits.do(ops, size)
 
     # --- readings --------------------------------------------------------------------------------------------------
@@ -131,7 +132,7 @@ class TaskQueue:
             return view
         with self._waiting(ask.wait_s):
             while view is not None and not _enough(view, ask):
-                await self._store.wait_change(ask.id)
+                await self._store.wait_change(ask.id, view.task.updated_at)
                 view = await self._store.get(ask)
         return view
 
@@ -155,7 +156,7 @@ class TaskQueue:
             while info is not None and info.running:
                 view = await self._store.get(GetTask(id=info.running[0]))
                 if view is not None and view.task.state == TaskState.LEASED and view.task.worker == name:
-                    await self._store.wait_change(view.task.id)
+                    await self._store.wait_change(view.task.id, view.task.updated_at)
                 info = await self._store.worker(name)
         return info
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Those who wait for something in the queue: for a task to claim, for a task to change, for the end of a group.
+"""Those who wait for something in the queue: for a task to claim, or for a task to change.
 
 Claims that wait are decided in the group that makes a task ready, after its operations: who waited longest first, and
 only for as long as there are ready tasks. So a task is in the hands of an idle worker with the same commit that made it
@@ -8,9 +8,9 @@ ready, and hundreds of idle workers are not all looked at for each task.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import trio
 
@@ -19,8 +19,6 @@ from actors.p2p.task_queue.events import READY
 from actors.p2p.task_queue.machine import Machine
 from actors.p2p.task_queue.operations import decide
 from actors.task_messages import Claim, Claimed, Outcome
-
-T = TypeVar("T")
 
 _MOST_TOGETHER: Final = 512
 """Claims that waited, in one group; the rest comes with the next one."""
@@ -62,13 +60,8 @@ class WaitingClaim:
         return self._said
 
 
-class _Look:
-    """A reading that waits for the end of a group."""
-
-    def __init__(self, look: Callable[[], object]) -> None:
-        self.look = look
-        self.done = trio.Event()
-        self.found: object = None
+Given = tuple[WaitingClaim, Outcome]
+"""Who waited, and what it is to be told."""
 
 
 class Waits:
@@ -77,8 +70,8 @@ class Waits:
     def __init__(self) -> None:
         self._claims: dict[WaitingClaim, None] = {}
         self._changes: dict[str, list[trio.Event]] = {}
-        self._looks: list[_Look] = []
-        self._group_end = trio.Event()
+        self._given: list[Given] = []
+        """Of the operations that are being decided."""
         self.more_claims = False
         """Claims were left that may be given a task, since there were too many for one group."""
 
@@ -98,10 +91,9 @@ class Waits:
         finally:
             self._claims.pop(waiting, None)
 
-    def give(self, m: Machine) -> list[tuple[WaitingClaim, Outcome]]:
-        """Decide those that may be given a task now, in the running group: what each is to be told once that is on
-        disk."""
-        given: list[tuple[WaitingClaim, Outcome]] = []
+    def give(self, m: Machine) -> list[Given]:
+        """Decide those that may be given a task now: what each is to be told once that is on disk."""
+        given = self._given
         self.more_claims = False
         again = bool(self._claims)
         while again:
@@ -110,9 +102,10 @@ class Waits:
             # A claim makes one event. Any other one says that the clock ended a lease: it may make room for those that
             # were passed over.
             again = len(m.events) - events > len(given) - before
+        self._given = []
         return given
 
-    def _give_once(self, m: Machine, given: list[tuple[WaitingClaim, Outcome]]) -> None:
+    def _give_once(self, m: Machine, given: list[Given]) -> None:
         totals = m.state.totals
         for waiting in list(self._claims) if totals[READY] else ():
             if not totals[READY]:
@@ -128,10 +121,10 @@ class Waits:
                 del self._claims[waiting]
                 given.append((waiting, outcome))
 
-    # --- for a change, for the end of a group ----------------------------------------------------------------------
+    # --- for a change ----------------------------------------------------------------------------------------------
 
     async def for_change(self, task_id: str) -> None:
-        """Return when `group_ended` is told that this task changed."""
+        """Return when `changed` is told of this task."""
         event = trio.Event()
         waiting = self._changes.setdefault(task_id, [])
         waiting.append(event)
@@ -142,41 +135,18 @@ class Waits:
             if not waiting and self._changes.get(task_id) is waiting:
                 del self._changes[task_id]
 
-    async def for_group(self) -> None:
-        """Return when the running group has ended."""
-        await self._group_end.wait()
-
-    async def look(self, look: Callable[[], T]) -> T:
-        """What `look` finds at the end of the running group."""
-        waiting = _Look(look)
-        self._looks.append(waiting)
-        try:
-            await waiting.done.wait()
-        finally:
-            if waiting in self._looks:
-                self._looks.remove(waiting)
-        return waiting.found  # type: ignore[return-value]
-
-    def group_ended(self, changed: Iterable[str]) -> None:
-        """A group is on disk: tell those who wait for it, or for one of these tasks."""
-        looks, self._looks = self._looks, []
-        for look in looks:
-            look.found = look.look()
-            look.done.set()
-        for task_id in changed:
+    def changed(self, task_ids: Iterable[str]) -> None:
+        """These tasks changed, and that is on disk."""
+        for task_id in task_ids if self._changes else ():
             for event in self._changes.pop(task_id, ()):
                 event.set()
-        self._group_end.set()
-        self._group_end = trio.Event()
 
     def give_up(self) -> None:
         """Nothing will ever happen again: wake everybody."""
-        for waiting in self._claims:
+        for waiting in [*self._claims, *(waiting for waiting, _ in self._given)]:
             waiting.tell(None)
         self._claims.clear()
-        for event in [
-            *(look.done for look in self._looks),
-            *(event for events in self._changes.values() for event in events),
-            self._group_end,
-        ]:
-            event.set()
+        self._given.clear()
+        for events in self._changes.values():
+            for event in events:
+                event.set()
