@@ -15,6 +15,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -45,6 +46,8 @@ T = TypeVar("T")
 _COMMITS_KEPT: Final = 512
 _CHAIN_LOOKUPS: Final = 100
 _LOOKED_UP_TOGETHER: Final = 1000
+_ALSO_IN_HISTORY: Final = frozenset({Clear, Expire})
+"""Operations that change the history too."""
 
 
 class LogStore:
@@ -149,11 +152,11 @@ class LogStore:
         outcomes: list[Outcome] = []
         with trio.CancelScope(shield=True):
             try:
-                if any(isinstance(op, Clear) for op in ops):
-                    async with self._archiving:
-                        outcomes = await self._apply(ops)
-                else:
+                kinds = {type(op) for op in ops}
+                async with self._archiving if Clear in kinds else nullcontext():
                     outcomes = await self._apply(ops)
+                    if not kinds.isdisjoint(_ALSO_IN_HISTORY):
+                        outcomes = [await self._finish(*both) for both in zip(ops, outcomes, strict=True)]
             except BaseException:
                 self._give_up()
                 raise
@@ -180,10 +183,7 @@ class LogStore:
             outcomes = [decide(m, op) for op in ops]
             group = self._decided()
         await self._writer.write(group)
-        return [
-            await self._finish(op, outcome) if isinstance(op, Expire | Clear) else outcome
-            for op, outcome in zip(ops, outcomes, strict=True)
-        ]
+        return outcomes
 
     def _decided(self) -> Pending | None:
         """All that was begun is decided: the group that it will be on disk with."""

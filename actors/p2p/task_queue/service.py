@@ -276,7 +276,8 @@ def _within_one_message(outcomes: list[Outcome]) -> list[Outcome]:
     left = _CLAIMED_BYTES
     for at, outcome in enumerate(outcomes):
         if isinstance(outcome, Claimed) and outcome.tasks:
-            left -= sum(len(lease.payload) for lease in outcome.tasks)
+            for lease in outcome.tasks:
+                left -= len(lease.payload)
             if left < 0:
                 outcomes[at] = Refused(error=ErrorInfo(code=ASK_ALONE, message="ask again alone", retryable=True))
     return outcomes
