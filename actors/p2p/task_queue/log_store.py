@@ -71,7 +71,7 @@ class LogStore:
         self._archiving = trio.Lock()
         """Held while the history and what is known of it here may differ."""
         self._deciding = trio.Lock()
-        """Held while the state changes."""
+        """Held from the first look at what operations need to their last decision."""
         self._writer = Writer(self._append, self._on_disk)
         self._waits = Waits()
         self._stored: dict[str, None] = {}
