@@ -13,7 +13,7 @@ import math
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 import trio
@@ -30,14 +30,17 @@ from actors.one_actor import OneActor
 from actors.peers import Peers
 from actors.task_messages import (
     ASK_ALONE,
+    MOST_OPS,
     Answer_,
     Claim,
+    Complete,
     Enqueue,
     Op,
     Ops,
     Outcome,
     Outcomes,
     Refused,
+    RegisterWorker,
     RetryTask,
     Task,
     made_id,
@@ -64,10 +67,10 @@ SCAN: Final = "tasks/scan"
 HISTORY: Final = "tasks/history"
 STATS: Final = "tasks/stats"
 WATCH: Final = "tasks/watch"
-MOST_OPS: Final = 512
-"""Operations in one message."""
 _MOST_BYTES: Final = 1 << 20
 """Bytes of operations in one message, but for a single one that is larger."""
+_SMALL_BYTES: Final = 200
+"""Of an operation without its texts."""
 _OPEN_MESSAGES: Final = 2
 _LEAST_TOGETHER: Final = 32
 """A message that is smaller than that is not worth a group of its own."""
@@ -87,7 +90,7 @@ A = TypeVar("A", bound=Answer_)
 
 def new_task_id() -> str:
     """An id that no other task has, and that nobody can guess."""
-    return made_id(time.time(), secrets.randbits(128))
+    return made_id(time.time(), secrets.token_bytes(16))
 
 
 def method_of(op: Op) -> str:
@@ -140,16 +143,22 @@ class _Waiter:
 
     __slots__ = ("deadline", "ops", "size", "task")
 
-    def __init__(self, ops: Sequence[Op], deadline: float) -> None:
+    def __init__(self, ops: list[Op], size: int, deadline: float) -> None:
         self.ops = ops
-        self.size = sum(_rough_size(op) for op in ops)
+        self.size = size
         self.deadline = deadline
         self.task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
 
     def end(self, outcome: Value[list[Outcome]] | Error) -> None:
+        """Wake the caller, who may have left."""
         if self.task is not None:
             trio.lowlevel.reschedule(self.task, outcome)
             self.task = None
+
+    def leave(self, _: object) -> trio.lowlevel.Abort:
+        """The caller is cancelled."""
+        self.task = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
 
 class TaskClient:
@@ -161,9 +170,12 @@ class TaskClient:
         self._nursery = nursery
         self._waiters: dict[_Waiter, None] = {}
         """All whose operations have no outcome yet."""
+        self._outstanding = 0
+        """Their operations."""
         self._unsent: list[_Waiter] = []
         self._senders = 0
         self._keeper = trio.CancelScope()
+        self._keeper_looks_at = math.inf
         self._keeping = False
 
     # --- operations ------------------------------------------------------------------------------------------------
@@ -174,7 +186,8 @@ class TaskClient:
         if isinstance(op, Claim) and op.wait_s:
             outcome = await self._alone(repeatable(op), trio.current_time() + timeout_s + op.wait_s)
         else:
-            outcome = (await self.do_all([op], timeout_s=timeout_s))[0]
+            op = repeatable(op)
+            outcome = (await self._together([op], _rough_size(op), timeout_s))[0]
         if isinstance(outcome, Refused):
             raise from_info(outcome.error)
         if not isinstance(outcome, answer):
@@ -185,8 +198,13 @@ class TaskClient:
         """At most `MOST_OPS` operations, stored together; an outcome for each, refusals among them."""
         if len(ops) > MOST_OPS:
             raise MCPServerError(f"{len(ops)} operations at once; at most {MOST_OPS} are stored together")
-        waiter = _Waiter([repeatable(op) for op in ops], trio.current_time() + timeout_s)
+        sent = [repeatable(op) for op in ops]
+        return await self._together(sent, sum(map(_rough_size, sent)), timeout_s)
+
+    async def _together(self, ops: list[Op], size: int, timeout_s: float) -> list[Outcome]:
+        waiter = _Waiter(ops, size, trio.current_time() + timeout_s)
         self._waiters[waiter] = None
+        self._outstanding += len(ops)
         self._unsent.append(waiter)
         if self._senders < _OPEN_MESSAGES:
             self._senders += 1
@@ -194,16 +212,13 @@ class TaskClient:
         if not self._keeping:
             self._keeping = True
             self._nursery.start_soon(self._keep_deadlines)
-        self._keeper.deadline = min(self._keeper.deadline, waiter.deadline)
-
-        def abort(_: Any) -> trio.lowlevel.Abort:  # noqa: ANN401
-            waiter.task = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
+        if waiter.deadline < self._keeper_looks_at:
+            self._keeper_looks_at = self._keeper.deadline = waiter.deadline
         try:
-            outcomes: list[Outcome] = await trio.lowlevel.wait_task_rescheduled(abort)
+            outcomes: list[Outcome] = await trio.lowlevel.wait_task_rescheduled(waiter.leave)
         finally:
             del self._waiters[waiter]
+            self._outstanding -= len(ops)
         return outcomes
 
     async def _send(self) -> None:
@@ -216,8 +231,7 @@ class TaskClient:
 
     def _take(self) -> list[_Waiter]:
         # A share each, so that this side works on one message while the queue works on the other.
-        outstanding = sum(len(waiter.ops) for waiter in self._waiters)
-        most = min(MOST_OPS, max(_LEAST_TOGETHER, -(-outstanding // _OPEN_MESSAGES)))
+        most = min(MOST_OPS, max(_LEAST_TOGETHER, -(-self._outstanding // _OPEN_MESSAGES)))
         batch: list[_Waiter] = []
         count = size = taken = 0
         for waiter in self._unsent:
@@ -259,8 +273,8 @@ class TaskClient:
         """End the waiting of those whose time is over. One task for all: a cancel scope for each would cost more than
         the rest of an operation."""
         while True:
-            deadline = min((waiter.deadline for waiter in self._waiters), default=math.inf)
-            with trio.CancelScope(deadline=deadline) as self._keeper:
+            self._keeper_looks_at = min((waiter.deadline for waiter in self._waiters), default=math.inf)
+            with trio.CancelScope(deadline=self._keeper_looks_at) as self._keeper:
                 await trio.sleep_forever()
             now = trio.current_time()
             for waiter in self._waiters:
@@ -330,9 +344,11 @@ class TaskClient:
 
 
 def _rough_size(op: Op) -> int:
-    """About as many bytes as it has on the wire; only its texts can be large."""
-    size = 200 + sum(len(text) for text in (getattr(op, name, "") for name in _LARGE) if isinstance(text, str))
-    return size + sum(map(len, op.depends_on)) if isinstance(op, Enqueue) and op.depends_on else size
-
-
-_LARGE: Final = ("payload", "metadata", "result")
+    """About as many bytes as it has on the wire; only a few texts can be large."""
+    if isinstance(op, Enqueue):
+        return _SMALL_BYTES + len(op.payload) + len(op.metadata) + sum(map(len, op.depends_on))
+    if isinstance(op, Complete):
+        return _SMALL_BYTES + len(op.result)
+    if isinstance(op, RegisterWorker):
+        return _SMALL_BYTES + len(op.metadata)
+    return _SMALL_BYTES

@@ -55,10 +55,10 @@ def status_of(state: TaskState) -> Status:
     return state.value if state in FINAL else "queued"  # type: ignore[return-value]
 
 
-def made_id(now: float, drawn: int) -> str:
+def made_id(now: float, drawn: bytes) -> str:
     """An id for a task: 12 hex digits of the time in milliseconds, so that tasks of one time lie together where they
-    are kept (random ids cost three times as much there), and 32 of 128 random bits, so that nobody can guess it."""
-    return f"{int(now * 1000):012x}{drawn:032x}"
+    are kept (random ids cost three times as much there), and those of 16 random bytes, so that nobody can guess it."""
+    return f"{int(now * 1000):012x}{drawn.hex()}"
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -152,7 +152,13 @@ class Task(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaul
 
 
 class Op_(  # noqa: N801
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="kind"
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    tag_field="kind",
+    gc=False,
 ):
     """What all operations have in common: nothing but their rules."""
 
@@ -385,7 +391,13 @@ Op = (
 
 
 class Answer_(  # noqa: N801
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="kind"
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    tag_field="kind",
+    gc=False,
 ):
     """What all answers have in common: nothing but their rules."""
 
@@ -530,10 +542,15 @@ Outcome = (
 )
 
 
+MOST_OPS: Final = 512
+"""In one message, and about as many in one transaction of the store."""
+
+
 class Ops(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Method `tasks/apply`: many operations, stored together -> `Outcomes`. A refused one does not harm the others."""
 
     ops: list[Op]
+    """At most `MOST_OPS`."""
 
 
 class Outcomes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

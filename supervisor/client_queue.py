@@ -11,8 +11,8 @@ import msgspec
 
 from actors.errors import NotFoundError
 from actors.messages import ErrorInfo
-from actors.task_client import MOST_OPS, TaskClient, every_task
-from actors.task_messages import Refused, RetryTask, Submitted, Task
+from actors.task_client import TaskClient, every_task
+from actors.task_messages import MOST_OPS, Refused, RetryTask, Submitted, Task
 from actors.task_views import GetTask, QueueStats, ScanTasks, TaskEvent, TaskView
 from supervisor.client_tasks import open_tasks
 

@@ -4,6 +4,7 @@ would keep (canonical DAG-CBOR, segments that are dropped as whole)."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
 
 import libipld
@@ -66,6 +67,29 @@ class MemoryLog:
 
     def close(self) -> None:
         pass
+
+
+class HeldLog(MemoryLog):
+    """Once it is held, each append waits until it is let go on."""
+
+    def __init__(self, *, rotate_at: int = 10**9) -> None:
+        super().__init__(rotate_at=rotate_at)
+        self.held = False
+        self._gate = threading.Semaphore(0)
+
+    def append(self, events: Group) -> None:
+        if self.held and not self._gate.acquire(timeout=10):
+            raise AssertionError("nobody let it go on")
+        super().append(events)
+
+    def go_on(self, groups: int = 1) -> None:
+        """Let so many appends go on."""
+        self._gate.release(groups)
+
+    def let_go(self) -> None:
+        """Let all of them go on, and hold none any more."""
+        self.held = False
+        self._gate.release(100)
 
 
 class MemoryHistory:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import trio
 from task_boxes import code
 
 from actors.messages import ErrorInfo
@@ -98,3 +99,25 @@ async def test_what_was_acknowledged_is_there_after_a_crash(box):
     assert (recovery.tasks, recovery.leased, recovery.epoch) == (2, 1, 2)
     assert [await box.task(id_) for id_ in ("waits", "done")] == before
     assert (await box.do(Complete(id="runs", token=lease.token, result="2"))).state == "completed"
+
+
+async def test_calls_may_overlap_and_none_takes_another_ones_task(box):
+    done = []
+
+    async def live(worker):
+        for n in range(4):
+            await box.put(f"{worker}-{n}")
+            [lease] = await box.claim(worker)
+            if n:
+                await box.do(Complete(id=lease.id, token=lease.token, result=f'"{worker}"'))
+                done.append((lease.id, worker))
+            assert (await box.task(lease.id)).worker == worker
+
+    async with trio.open_nursery() as nursery:
+        for number in range(8):
+            nursery.start_soon(live, f"w{number}")
+    assert len(dict(done)) == 24
+    await box.reopen()
+    assert sum((await box.store.stats()).counts.values()) == 32
+    for id_, worker in done:
+        assert (await box.task(id_)).result == f'"{worker}"'

@@ -142,7 +142,7 @@ async def test_who_waits_is_woken_when_a_key_is_resumed(box):
     done = trio.Event()
 
     async def wait():
-        await box.store.wait_ready(Claim(worker="w"))
+        await box.store.claim_later(Claim(worker="w"))
         done.set()
 
     with trio.fail_after(10):

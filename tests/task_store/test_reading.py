@@ -7,7 +7,7 @@ import msgspec
 import pytest
 import trio
 import trio.testing
-from task_boxes import BIG
+from task_boxes import BIG, code
 
 from actors.messages import ErrorInfo
 from actors.p2p.task_queue.limits import Rate
@@ -333,6 +333,15 @@ async def test_ids_of_changed_tasks_are_told_once(box):
 # --- waiting -------------------------------------------------------------------------------------------------------
 
 
+class Returned:
+    """Whether a call has returned, and what."""
+
+    def __init__(self):
+        self.returned = None
+        self._event = trio.Event()
+        self.set, self.wait, self.is_set = self._event.set, self._event.wait, self._event.is_set
+
+
 class Waiting:
     """Calls that wait, and whether they have returned."""
 
@@ -340,10 +349,10 @@ class Waiting:
         self.nursery = nursery
 
     async def start(self, wait):
-        done = trio.Event()
+        done = Returned()
 
         async def call():
-            await wait()
+            done.returned = await wait()
             done.set()
 
         self.nursery.start_soon(call)
@@ -365,18 +374,59 @@ async def woken(event):
     return event.is_set()
 
 
-async def test_who_waits_for_a_task_to_claim_is_woken_by_one_that_it_may_have(box, waiting):
-    done = await waiting.start(lambda: box.store.wait_ready(Claim(worker="w", types=["wanted"])))
+async def test_who_waits_for_a_task_to_claim_is_given_one_that_it_may_have(box, waiting):
+    done = await waiting.start(lambda: box.store.claim_later(Claim(worker="w", types=["wanted"])))
     await box.put("a", "other")
     await trio.testing.wait_all_tasks_blocked()
     assert not done.is_set()
     await box.put("b", "wanted")
     assert await woken(done)
+    [lease] = done.returned.tasks
+    assert (lease.id, await box.state("b"), await box.state("a")) == ("b", "leased", "ready")
+    await box.reopen()
+    assert (await box.task("b")).token == lease.token
 
 
 async def test_who_asks_when_there_is_a_task_does_not_wait(box, waiting):
     await box.put("t")
-    assert await woken(await waiting.start(lambda: box.store.wait_ready(Claim(worker="w"))))
+    done = await waiting.start(lambda: box.store.claim_later(Claim(worker="w")))
+    assert await woken(done)
+    assert [lease.id for lease in done.returned.tasks] == ["t"]
+
+
+async def test_who_waits_longest_is_given_a_task_first(box, waiting):
+    done = [await waiting.start(lambda n=n: box.store.claim_later(Claim(worker=f"w{n}"))) for n in range(3)]
+    await box.put("a")
+    await box.do_all(Enqueue(type="echo", id="b"), Enqueue(type="echo", id="c"))
+    for event in done:
+        assert await woken(event)
+    assert [event.returned.tasks[0].id for event in done] == ["a", "b", "c"]
+
+
+async def test_a_claim_that_waited_is_given_no_more_than_it_asked_for(box, waiting):
+    done = await waiting.start(lambda: box.store.claim_later(Claim(worker="w", n=2)))
+    await box.do_all(*(Enqueue(type="echo", id=id_) for id_ in "abc"))
+    assert await woken(done)
+    assert [lease.id for lease in done.returned.tasks] == ["a", "b"]
+
+
+async def test_a_claim_that_waited_can_be_repeated_when_its_answer_was_lost(box, waiting):
+    claim = Claim(worker="w", request="r")
+    done = await waiting.start(lambda: box.store.claim_later(claim))
+    await box.put("t")
+    assert await woken(done)
+    await box.put("u")
+    assert await box.do(claim) == done.returned
+
+
+async def test_a_claim_that_is_not_allowed_any_more_is_refused(make_box, waiting):
+    box = await make_box(msgspec.structs.replace(BIG, max_workers=1))
+    done = [await waiting.start(lambda n=n: box.store.claim_later(Claim(worker=f"w{n}"))) for n in range(2)]
+    await box.do_all(Enqueue(type="echo", id="a"), Enqueue(type="echo", id="b"))
+    for event in done:
+        assert await woken(event)
+    assert [code(event.returned) for event in done] == ["", "LIMIT_EXCEEDED"]
+    assert await box.state("b") == "ready"
 
 
 @pytest.mark.parametrize(
@@ -403,7 +453,7 @@ async def test_whatever_makes_a_task_ready_wakes_who_waits(make_box, waiting, ho
     if how == "resumed":
         await box.do(Pause())
         await box.put("b")
-    done = await waiting.start(lambda: box.store.wait_ready(Claim(worker="w2")))
+    done = await waiting.start(lambda: box.store.claim_later(Claim(worker="w2")))
     assert not done.is_set()
     if how == "given back":
         await box.do(Release(id="a", token=lease.token))
@@ -417,13 +467,14 @@ async def test_whatever_makes_a_task_ready_wakes_who_waits(make_box, waiting, ho
         box.clock.now = due
         await box.do(Expire())
     assert await woken(done)
+    assert [lease.id for lease in done.returned.tasks] == ["a" if how in ("given back", "expired") else "b"]
 
 
-async def test_a_worker_that_holds_all_that_it_may_is_not_woken_before_it_has_room(box, waiting):
+async def test_a_worker_that_holds_all_that_it_may_waits_until_it_has_room(box, waiting):
     await box.do(RegisterWorker(worker="w", max_tasks=1))
     await box.put("a")
     lease = await box.take()
-    done = await waiting.start(lambda: box.store.wait_ready(Claim(worker="w")))
+    done = await waiting.start(lambda: box.store.claim_later(Claim(worker="w")))
     await box.put("b")
     await trio.testing.wait_all_tasks_blocked()
     assert not done.is_set()
@@ -431,39 +482,55 @@ async def test_a_worker_that_holds_all_that_it_may_is_not_woken_before_it_has_ro
     assert await woken(done)
 
 
+async def change(box, waiting, task_id="t"):
+    """Wait for a change of the task as it is now."""
+    since = (await box.task(task_id)).updated_at
+    return await waiting.start(lambda: box.store.wait_change(task_id, since))
+
+
 async def test_who_waits_for_a_change_is_woken_by_any_but_progress(box, waiting):
     await box.put("t")
-    done = await waiting.start(lambda: box.store.wait_change("t"))
+    done = await change(box, waiting)
     await box.put("other")
     await trio.testing.wait_all_tasks_blocked()
     assert not done.is_set()
     lease = await box.take()
     assert await woken(done)
-    done = await waiting.start(lambda: box.store.wait_change("t"))
+    done = await change(box, waiting)
     await box.do(Beat(id="t", token=lease.token, progress=3.0))
     await trio.testing.wait_all_tasks_blocked()
     assert not done.is_set()
     await box.do(AskOwner(id="t", token=lease.token, questions={"q": "{}"}))
     assert await woken(done)
-    done = await waiting.start(lambda: box.store.wait_change("t"))
+    done = await change(box, waiting)
     await box.do(Complete(id="t", token=lease.token))
     assert await woken(done)
 
 
+async def test_who_waits_for_a_change_that_came_before_does_not_wait(box, waiting):
+    await box.put("t")
+    seen = (await box.task("t")).updated_at
+    await box.take()
+    assert await woken(await waiting.start(lambda: box.store.wait_change("t", seen)))
+
+
 async def test_nobody_waits_for_a_task_that_has_ended_or_is_not_there(box, waiting):
-    assert await woken(await waiting.start(lambda: box.store.wait_change("nobody")))
+    assert await woken(await waiting.start(lambda: box.store.wait_change("nobody", 0.0)))
     await box.put("t")
     await box.do(Cancel(id="t"))
-    assert await woken(await waiting.start(lambda: box.store.wait_change("t")))
+    assert await woken(await change(box, waiting))
     await box.settle()
-    assert await woken(await waiting.start(lambda: box.store.wait_change("t")))
+    assert await woken(await change(box, waiting))
 
 
-async def test_who_waits_may_go_away(box):
+async def test_who_waits_may_go_away(box, waiting):
     await box.put("t")
     await box.take()
     with trio.move_on_after(0):
-        await box.store.wait_change("t")
+        await box.store.wait_change("t", (await box.task("t")).updated_at)
     with trio.move_on_after(0):
-        await box.store.wait_ready(Claim(worker="w"))
-    await box.do(Cancel(id="t", force=True))
+        await box.store.claim_later(Claim(worker="left"))
+    done = await waiting.start(lambda: box.store.claim_later(Claim(worker="w")))
+    await box.do_all(Cancel(id="t", force=True), Enqueue(type="echo", id="u"))
+    assert await woken(done)
+    assert [lease.id for lease in done.returned.tasks] == ["u"]

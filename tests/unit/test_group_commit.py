@@ -8,8 +8,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from actors.errors import BusyError
-from actors.p2p.task_queue.group_commit import GROUP_BYTES, GROUP_OPS, GroupCommit
-from actors.task_messages import Ended, Enqueue, TaskState
+from actors.p2p.task_queue.group_commit import GROUP_BYTES, GroupCommit
+from actors.task_messages import MOST_OPS, Ended, Enqueue, TaskState
 
 
 class SlowStore:
@@ -29,7 +29,7 @@ class SlowStore:
 
 
 class World:
-    def __init__(self, nursery, most_waiting=3):
+    def __init__(self, nursery, most_waiting):
         self.nursery = nursery
         self.store = SlowStore()
         self.stored = 0
@@ -73,13 +73,10 @@ async def test_what_is_asked_at_the_same_moment_is_one_group(world):
     assert [sorted(group) for group in world.store.groups] == [["a", "b", "c"]]
 
 
-async def test_what_is_asked_while_a_group_is_stored_becomes_the_next_group(world):
+async def test_what_is_asked_while_a_group_is_stored_goes_to_the_store_meanwhile(world):
     await world.asks("a")
-    await world.asks("b")
-    await world.asks("c")
-    assert world.store.groups == [["a"]]
-    await world.let_go()
-    assert world.store.groups == [["a"], ["b", "c"]]
+    await world.asks("b", "c")
+    assert [sorted(group) for group in world.store.groups] == [["a"], ["b", "c"]]
 
 
 async def test_nobody_is_answered_before_his_group_is_stored(world):
@@ -101,34 +98,48 @@ async def test_each_caller_gets_the_outcomes_of_his_own_operations_in_order(worl
     assert all(list(ids) == answered for ids, answered in world.answers.items())
 
 
-async def test_a_group_has_bounded_operations(world):
-    await world.asks("first")
-    many = [[f"{caller}-{number}" for number in range(200)] for caller in range(4)]
-    await world.asks(*many)
-    await world.let_go(3)
-    assert [len(group) for group in world.store.groups] == [1, 600, 200]
-    assert 2 * GROUP_OPS > 600
+def some(letter, count):
+    return [f"{letter}{number}" for number in range(count)]
 
 
-async def test_a_group_has_bounded_bytes(world):
-    await world.asks("first")
+async def test_what_goes_to_the_store_together_is_bounded(world):
+    await world.asks(*(some(caller, 200) for caller in "abcd"))
+    assert [len(group) for group in world.store.groups] == [600, 200]
+    assert 2 * MOST_OPS > 600
+
+
+async def test_its_bytes_are_bounded(world):
     await world.asks("a", "b", "c", size=GROUP_BYTES // 2)
+    assert [len(group) for group in world.store.groups] == [2, 1]
+
+
+async def test_what_is_with_the_store_is_bounded(world):
+    await world.asks(some("a", MOST_OPS))
+    await world.asks(some("b", MOST_OPS))
+    await world.asks("c", "d")
+    assert len(world.store.groups) == 2
+    await world.let_go()
+    assert [len(group) for group in world.store.groups] == [MOST_OPS, MOST_OPS, 2]
+
+
+async def test_the_bytes_with_the_store_are_bounded(world):
     await world.asks("huge", size=3 * GROUP_BYTES)
-    await world.let_go(4)
-    assert [len(group) for group in world.store.groups] == [1, 2, 1, 1]
+    await world.asks("small")
+    assert world.store.groups == [["huge"]]
+    await world.let_go()
+    assert world.store.groups == [["huge"], ["small"]]
 
 
-async def test_more_than_may_wait_is_refused(nursery):
-    world = World(nursery, most_waiting=3)
-    await world.asks("stored now")
-    await world.asks(["a", "b", "c"])
-    with pytest.raises(BusyError, match="3 operations wait"):
-        await world.commits.do([Enqueue(type="t", id="d")], 10)
+async def test_more_than_may_wait_is_refused(world):
+    await world.asks(some("a", MOST_OPS))
+    await world.asks(some("b", MOST_OPS))
+    await world.asks(some("c", 999))
+    with pytest.raises(BusyError, match="999 operations wait"):
+        await world.commits.do([Enqueue(type="t", id="d"), Enqueue(type="t", id="e")], 10)
     await world.let_go()
     await world.asks("d")
-    await world.let_go(2)
+    await world.let_go(3)
     assert world.answers[("d",)] == ["d"]
-    world.end()
 
 
 async def test_a_caller_who_leaves_takes_nothing_back(world):
@@ -137,8 +148,8 @@ async def test_a_caller_who_leaves_takes_nothing_back(world):
         world.nursery.start_soon(_cancel_when_blocked, scope)
         await world.ask("left")
     await world.asks("next")
-    await world.let_go(2)
-    assert world.store.groups[1] == ["left", "next"]
+    await world.let_go(3)
+    assert world.store.groups == [["first"], ["left"], ["next"]]
     assert ("left",) not in world.answers
     assert world.answers[("next",)] == ["next"]
 
@@ -163,14 +174,22 @@ async def test_at_its_end_all_that_was_asked_is_stored():
     assert store.groups == [["a"], ["b"]]
 
 
-async def test_a_store_that_fails_ends_it_and_nobody_is_answered():
+async def test_a_store_that_fails_ends_it_and_nobody_is_answered(nursery):
     store, answered = SlowStore(), []
-    store.fails = True
     commits = GroupCommit(store, most_waiting=100, on_stored=lambda: answered.append("stored"))
-    store.gate.release()
-    with pytest.RaisesGroup(pytest.RaisesExc(OSError, match="no space")):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(commits.run)
-            await commits.do([Enqueue(type="t", id="a")], 1)
-            answered.append("answered")
+
+    async def ask(task_id):
+        await commits.do([Enqueue(type="t", id=task_id)], 1)
+        answered.append(task_id)
+
+    with pytest.RaisesGroup(pytest.RaisesExc(OSError), pytest.RaisesExc(OSError), flatten_subgroups=True):
+        async with trio.open_nursery() as inner:
+            inner.start_soon(commits.run)
+            for task_id in "ab":
+                inner.start_soon(ask, task_id)
+                await wait_all_tasks_blocked()
+            store.fails = True
+            store.gate.release()
+            store.gate.release()
+    assert store.groups == [["a"], ["b"]]
     assert answered == []

@@ -24,7 +24,6 @@ from actors.p2p.task_queue.limits import QueueLimits, Rate
 from actors.p2p.task_queue.machine import Machine
 from actors.p2p.task_queue.operations import decide
 from actors.p2p.task_queue.state import State
-from actors.p2p.task_queue.waits import Waits
 from actors.task_messages import (
     AskOwner,
     Beat,
@@ -146,8 +145,8 @@ async def test_those_who_wait_are_woken_after_the_group_is_on_disk(box, nursery)
         await call
         event.set()
 
-    nursery.start_soon(wait, box.store.wait_ready(Claim(worker="w")), ready)
-    nursery.start_soon(wait, box.store.wait_change("t"), changed)
+    nursery.start_soon(wait, box.store.claim_later(Claim(worker="w")), ready)
+    nursery.start_soon(wait, box.store.wait_change("t", box.clock.now), changed)
     box.later(9)
     box.store.take_changed()
     await hold(box, nursery, Expire())
@@ -171,20 +170,22 @@ async def test_a_failed_append_raises_and_the_store_is_of_no_use_any_more(box, n
             await call()
         refused.append(call)
 
-    nursery.start_soon(expect, lambda: box.store.wait_ready(Claim(worker="w", types=["none"])))
-    nursery.start_soon(expect, lambda: box.store.wait_change("t"))
+    nursery.start_soon(expect, lambda: box.store.claim_later(Claim(worker="w", types=["none"])))
+    nursery.start_soon(expect, lambda: box.store.claim_later(Claim(worker="w", types=["lost"])))
+    nursery.start_soon(expect, lambda: box.store.wait_change("t", box.clock.now))
     await trio.testing.wait_all_tasks_blocked()
-    await expect(lambda: box.store.apply([Enqueue(type="echo", id="lost")]))
+    await expect(lambda: box.store.apply([Enqueue(type="lost", id="lost")]))
     for call in (
         lambda: box.store.apply([Expire()]),
         lambda: box.store.get(GetTask(id="lost")),
         lambda: box.store.scan(ScanTasks()),
         lambda: box.store.stats(),
-        lambda: box.store.wait_ready(Claim(worker="w")),
+        lambda: box.store.claim_later(Claim(worker="w")),
+        box.store.run,
     ):
         await expect(call)
     await trio.testing.wait_all_tasks_blocked()
-    assert len(refused) == 8
+    assert len(refused) == 10
     await box.reopen()
     assert await box.store.get(GetTask(id="lost")) is None
     assert await box.state("t") == "ready"
@@ -195,50 +196,6 @@ async def test_a_group_is_finished_even_if_who_asked_for_it_is_cancelled(box):
         await box.store.apply([Enqueue(type="echo", id="t")])
     await box.reopen()
     assert await box.state("t") == "ready"
-
-
-async def test_one_task_does_not_wake_every_idle_worker_and_none_is_forgotten(box, nursery):
-    woken, given = [], []
-
-    async def worker(name):
-        await box.store.wait_ready(Claim(worker=name))
-        woken.append(name)
-        async with one_at_a_time:
-            given.extend(await box.claim(name))
-
-    one_at_a_time = trio.Lock()
-    for n in range(50):
-        nursery.start_soon(worker, f"w{n}")
-        await trio.testing.wait_all_tasks_blocked()
-    async with one_at_a_time:
-        await box.put("t")
-        await trio.testing.wait_all_tasks_blocked()
-        assert sorted(woken) == ["w0", "w1", "w2", "w3"]
-    for n in range(5):
-        async with one_at_a_time:
-            await box.put(f"t{n}")
-    with trio.fail_after(5):
-        while len(given) < 6:
-            await trio.sleep(0.001)
-    assert len(woken) < 40
-
-
-async def test_who_is_woken_and_goes_away_wakes_another(nursery):
-    waits, scopes, done = Waits(), [trio.CancelScope() for _ in range(6)], []
-
-    async def wait(n):
-        with scopes[n]:
-            await waits.for_claim(Claim(worker=f"w{n}"))
-            done.append(n)
-
-    for n in range(6):
-        nursery.start_soon(wait, n)
-        await trio.testing.wait_all_tasks_blocked()
-    for n in range(4):
-        scopes[n].cancel()
-    waits.group_ended([], 1, lambda _: True)
-    await trio.testing.wait_all_tasks_blocked()
-    assert sorted(done) == [4, 5]
 
 
 # --- what is worth a place in the log ------------------------------------------------------------------------------

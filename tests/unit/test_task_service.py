@@ -7,11 +7,12 @@ from __future__ import annotations
 import msgspec
 import pytest
 import trio
-from task_boxes import MemoryBox
+from task_boxes import BIG, MemoryBox
 from trio.testing import wait_all_tasks_blocked
 
 from actors.errors import InvalidArgumentsError, NotFoundError
 from actors.p2p.task_queue import service
+from actors.p2p.task_queue.limits import Rate
 from actors.p2p.task_queue.service import TaskQueue
 from actors.task_messages import (
     ASK_ALONE,
@@ -52,9 +53,9 @@ class World:
     """The store's clock stands still unless it is turned. Waits are short and real: the store works in threads, which a
     clock that jumps would not wait for."""
 
-    def __init__(self, nursery, folder):
+    def __init__(self, nursery, folder, limits=BIG):
         self.nursery = nursery
-        self.box = MemoryBox(folder)
+        self.box = MemoryBox(folder, limits)
         self.leaving = False
         self.found = []
         self.queue = TaskQueue(
@@ -157,6 +158,21 @@ async def test_of_many_who_wait_one_is_given_the_task(world):
         while len(world.found) < 5:
             await trio.sleep(0.01)
     assert sorted(len(claimed.tasks) for claimed in world.found) == [0, 0, 0, 0, 1]
+
+
+async def test_a_claim_that_waits_has_the_alarm_set_for_what_it_waits_for(nursery, tmp_path):
+    world = World(nursery, tmp_path, msgspec.structs.replace(BIG, rates={"echo": Rate(per_s=100.0)}))
+    await world.box.open()
+    nursery.start_soon(world.queue.run)
+    await world.put("a")
+    await world.put("b")
+    await world.queue.do(WORK)
+    await world.soon(world.queue.do, Claim(worker="w2", wait_s=30.0))
+    world.box.later(1)
+    with trio.fail_after(5):
+        while not world.found:
+            await trio.sleep(0.001)
+    assert ids(world.found[0]) == ["b"]
 
 
 async def test_a_refused_claim_does_not_wait(world):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The embedded store: decisions in memory (`machine.py`), a log and a history on disk (`log.py`).
 
-A group of operations is decided at once, its events are appended to the log in a thread, and then it is answered. What
-is read meanwhile waits for the end of the group, if it is about the group: nobody sees what is not on disk. After a
-failed append the state in memory is ahead of the disk, and the store is of no use any more.
+Operations are decided when they come, in order; their events are appended to the log in a thread, and then they are
+answered. The state in memory is ahead of the disk meanwhile; what is read from it is told when all of that is on disk
+(`writer.py` has the rules), so nobody sees what is not. After a failed append the store is of no use any more.
 
 `run` does what can be done beside that: it puts ended tasks into the history and moves the log into its main file. A
 task leaves the memory by an `ARCHIVED` event in the first group after the history has it.
@@ -15,19 +15,19 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, Final, TypeVar
 
 import msgspec
 import trio
 
-from actors.errors import UnavailableError
 from actors.p2p.task_queue.apply import replay
 from actors.p2p.task_queue.carry import carried
 from actors.p2p.task_queue.collector import collector_asleep
 from actors.p2p.task_queue.decide_claim import may_claim, next_openings
 from actors.p2p.task_queue.decide_control import clearable
 from actors.p2p.task_queue.decide_expire import next_due
-from actors.p2p.task_queue.events import ARCHIVED, LEASED, READY, STATES
+from actors.p2p.task_queue.events import ARCHIVED, LEASED, STATES
 from actors.p2p.task_queue.facts import FactSheet
 from actors.p2p.task_queue.limits import QueueLimits
 from actors.p2p.task_queue.log import Ended, Group, History, Log
@@ -38,6 +38,7 @@ from actors.p2p.task_queue.records import Item
 from actors.p2p.task_queue.store import Recovery
 from actors.p2p.task_queue.views import scan, stats, view
 from actors.p2p.task_queue.waits import Waits
+from actors.p2p.task_queue.writer import Pending, Writer, unusable
 from actors.task_messages import FINAL, Claim, Clear, Cleared, Expire, Expired, Op, Outcome, RetryTask, Task, WorkerInfo
 from actors.task_views import GetTask, QueueStats, ScanTasks, TaskEvent, TaskFacts, TaskPage, TaskView
 
@@ -46,6 +47,8 @@ T = TypeVar("T")
 _COMMITS_KEPT: Final = 512
 _CHAIN_LOOKUPS: Final = 100
 _LOOKED_UP_TOGETHER: Final = 1000
+_ALSO_IN_HISTORY: Final = frozenset({Clear, Expire})
+"""Operations that change the history too."""
 
 
 class LogStore:
@@ -61,7 +64,6 @@ class LogStore:
         self._clock = clock
         self._machine = Machine(limits, rng)
         self._time = 0.0
-        self._broken = False
         self._log_calls = trio.CapacityLimiter(1)
         self._checkpoints = trio.CapacityLimiter(1)
         self._history_writes = trio.CapacityLimiter(1)
@@ -69,7 +71,9 @@ class LogStore:
         self._lists = trio.CapacityLimiter(1)
         self._archiving = trio.Lock()
         """Held while the history and what is known of it here may differ."""
-        self._writing = False
+        self._deciding = trio.Lock()
+        """Held from the first look at what operations need to their last decision."""
+        self._writer = Writer(self._append, self._on_disk)
         self._waits = Waits()
         self._stored: dict[str, None] = {}
         """Ids of tasks that the history has and that are still in the state."""
@@ -94,7 +98,7 @@ class LogStore:
         await self._find_stored()
         m = self._machine
         m.opened(self._now())
-        await self._append(m.end())
+        await self._writer.write(self._decided())
         totals = m.state.totals
         self._recovery = Recovery(
             tasks=sum(totals[: LEASED + 1]),
@@ -125,6 +129,7 @@ class LogStore:
         """Keep house beside `apply`, from `open` on, until it is cancelled."""
         while True:
             await self._work.wait()
+            self._check_usable()
             self._work = trio.Event()
             if self._log.checkpoint_due():
                 await trio.to_thread.run_sync(self._log.checkpoint, limiter=self._checkpoints)
@@ -145,42 +150,49 @@ class LogStore:
 
     async def apply(self, ops: Sequence[Op]) -> list[Outcome]:
         """Do these operations in one durable group."""
-        self._check_usable()
         outcomes: list[Outcome] = []
         with trio.CancelScope(shield=True):
             try:
-                if any(isinstance(op, Clear) for op in ops):
-                    async with self._archiving:
-                        outcomes = await self._apply(ops)
-                else:
+                kinds = {type(op) for op in ops}
+                async with self._archiving if Clear in kinds else nullcontext():
                     outcomes = await self._apply(ops)
+                    if not kinds.isdisjoint(_ALSO_IN_HISTORY):
+                        outcomes = [await self._finish(*both) for both in zip(ops, outcomes, strict=True)]
             except BaseException:
-                self._broken = True
-                self._waits.give_up()
+                self._give_up()
                 raise
         return outcomes
 
+    def _give_up(self) -> None:
+        self._writer.fail()
+        self._waits.give_up()
+        self._work.set()
+
     async def _apply(self, ops: Sequence[Op]) -> list[Outcome]:
-        if self._log.rotation_due():
-            await self._rotate()
+        async with self._deciding:
+            self._check_usable()
+            if self._log.rotation_due():
+                await self._writer.write(self._writer.newest())
+                await self._rotate()
+            m = self._machine
+            m.begin(self._now())
+            if self._stored:
+                m.emit([ARCHIVED, *self._stored])
+                self._stored.clear()
+            m.past = await self._past(ops)
+            self._check_usable()
+            outcomes = [decide(m, op) for op in ops]
+            group = self._decided()
+        await self._writer.write(group)
+        return outcomes
+
+    def _decided(self) -> Pending | None:
+        """All that was begun is decided: the group that it will be on disk with."""
         m = self._machine
-        m.begin(self._now())
-        self._writing = True
-        if self._stored:
-            m.emit([ARCHIVED, *self._stored])
-            self._stored.clear()
-        m.past = await self._past(ops)
-        outcomes = [decide(m, op) for op in ops]
-        events = m.end()
-        if events:
-            await self._append(events)
-        else:
-            await trio.lowlevel.checkpoint()
-        self._end_group()
-        return [
-            await self._finish(op, outcome) if isinstance(op, Expire | Clear) else outcome
-            for op, outcome in zip(ops, outcomes, strict=True)
-        ]
+        given = self._waits.give(m)
+        self._writer.add(m.end(), m.state.changed, given)
+        m.state.changed = {}
+        return self._writer.newest()
 
     async def _append(self, events: Group) -> None:
         began = time.perf_counter()
@@ -243,14 +255,10 @@ class LogStore:
         for item in leaving:
             item.segment = s.segment
 
-    def _end_group(self) -> None:
-        """What the group changed is on disk."""
-        self._writing = False
-        s, now = self._machine.state, self._now()
-        self._changed |= s.changed
-        self._waits.group_ended(s.changed, s.totals[READY], lambda claim: may_claim(s, claim, now))
-        s.changed.clear()
-        if s.ended or self._log.checkpoint_due():
+    def _on_disk(self, group: Pending) -> None:
+        self._changed |= group.changed
+        self._waits.changed(group.changed)
+        if self._machine.state.ended or self._log.checkpoint_due():
             self._work.set()
 
     # --- waiting ---------------------------------------------------------------------------------------------------
@@ -260,26 +268,32 @@ class LogStore:
         due = [next_due(self._machine)]
         if self._waits.any_claim():
             due += next_openings(self._machine.state, self._now())
+            if self._waits.more_claims:
+                due.append(self._time)
         if self._keeps:
             due.append(self._next_forget)
         if self._stored:
             due.append(self._stored_at + self._limits.archive_after_s)
         return min((at for at in due if at is not None), default=None)
 
-    async def wait_ready(self, claim: Claim) -> None:
-        """Return when this claim may be given a task."""
+    async def claim_later(self, claim: Claim) -> Outcome:
+        """Wait until this claim is given tasks."""
         self._check_usable()
-        if not self._writing and may_claim(self._machine.state, claim, self._now()):
-            await trio.lowlevel.checkpoint()
-            return
-        await self._waits.for_claim(claim)
-        self._check_usable()
+        with self._waits.claiming(claim) as waiting:
+            if may_claim(self._machine.state, claim, self._now()):
+                # Somebody made a task ready since it was decided.
+                await self.apply(())
+            outcome = await waiting.told()
+        if outcome is None:
+            self._check_usable()
+        assert outcome is not None
+        return outcome
 
-    async def wait_change(self, task_id: str) -> None:
-        """Return when this task has changed since the call, or is not there."""
+    async def wait_change(self, task_id: str, since: float) -> None:
+        """Return when this task has changed, or is not there."""
         self._check_usable()
         item = self._machine.state.tasks.get(task_id)
-        if item is None or (item.where > LEASED and task_id not in self._machine.state.changed):
+        if item is None or item.where > LEASED or item.task.updated_at > since:
             await trio.lowlevel.checkpoint()
             return
         await self._waits.for_change(task_id)
@@ -295,24 +309,29 @@ class LogStore:
 
     async def get(self, ask: GetTask) -> TaskView | None:
         """One task."""
-        item = await self._durable(ask.id)
-        if item is not None:
-            return view(self._machine.state, item, ask, self._now())
+        item = self._machine.state.tasks.get(ask.id)
+        found = None if item is None else view(self._machine.state, item, ask, self._now())
+        await self._durable(ask.id)
+        if found is not None:
+            return found
         ended = await self._ended(ask.id)
         return None if ended is None else TaskView(task=ended.task)
 
     async def history(self, task_id: str) -> list[TaskEvent]:
         """What happened to a task."""
-        item = await self._durable(task_id)
-        if item is not None:
-            return item.history()
+        item = self._machine.state.tasks.get(task_id)
+        found = None if item is None else item.history()
+        await self._durable(task_id)
+        if found is not None:
+            return found
         ended = await self._ended(task_id)
         return [] if ended is None else ended.events
 
     async def results(self, ids: Sequence[str]) -> TaskFacts:
         """Many tasks at once."""
         sheet = FactSheet(ids, self._limits.max_facts_bytes)
-        await self._look(lambda: sheet.take_all(self._machine.state.tasks))
+        sheet.take_all(self._machine.state.tasks)
+        await self._shown(sheet)
         if not sheet.full and (elsewhere := sheet.missing()):
             await trio.to_thread.run_sync(self._history.tell, elsewhere, sheet.take, limiter=self._lookups)
         return sheet.answer()
@@ -322,23 +341,21 @@ class LogStore:
         most = ask.offset + ask.limit
         async with self._archiving:
             past, in_past = await trio.to_thread.run_sync(self._history.scan, ask, most, limiter=self._lists)
-            here, in_state = await self._look(lambda: scan(self._machine.state, ask, most, self._stored))
+            here, in_state = await self._shown(scan(self._machine.state, ask, most, self._stored))
         tasks = sorted([*here, *past], key=lambda task: task.created_at, reverse=not ask.oldest_first)
         return TaskPage(tasks=tasks[ask.offset : most], total=in_state + in_past)
 
     async def worker(self, name: str) -> WorkerInfo | None:
         """A worker that registered or claimed."""
-        return await self._look(lambda: self._crew_member(name))
-
-    def _crew_member(self, name: str) -> WorkerInfo | None:
         worker = self._machine.state.workers.get(name)
-        return None if worker is None else worker.info(self._now(), self._limits.worker_timeout_s)
+        info = None if worker is None else worker.info(self._now(), self._limits.worker_timeout_s)
+        return await self._shown(info)
 
     async def stats(self) -> QueueStats:
         """The whole queue in numbers."""
         async with self._archiving:
             past = await trio.to_thread.run_sync(self._history.counts, limiter=self._lists)
-            found = await self._look(lambda: stats(self._machine, past, self._stored, self._now()))
+            found = await self._shown(stats(self._machine, past, self._stored, self._now()))
             sizes = await trio.to_thread.run_sync(self._history.sizes, limiter=self._lists)
         sizes = sizes | await trio.to_thread.run_sync(self._log.sizes, limiter=self._log_calls)
         commits = sorted(self._commits)
@@ -354,24 +371,18 @@ class LogStore:
             }
         return msgspec.structs.replace(found, store=store)
 
-    async def _durable(self, task_id: str) -> Item | None:
-        """The task in memory, once it is as on disk. Nothing runs between this and what its caller does next."""
-        self._check_usable()
-        while self._writing and task_id in self._machine.state.changed:
-            await self._waits.for_group()
-            self._check_usable()
-        return self._machine.state.tasks.get(task_id)
-
     async def _ended(self, task_id: str) -> Ended | None:
         return await trio.to_thread.run_sync(self._history.get, task_id, limiter=self._lookups)
 
-    async def _look(self, look: Callable[[], T]) -> T:
-        """Read the state between two groups."""
+    async def _durable(self, task_id: str) -> None:
+        """Return when what was just read of a task is on disk."""
         self._check_usable()
-        if not self._writing:
-            return look()
-        found = await self._waits.look(look)
+        await self._writer.until(self._writer.newest_of(task_id))
+
+    async def _shown(self, found: T) -> T:
+        """What was just read of the state, when all of that is on disk."""
         self._check_usable()
+        await self._writer.until(self._writer.newest())
         return found
 
     # --- history ---------------------------------------------------------------------------------------------------
@@ -379,7 +390,7 @@ class LogStore:
     async def archive(self) -> int:
         """Put ended tasks into the history, up to a batch; how many there were."""
         async with self._archiving:
-            ended = await self._look(self._batch)
+            ended = await self._shown(self._batch())
             if ended:
                 await trio.to_thread.run_sync(self._history.add, ended, limiter=self._history_writes)
             for one in ended:
@@ -411,5 +422,5 @@ class LogStore:
         return self._time
 
     def _check_usable(self) -> None:
-        if self._broken:
-            raise UnavailableError("the task queue's log could not be written; the queue has to be opened again")
+        if self._writer.failed:
+            raise unusable()

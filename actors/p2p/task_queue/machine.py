@@ -106,7 +106,7 @@ class Machine:
 
     def new_id(self) -> str:
         """An id that no task has."""
-        return made_id(self.now, self.rng.getrandbits(128))
+        return made_id(self.now, self.rng.randbytes(16))
 
     def find(self, task_id: str) -> tuple[Task, Item | None]:
         """A task, and its item unless only the history has it. Refuses with `NOT_FOUND`."""

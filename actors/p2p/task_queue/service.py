@@ -16,11 +16,12 @@ from actors.base import Method
 from actors.calls import IncomingCall, Message
 from actors.errors import InvalidArgumentsError, NotFoundError
 from actors.messages import ErrorInfo
-from actors.p2p.task_queue.group_commit import GROUP_OPS, GroupCommit
+from actors.p2p.task_queue.group_commit import GroupCommit
 from actors.p2p.task_queue.store import TaskStore
 from actors.task_messages import (
     ASK_ALONE,
     FINAL,
+    MOST_OPS,
     Claim,
     Claimed,
     Expire,
@@ -109,6 +110,7 @@ class TaskQueue:
         self._waits: set[trio.CancelScope] = set()
         self._leaving = leaving
         self._alarm = trio.CancelScope()
+        self._set_alarm = trio.Event()
 
     # --- operations ------------------------------------------------------------------------------------------------
 
@@ -119,27 +121,18 @@ class TaskQueue:
     async def _do(self, op: Op, size: int) -> Outcome:
         outcome = (await self._commits.do([op], size))[0]
         if isinstance(op, Claim) and op.wait_s > 0 and isinstance(outcome, Claimed) and not outcome.tasks:
-            return await self._claim_later(op, size, outcome)
+            with self._waiting(op.wait_s):
+                self._set_alarm.set()  # a claim that waits makes more to look at
+                outcome = await self._store.claim_later(op)
         return outcome
-
-    async def _claim_later(self, op: Claim, size: int, none: Claimed) -> Outcome:
-        with self._waiting(op.wait_s) as scope:
-            while not scope.cancel_called:
-                await self._store.wait_ready(op)
-                # What is claimed must be told: the claim is not left once it is asked for.
-                with trio.CancelScope(shield=True):
-                    outcome = (await self._commits.do([op], size))[0]
-                if not isinstance(outcome, Claimed) or outcome.tasks:
-                    return outcome
-        return none
 
     async def do_all(self, ops: Sequence[Op], size: int) -> list[Outcome]:
         """Operations that came in `size` bytes, stored together; claims do not wait. Raises `InvalidArgumentsError`
         when they are too many, and `BusyError`."""
         if not ops:
             return []
-        if len(ops) > GROUP_OPS:
-            raise InvalidArgumentsError(f"{len(ops)} operations at once; at most {GROUP_OPS} are stored together")
+        if len(ops) > MOST_OPS:
+            raise InvalidArgumentsError(f"{len(ops)} operations at once; at most {MOST_OPS} are stored together")
         return await self._commits.do(ops, size)
 
     # --- readings --------------------------------------------------------------------------------------------------
@@ -151,7 +144,7 @@ class TaskQueue:
             return view
         with self._waiting(ask.wait_s):
             while view is not None and not _enough(view, ask):
-                await self._store.wait_change(ask.id)
+                await self._store.wait_change(ask.id, view.task.updated_at)
                 view = await self._store.get(ask)
         return view
 
@@ -181,7 +174,7 @@ class TaskQueue:
             while info is not None and info.running:
                 view = await self._store.get(GetTask(id=info.running[0]))
                 if view is not None and view.task.state == TaskState.LEASED and view.task.worker == name:
-                    await self._store.wait_change(view.task.id)
+                    await self._store.wait_change(view.task.id, view.task.updated_at)
                 info = await self._store.worker(name)
         return info
 
@@ -206,7 +199,9 @@ class TaskQueue:
     async def _keep_time(self) -> None:
         while True:
             with trio.CancelScope(deadline=self._due()) as self._alarm:
-                await trio.sleep_forever()
+                await self._set_alarm.wait()
+                self._set_alarm = trio.Event()
+                continue
             await trio.sleep(_EARLIEST_S)
             await self._commits.do([Expire()], 0)
 
@@ -303,7 +298,8 @@ def _within_one_message(outcomes: list[Outcome]) -> list[Outcome]:
     left = _CLAIMED_BYTES
     for at, outcome in enumerate(outcomes):
         if isinstance(outcome, Claimed) and outcome.tasks:
-            left -= sum(len(lease.payload) for lease in outcome.tasks)
+            for lease in outcome.tasks:
+                left -= len(lease.payload)
             if left < 0:
                 outcomes[at] = Refused(error=ErrorInfo(code=ASK_ALONE, message="ask again alone", retryable=True))
     return outcomes

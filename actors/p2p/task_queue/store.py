@@ -30,7 +30,7 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskStore(Protocol):
-    """One task at a time calls `apply`; the other methods may be called at any time and show durable state only."""
+    """All methods may be called at any time, also while others run, and show durable state only."""
 
     async def open(self) -> Recovery:
         """Take the file and rebuild the state. Raises `actors.errors.UnavailableError` that names the process which
@@ -43,24 +43,26 @@ class TaskStore(Protocol):
         ...
 
     async def apply(self, ops: Sequence[Op]) -> list[Outcome]:
-        """Do these operations in one durable group: one outcome for each, in order; a refused one does not harm its
-        neighbours. Returns when all of it is on disk. Must not be cancelled. After any exception the store is of no use
-        any more: its process ends, and the next one reads what was stored."""
+        """Do these operations in one durable transaction, which may hold those of other calls too: one outcome for
+        each, in order; a refused one does not harm its neighbours. Returns when all of it is on disk. Who is
+        cancelled waits for that all the same. After any exception the store is of no use any more: its process ends,
+        and the next one reads what was stored."""
         ...
 
     def next_due(self) -> float | None:
         """When (Unix seconds) `Expire` will have something to do; None = never, as things are."""
         ...
 
-    async def wait_ready(self, claim: Claim) -> None:
-        """Return when this claim may be given a task. It may be too late again by then. Whoever this returned to should
-        make the claim: of many that wait not all are woken for one task."""
+    async def claim_later(self, claim: Claim) -> Outcome:
+        """Wait until this claim, which `apply` found nothing for, is given tasks (or is refused), and return that, as
+        `apply` would: who waited longest is first. It is registered before this first waits. Who is cancelled gives
+        up the place; but once tasks were chosen for it, this returns them in spite of that."""
         ...
 
-    async def wait_change(self, task_id: str) -> None:
-        """Return when this task has changed since the call, or is not there; progress alone is no change. With each
-        change `updated_at` of the task grows. Its begin registers the wait: a change before its first switch of tasks
-        counts."""
+    async def wait_change(self, task_id: str, since: float) -> None:
+        """Return when this task has changed since the one whose `updated_at` was `since` was read, or when it has ended
+        or is not there. With each change `updated_at` grows; so it does with progress, which alone wakes nobody who
+        waits."""
         ...
 
     async def get(self, ask: GetTask) -> TaskView | None:

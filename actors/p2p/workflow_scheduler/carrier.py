@@ -16,8 +16,7 @@ from actors.errors import DeadlineExceededError, MCPServerError, OutcomeUnknownE
 from actors.logs import get_logger
 from actors.p2p.workflow_scheduler.live import Live
 from actors.p2p.workflow_scheduler.run_values import Commands, MemoAsk, lane
-from actors.task_client import MOST_OPS
-from actors.task_messages import Cancel, Enqueue, Op, Outcome, Pause, Refused, Resume
+from actors.task_messages import MOST_OPS, Cancel, Enqueue, Op, Outcome, Pause, Refused, Resume
 from actors.task_views import MOST_RESULTS, ReadResults, TaskFacts
 
 _CHUNK_CHARS: Final = 512 << 10
