@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The environments of what Greenroom is compared with, under `.cache/`, never Greenroom's own.
 
-`./dev bench peers` makes that of the servers; the benchmarks that need one call `ensure`. It is made once and again only
-when its list of pinned packages or the Python changes.
+`./dev bench peers` makes that of the servers; the benchmarks that need one call `ensure`. It is made once and again
+only when its list of pinned packages or the Python changes.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.process
 
 PIPELINE = Path(__file__).parents[2] / "examples" / "pipeline.yaml"
 ARTICLES = 332
-WORDS = "moss fern stone river light cold green under over never again slow".split()
+WORDS = ["moss", "fern", "stone", "river", "light", "cold", "green", "under", "over", "never", "again", "slow"]
 
 
 def write_articles(home: Path) -> list[dict]:
