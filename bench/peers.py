@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The environment of the servers that Greenroom is compared with: `.cache/bench-peers/`, never Greenroom's own.
+"""The environments of what Greenroom is compared with, under `.cache/`, never Greenroom's own.
 
-`./dev bench peers` makes it; the benchmarks that need it call `ensure`. It is made once and again only when the list of
-pinned packages (`servers/requirements.txt`) or the Python changes.
+`./dev bench peers` makes that of the servers; the benchmarks that need one call `ensure`. It is made once and again
+only when its list of pinned packages or the Python changes.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SERVERS = Path(__file__).resolve().parent / "servers"
 _CACHE = ROOT / ".cache"
-_HOME = _CACHE / "bench-peers"
-_PINS = SERVERS / "requirements.txt"
+SERVER_PINS = SERVERS / "requirements.txt"
+WORKFLOW_PINS = SERVERS / "requirements-workflow.txt"
+_HOMES = {SERVER_PINS: _CACHE / "bench-peers", WORKFLOW_PINS: _CACHE / "bench-workflow-peers"}
 _INSTALL_LIMIT_S = 600
 
 
-def ensure() -> Path:
+def ensure(pins: Path = SERVER_PINS) -> Path:
     """The environment's Python, made first where needed. SystemExit with pip's words when that fails."""
-    wanted = hashlib.sha256(_PINS.read_bytes() + sys.version.encode()).hexdigest()
-    stamp, python = _HOME / "pins", _HOME / "bin" / "python"
+    home = _HOMES[pins]
+    wanted = hashlib.sha256(pins.read_bytes() + sys.version.encode()).hexdigest()
+    stamp, python = home / "pins", home / "bin" / "python"
     _CACHE.mkdir(exist_ok=True)
-    with (_CACHE / "bench-peers.lock").open("w") as lock:
+    with (_CACHE / f"{home.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (stamp.exists() and stamp.read_text() == wanted):
             print(
-                f"bench: installing the peers into {_HOME.relative_to(ROOT)} (once, about ten seconds)", file=sys.stderr
+                f"bench: installing the peers into {home.relative_to(ROOT)} (once, about ten seconds)", file=sys.stderr
             )
-            shutil.rmtree(_HOME, ignore_errors=True)
-            _run(sys.executable, "-m", "venv", str(_HOME))
-            _run(
-                str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", "-r", str(_PINS)
-            )
-            _run(str(python), "-m", "compileall", "-q", str(_HOME / "lib"), ok=(0, 1))
+            shutil.rmtree(home, ignore_errors=True)
+            _run(sys.executable, "-m", "venv", str(home))
+            _run(str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", "-r", str(pins))
+            _run(str(python), "-m", "compileall", "-q", str(home / "lib"), ok=(0, 1))
             stamp.write_text(wanted)
     return python
 

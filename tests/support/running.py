@@ -46,14 +46,16 @@ class Greenroom:
         self.url = screen["url"]
         self.root_pid = screen["root_pid"]
 
-    def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
+    def run(
+        self, *arguments: str, check: bool = True, timeout_s: float = STOP_TIMEOUT_S
+    ) -> subprocess.CompletedProcess:
         """A greenroom command against this tree."""
         return subprocess.run(
             [GREENROOM, *arguments, "--data-dir", self.data_dir],
             check=check,
             capture_output=True,
             text=True,
-            timeout=STOP_TIMEOUT_S,
+            timeout=timeout_s,
         )
 
     def status(self) -> dict:
