@@ -18,9 +18,11 @@ from typing import Any, Final
 import trio
 
 from actors.client import ToolClient
+from actors.peers import Peers
 from actors.tool_messages import ToolCall
-from actors.workflow_messages import Step, Workflow
-from supervisor.client_workflows import Workflows, open_workflows
+from actors.workflow_client import WorkflowClient
+from actors.workflow_messages import GetWorkflow, Step, SubmitWorkflow, Workflow
+from supervisor.client_tasks import open_peers
 
 LIMIT_S: Final = 300.0
 
@@ -48,13 +50,15 @@ def wide(steps: int) -> Workflow:
     )
 
 
-async def whole(workflows: Workflows, workflow: Workflow) -> float:
+async def whole(workflows: WorkflowClient, workflow: Workflow) -> float:
     """Seconds of one run."""
     began = time.perf_counter()
-    submitted = await workflows.submit(workflow)
+    submitted = await workflows.submit(SubmitWorkflow(workflow=workflow))
     with trio.fail_after(LIMIT_S):
         while True:
-            view = await workflows.get(submitted.workflow_id, steps=False, wait_s=30.0)
+            view = await workflows.get(
+                GetWorkflow(workflow_id=submitted.workflow_id, steps=False, wait_s=30.0), timeout_s=60.0
+            )
             if view.status not in {"submitted", "running"}:
                 break
     took = time.perf_counter() - began
@@ -63,9 +67,9 @@ async def whole(workflows: Workflows, workflow: Workflow) -> float:
     return took
 
 
-async def loop(workflows: Workflows, steps: int) -> float:
+async def loop(peers: Peers, steps: int) -> float:
     """Seconds of so many calls."""
-    tools = ToolClient(workflows.peers, max_held_calls=100, max_calls_per_process=100)
+    tools = ToolClient(peers, max_held_calls=100, max_calls_per_process=100)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(tools.keep_catalogue)
         with trio.fail_after(10):
@@ -80,12 +84,12 @@ async def loop(workflows: Workflows, steps: int) -> float:
     return took
 
 
-async def submit(workflows: Workflows, count: int) -> dict[str, Any]:
+async def submit(workflows: WorkflowClient, count: int) -> dict[str, Any]:
     """Milliseconds until each answer."""
     ms = []
     for _ in range(count):
         began = time.perf_counter()
-        await workflows.submit(chain(3))
+        await workflows.submit(SubmitWorkflow(workflow=chain(3)))
         ms.append((time.perf_counter() - began) * 1000)
     return {"ms": ms}
 
@@ -93,7 +97,8 @@ async def submit(workflows: Workflows, count: int) -> dict[str, Any]:
 async def main() -> None:
     """See the module's text."""
     data_dir, what, *numbers = sys.argv[1:]
-    async with open_workflows(Path(data_dir)) as workflows:
+    async with open_peers(Path(data_dir)) as (peers, _):
+        workflows = WorkflowClient(peers)
         if what == "submit":
             found = await submit(workflows, int(numbers[0]))
         else:
@@ -101,7 +106,7 @@ async def main() -> None:
             seconds = []
             for _ in range(runs):
                 if what == "loop":
-                    seconds.append(await loop(workflows, steps))
+                    seconds.append(await loop(peers, steps))
                 else:
                     seconds.append(await whole(workflows, {"chain": chain, "wide": wide}[what](steps)))
             found = {"seconds": seconds}
