@@ -134,7 +134,7 @@ def test_wrong_usage_is_told_with_the_nearest_and_exits_2(arguments, said):
 
 def test_status_is_one_line_or_one_object(tree):
     said = tree.run("status")
-    assert re.fullmatch(r"ready  up .*  5 of 5 actors ready  \d+ restarts?  http://127.*/mcp\n", said.stdout)
+    assert re.fullmatch(r"ready  up .*  6 of 6 actors ready  \d+ restarts?  http://127.*/mcp\n", said.stdout)
     status = json.loads(tree.run("status", "--json").stdout)
     assert status["root_pid"] == tree.root_pid
     assert status["url"] == tree.url
