@@ -72,8 +72,8 @@ class Greenroom:
         """As `greenroom status` has it."""
         command = [str(GREENROOM), "status", "--json", "--data-dir", str(self.data_dir)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT_S)
-        found: dict[str, Any] = json.loads(done.stdout) if done.stdout.startswith("{") else {"actors": []}
-        return found
+        found: dict[str, Any] = json.loads(done.stdout) if done.stdout.startswith("{") else {}
+        return {"actors": []} | found
 
     def by_http(self, count: int) -> list[float]:
         """Milliseconds of submissions through `POST /tools/execute`."""
