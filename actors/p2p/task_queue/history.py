@@ -10,18 +10,17 @@ Writing, look-ups and lists have a connection each: a look-up, for which the que
 from __future__ import annotations
 
 import sqlite3
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from actors.errors import UnavailableError
-from actors.p2p.files import fsync_directory
+from actors.p2p.sqlite_file import Connection, Form, connect, prepare, transaction
 from actors.p2p.task_queue.history_query import matching, tallied
 from actors.p2p.task_queue.log import Ended
 from actors.p2p.task_queue.records import NO_LIST
@@ -37,7 +36,6 @@ _VALUES: Final = 500
 """Of one list in a statement; older SQLite takes 999 in all."""
 _CHECKPOINT_PAGES: Final = 16000
 """Ids are random, so that each batch touches pages everywhere: the more batches in one checkpoint, the fewer writes."""
-_BUSY_S: Final = 30.0
 _SCHEMA: Final = """
 CREATE TABLE task(
     n INTEGER PRIMARY KEY, id TEXT NOT NULL, owner TEXT NOT NULL, key TEXT, type TEXT NOT NULL, state TEXT NOT NULL,
@@ -68,9 +66,9 @@ class SQLiteHistory:
         self._path = path
         self._cache_kib = cache_kib
         self._now = now
-        self._writer = _Connection()
-        self._finder = _Connection()
-        self._scanner = _Connection()
+        self._writer = Connection()
+        self._finder = Connection()
+        self._scanner = Connection()
 
     def open(self) -> None:
         """See `History`."""
@@ -84,36 +82,11 @@ class SQLiteHistory:
             raise
 
     def _open(self) -> None:
-        con = self._writer.con = self._connection()
+        con = self._writer.con = connect(self._path, cache_kib=self._cache_kib)
         con.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
-        (application,) = con.execute("PRAGMA application_id").fetchone()
-        (version,) = con.execute("PRAGMA user_version").fetchone()
-        (tables,) = con.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if tables == 0:
-            con.execute("PRAGMA journal_mode=WAL")
-            with _transaction(con):
-                for statement in _SCHEMA.split(";"):
-                    con.execute(statement)
-                con.execute(f"PRAGMA application_id={_APPLICATION}")
-                con.execute(f"PRAGMA user_version={_VERSION}")
-            fsync_directory(self._path.parent)
-        elif application != _APPLICATION:
-            raise self._refusal("it is another program's SQLite file")
-        elif version != _VERSION:
-            raise self._refusal(f"it has version {version} and this Greenroom reads version {_VERSION}")
-        self._finder.con = self._connection()
-        self._scanner.con = self._connection()
-
-    def _connection(self) -> sqlite3.Connection:
-        con = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-        try:
-            con.execute("PRAGMA synchronous=FULL")
-            con.execute("PRAGMA secure_delete=OFF")
-            con.execute(f"PRAGMA cache_size=-{self._cache_kib}")
-        except BaseException:
-            con.close()
-            raise
-        return con
+        prepare(con, self._path, Form(_APPLICATION, _VERSION, _SCHEMA), self._refusal)
+        self._finder.con = connect(self._path, cache_kib=self._cache_kib)
+        self._scanner.con = connect(self._path, cache_kib=self._cache_kib)
 
     def add(self, ended: Sequence[Ended]) -> None:
         """See `History`."""
@@ -215,7 +188,7 @@ class SQLiteHistory:
         return gone
 
     def _drop(self, where: str, values: Sequence[Any]) -> int:
-        with self._writer.use() as con, _transaction(con):
+        with self._writer.use() as con, transaction(con):
             tally = _remove(con, where, values)
             con.executemany(_TALLY, [(*of, -tasks) for of, tasks in tally.items()])
         return tally.total()
@@ -239,42 +212,10 @@ class SQLiteHistory:
         )
 
 
-class _Connection:
-    """One thread at a time."""
-
-    def __init__(self) -> None:
-        self.con: sqlite3.Connection | None = None
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def use(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            assert self.con is not None, "open"
-            yield self.con
-
-    def close(self) -> None:
-        with self._lock:
-            if self.con is not None:
-                self.con.close()
-                self.con = None
-
-
-@contextmanager
-def _transaction(con: sqlite3.Connection) -> Iterator[None]:
-    con.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        con.execute("COMMIT")
-    except BaseException:
-        if con.in_transaction:
-            con.execute("ROLLBACK")
-        raise
-
-
 def _insert(
     con: sqlite3.Connection, rows: Sequence[Any], tally: Counter[tuple[str, str]], first_remove: Sequence[str] = ()
 ) -> None:
-    with _transaction(con):
+    with transaction(con):
         for some in _lists(first_remove):
             tally.subtract(_remove(con, f"id IN ({_marks(some)})", some))
         con.executemany(_INSERT, rows)

@@ -11,16 +11,15 @@ for a commit.
 from __future__ import annotations
 
 import sqlite3
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from actors.errors import UnavailableError
-from actors.p2p.files import FileLock, fsync_directory
+from actors.p2p.files import FileLock
+from actors.p2p.sqlite_file import Connection, Form, connect, prepare, transaction
 from actors.p2p.workflow_scheduler.records import Batch, Change, EventRow, Known, Submission
 from actors.p2p.workflow_scheduler.store_query import matching
 from actors.workflow_messages import ListWorkflows, WorkflowStatus, WorkflowView
@@ -29,7 +28,6 @@ _APPLICATION: Final = 0x47525746
 _VERSION: Final = 1
 _CACHE_KIB: Final = 16 << 10
 _CHECKPOINT_PAGES: Final = 4000
-_BUSY_S: Final = 30.0
 _VALUES: Final = 500
 """Of one list in a statement."""
 _SCHEMA: Final = """
@@ -67,8 +65,8 @@ class WorkflowStore:
         self.path = path
         self._now = now
         self._lock = FileLock(Path(f"{path}.lock"), path)
-        self._writer = _Connection()
-        self._reader = _Connection()
+        self._writer = Connection()
+        self._reader = Connection()
 
     def open(self) -> None:
         """Raises `UnavailableError` that names the process which has the file, or says why it can't be used."""
@@ -83,35 +81,10 @@ class WorkflowStore:
             raise
 
     def _open(self) -> None:
-        con = self._writer.con = self._connection()
+        con = self._writer.con = connect(self.path, cache_kib=_CACHE_KIB)
         con.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
-        (application,) = con.execute("PRAGMA application_id").fetchone()
-        (version,) = con.execute("PRAGMA user_version").fetchone()
-        (tables,) = con.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if tables == 0:
-            con.execute("PRAGMA journal_mode=WAL")
-            with _transaction(con):
-                for statement in _SCHEMA.split(";"):
-                    con.execute(statement)
-                con.execute(f"PRAGMA application_id={_APPLICATION}")
-                con.execute(f"PRAGMA user_version={_VERSION}")
-            fsync_directory(self.path.parent)
-        elif application != _APPLICATION:
-            raise self._refusal("it is another program's SQLite file")
-        elif version != _VERSION:
-            raise self._refusal(f"it has version {version} and this Greenroom reads version {_VERSION}")
-        self._reader.con = self._connection()
-
-    def _connection(self) -> sqlite3.Connection:
-        con = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-        try:
-            con.execute("PRAGMA synchronous=FULL")
-            con.execute("PRAGMA secure_delete=OFF")
-            con.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
-        except BaseException:
-            con.close()
-            raise
-        return con
+        prepare(con, self.path, Form(_APPLICATION, _VERSION, _SCHEMA), self._refusal)
+        self._reader.con = connect(self.path, cache_kib=_CACHE_KIB)
 
     def _refusal(self, why: str) -> UnavailableError:
         return UnavailableError(
@@ -131,7 +104,7 @@ class WorkflowStore:
     def write(self, batch: Batch) -> None:
         """Make a batch durable. After any exception the store is of no use: its process ends, and the next one reads
         what was stored."""
-        with self._writer.use() as con, _transaction(con):
+        with self._writer.use() as con, transaction(con):
             for change in batch.changes:
                 _write(con, change)
             now = self._now()
@@ -148,7 +121,7 @@ class WorkflowStore:
         """Drop one workflow whose time has passed, but none of `keep`, and memos that are older than that; how many
         workflows were dropped."""
         kept = list(keep)
-        with self._writer.use() as con, _transaction(con):
+        with self._writer.use() as con, transaction(con):
             con.execute(
                 "DELETE FROM memo WHERE key IN (SELECT key FROM memo WHERE made_at < ? LIMIT 1000)", (memos_before,)
             )
@@ -269,38 +242,6 @@ class WorkflowStore:
             "bytes": self.path.stat().st_size,
             "wal_bytes": wal.stat().st_size if wal.exists() else 0,
         }
-
-
-class _Connection:
-    """One thread at a time."""
-
-    def __init__(self) -> None:
-        self.con: sqlite3.Connection | None = None
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def use(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            assert self.con is not None, "open"
-            yield self.con
-
-    def close(self) -> None:
-        with self._lock:
-            if self.con is not None:
-                self.con.close()
-                self.con = None
-
-
-@contextmanager
-def _transaction(con: sqlite3.Connection) -> Iterator[None]:
-    con.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        con.execute("COMMIT")
-    except BaseException:
-        if con.in_transaction:
-            con.execute("ROLLBACK")
-        raise
 
 
 def _write(con: sqlite3.Connection, change: Change) -> None:
