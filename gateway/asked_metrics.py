@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final, Generic, TypeVar
 
 import trio
@@ -20,14 +20,18 @@ _FRESH_S: Final = 1.0
 T = TypeVar("T")
 
 
-class Asked(Generic[T]):
-    """What an actor says of itself."""
+class AskedMetrics(Generic[T]):
+    """Asks an actor before a scrape, and shows what it said."""
 
-    def __init__(self, ask: Callable[[], Awaitable[T]]) -> None:
-        """`ask` raises `MCPServerError` when the actor is not there."""
-        self.answer: T | None = None
-        """The latest; None = it gave none."""
+    def __init__(
+        self, ask: Callable[[], Awaitable[T]], up: tuple[str, str], families: Callable[[T], Iterable[Family]]
+    ) -> None:
+        """`ask` raises `MCPServerError` when the actor is not there; `up`: name and text of the gauge that tells
+        whether it was."""
         self._ask = ask
+        self._up = up
+        self._families = families
+        self._answer: T | None = None
         self._lock = trio.Lock()
         self._asked_at = float("-inf")
 
@@ -36,11 +40,18 @@ class Asked(Generic[T]):
         async with self._lock:
             if trio.current_time() - self._asked_at < _FRESH_S:
                 return
-            self.answer = None
+            self._answer = None
             with trio.move_on_after(ANSWER_S):
                 with contextlib.suppress(MCPServerError):
-                    self.answer = await self._ask()
+                    self._answer = await self._ask()
             self._asked_at = trio.current_time()
+
+    def families(self) -> Iterable[Family]:
+        """What it said last."""
+        answer = self._answer
+        yield GaugeMetricFamily(*self._up, value=0 if answer is None else 1)
+        if answer is not None:
+            yield from self._families(answer)
 
 
 def labelled(name: str, text: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:

@@ -25,30 +25,18 @@ from typing import Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 from actors.task_views import PAUSED_KEY, RUN_BUCKETS_MS, QueueStats, RunTimes
-from gateway.asked_metrics import Asked, Family, labelled
+from gateway.asked_metrics import AskedMetrics, Family, labelled
 
 _STATES: Final = ("blocked", "scheduled", "ready", "leased")
 _PARTS: Final = {"log": "bytes", "wal": "wal_bytes", "history": "history_bytes"}
 
 
-class TaskMetrics:
-    """Asks the queue before a scrape, and shows what it said."""
+class TaskMetrics(AskedMetrics[QueueStats]):
+    """What the queue says of itself."""
 
     def __init__(self, ask: Callable[[], Awaitable[QueueStats]]) -> None:
         """`ask` raises `MCPServerError` when there is no queue."""
-        self._asked = Asked(ask)
-
-    async def refresh(self) -> None:
-        """Ask the queue, if that was not done just now."""
-        await self._asked.refresh()
-
-    def families(self) -> Iterable[Family]:
-        """What the queue said last."""
-        stats = self._asked.answer
-        up = 0 if stats is None else 1
-        yield GaugeMetricFamily("mcp_p2p_task_queue_up", "Whether the task queue answered", value=up)
-        if stats is not None:
-            yield from _families(stats)
+        super().__init__(ask, ("mcp_p2p_task_queue_up", "Whether the task queue answered"), _families)
 
 
 def _families(stats: QueueStats) -> Iterable[Family]:

@@ -19,31 +19,19 @@ from typing import Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from actors.workflow_messages import WorkflowStats
-from gateway.asked_metrics import Asked, Family, labelled
+from gateway.asked_metrics import AskedMetrics, Family, labelled
 
 _WORKFLOWS: Final = ("submitted", "completed", "failed", "cancelled")
 _STEPS: Final = ("completed", "failed", "skipped", "cancelled", "memoised")
 _PARTS: Final = {"file": "bytes", "wal": "wal_bytes"}
 
 
-class WorkflowMetrics:
-    """Asks the scheduler before a scrape, and shows what it said."""
+class WorkflowMetrics(AskedMetrics[WorkflowStats]):
+    """What the scheduler says of itself."""
 
     def __init__(self, ask: Callable[[], Awaitable[WorkflowStats]]) -> None:
         """`ask` raises `MCPServerError` when there is no scheduler."""
-        self._asked = Asked(ask)
-
-    async def refresh(self) -> None:
-        """Ask the scheduler, if that was not done just now."""
-        await self._asked.refresh()
-
-    def families(self) -> Iterable[Family]:
-        """What the scheduler said last."""
-        stats = self._asked.answer
-        up = 0 if stats is None else 1
-        yield GaugeMetricFamily("mcp_p2p_workflow_scheduler_up", "Whether the workflow scheduler answered", value=up)
-        if stats is not None:
-            yield from _families(stats)
+        super().__init__(ask, ("mcp_p2p_workflow_scheduler_up", "Whether the workflow scheduler answered"), _families)
 
 
 def _families(stats: WorkflowStats) -> Iterable[Family]:
