@@ -16,13 +16,13 @@ or, when not all outputs should be in memory at once, a `Filling`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, NoReturn
 
 import msgspec
 
 from actors.errors import InvalidArgumentsError, MCPServerError
+from actors.json_pointer import NOTHING, part_of, tokens_of
 from actors.task_messages import TaskState
 from actors.task_views import TaskFact
 from actors.tool_tasks import result_of
@@ -37,9 +37,6 @@ MOST_LEVELS: Final = 200
 
 _SHOWN_CHARS: Final = 200
 """Of an id and of a path, in an error."""
-_NO_THING: Final = object()
-_ESCAPE: Final = re.compile("~(?![01])")
-_PLACE: Final = re.compile("0|[1-9][0-9]{0,8}")
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
@@ -97,25 +94,17 @@ def filled(payload_text: str, outputs: Mapping[str, Any], *, most_bytes: int = M
 def at_path(value: Any, path: str) -> Any:  # noqa: ANN401 - JSON
     """The part of a JSON value that a JSON Pointer (RFC 6901) names. Raises `LookupError` when there is none, and
     `InvalidArgumentsError` when it is no pointer."""
-    if not path:
-        return value
-    if path[0] != "/" or _ESCAPE.search(path):
+    try:
+        tokens = tokens_of(path)
+    except ValueError:
         raise InvalidArgumentsError(
             f"{path[:_SHOWN_CHARS]!r} is no JSON Pointer (RFC 6901): '' or '/name/0', with ~1 for /"
-        )
-    for step in path[1:].split("/"):
-        value = _step(value, step.replace("~1", "/").replace("~0", "~"))
-        if value is _NO_THING:
+        ) from None
+    for token in tokens:
+        value = part_of(value, token)
+        if value is NOTHING:
             raise LookupError(path)
     return value
-
-
-def _step(value: Any, name: str) -> Any:  # noqa: ANN401 - JSON
-    if isinstance(value, dict):
-        return value.get(name, _NO_THING)
-    if isinstance(value, list) and _PLACE.fullmatch(name) and int(name) < len(value):
-        return value[int(name)]
-    return _NO_THING
 
 
 class Filling:

@@ -7,9 +7,10 @@ keys; what a tool takes in such a form goes into `$literal`. What was put in is 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
+
+from actors import json_pointer
 
 FROM: Final = "$from"
 ITEM: Final = "$item"
@@ -19,8 +20,6 @@ TASK: Final = "$task"
 """Of the queue's own links (`actors/task_links.py`): nothing that a workflow may write."""
 PATH: Final = "path"
 _FORMS: Final = frozenset({FROM, ITEM, INDEX, LITERAL, TASK})
-_INDEX: Final = re.compile(r"0|[1-9][0-9]{0,17}")
-_BAD_ESCAPE: Final = re.compile(r"~(?![01])")
 
 
 class _Nothing:
@@ -118,15 +117,10 @@ def _pointer_of(key: str, pointer: object) -> str:
 
 def tokens_of(pointer: str) -> list[str]:
     """The keys that a JSON Pointer (RFC 6901) goes along. Raises `MalformedReferenceError`."""
-    if not pointer:
-        return []
-    if not pointer.startswith("/"):
-        raise MalformedReferenceError(f"`{pointer}` is no JSON Pointer: it is empty or begins with `/`")
-    if _BAD_ESCAPE.search(pointer):
-        raise MalformedReferenceError(f"`{pointer}` is no JSON Pointer: `~` is written `~0`, and `/` in a key `~1`")
-    if "~" not in pointer:
-        return pointer[1:].split("/")
-    return [token.replace("~1", "/").replace("~0", "~") for token in pointer[1:].split("/")]
+    try:
+        return json_pointer.tokens_of(pointer)
+    except ValueError as error:
+        raise MalformedReferenceError(f"`{pointer}` is no JSON Pointer: {error}") from None
 
 
 def pointer_to(*keys: str | int) -> str:
@@ -134,32 +128,24 @@ def pointer_to(*keys: str | int) -> str:
     return "".join("/" + str(key).replace("~", "~0").replace("/", "~1") for key in keys)
 
 
-def index_of(token: str) -> int | None:
-    """The place in a list that a pointer's key means; None when it means none."""
-    return int(token) if _INDEX.fullmatch(token) else None
-
-
 def at_path(value: Any, pointer: str) -> Any:  # noqa: ANN401 - JSON
     """The part of a value that a pointer names. Raises `ReferenceMissingError`, `MalformedReferenceError`."""
     for token in tokens_of(pointer):
-        if isinstance(value, dict):
-            if token not in value:
-                raise ReferenceMissingError(f"there is nothing at `{pointer}`: no key `{token}`")
-            value = value[token]
-        elif isinstance(value, list):
-            index = index_of(token)
-            if index is None:
-                raise ReferenceMissingError(f"there is nothing at `{pointer}`: `{token}` is no place in a list")
-            if index >= len(value):
-                raise ReferenceMissingError(
-                    f"there is nothing at `{pointer}`: `{token}` is behind the end of a list of {len(value)}"
-                )
-            value = value[index]
-        else:
-            raise ReferenceMissingError(
-                f"there is nothing at `{pointer}`: `{token}` is looked for in what is no object and no list"
-            )
+        part = json_pointer.part_of(value, token)
+        if part is json_pointer.NOTHING:
+            raise ReferenceMissingError(f"there is nothing at `{pointer}`: {_why_nothing(value, token)}")
+        value = part
     return value
+
+
+def _why_nothing(value: Any, token: str) -> str:  # noqa: ANN401 - JSON
+    if isinstance(value, dict):
+        return f"no key `{token}`"
+    if not isinstance(value, list):
+        return f"`{token}` is looked for in what is no object and no list"
+    if json_pointer.index_of(token) is None:
+        return f"`{token}` is no place in a list"
+    return f"`{token}` is behind the end of a list of {len(value)}"
 
 
 def looked_up_in(output_of: Callable[[str], Any]) -> Lookup:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
+from actors.json_pointer import index_of
 from actors.p2p.workflow_scheduler.references import (
     MalformedReferenceError,
     ReferenceMissingError,
     at_path,
-    index_of,
     tokens_of,
 )
 
