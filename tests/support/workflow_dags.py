@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Random workflows of the tool `act`, and what has to come of them: each step alone, one after the other, without a
-queue, a clock or a process."""
+"""Random workflows of the tool `act`, for real processes, and what has to come of them."""
 
 from __future__ import annotations
 
@@ -9,10 +8,9 @@ from typing import Any
 
 import msgspec
 from workflow_calls import step
+from workflow_sequence import Outcome, ToolFailedError, in_sequence
 
-from actors.p2p.workflow_scheduler.conditions import holds, is_failure
-from actors.p2p.workflow_scheduler.references import MISSING, filled, looked_up_in
-from actors.workflow_messages import Step, StepStatus, Workflow
+from actors.workflow_messages import Workflow
 
 TOOL = '''
 import os
@@ -36,16 +34,6 @@ async def act(name: str, seconds: float = 0.0, given: Any = None, fails: bool = 
 """Its effect is a file of that name in the folder `EFFECTS`; a second call that comes after it leaves another one."""
 _STUBBORN = {"max_retries": 99, "backoff_factor": 1.0}
 """Attempts end with the process that makes them. Those that fail by themselves are final, whatever this says."""
-
-
-class Outcome(msgspec.Struct):
-    """What has to come of a workflow."""
-
-    status: str
-    steps: dict[str, StepStatus]
-    outputs: dict[str, Any]
-    effects: set[str]
-    """Names of all that was done."""
 
 
 def random_workflow(rng: random.Random, workflow_id: str, *, most_seconds: float) -> Workflow:
@@ -84,38 +72,18 @@ def _random_step(
     return step(name, "act", before, **more)
 
 
+def act(arguments: dict[str, Any]) -> dict[str, Any]:
+    """What the tool gives."""
+    if arguments.get("fails"):
+        raise ToolFailedError("it was asked to fail")
+    return {"name": arguments["name"], "given": arguments.get("given")}
+
+
 def outcome_of(workflow: Workflow) -> Outcome:
     """Run it here."""
-    made = Outcome(status="completed", steps={}, outputs={}, effects=set())
-    for_failure: set[str] = set()
-    lookup = looked_up_in(lambda name: made.outputs.get(name, MISSING))
-    for one in workflow.steps:  # each comes after those that it depends on
-        if not holds(one.when, made.steps, one.depends_on, lookup, skipped_for_failure=for_failure):
-            made.steps[one.step_id] = "skipped"
-            if one.when == "on_success" and any(is_failure(name, made.steps, for_failure) for name in one.depends_on):
-                for_failure.add(one.step_id)
-        else:
-            made.steps[one.step_id] = _run(one, lookup, made)
-    if "failed" in made.steps.values():
-        made.status = "failed"
-    return made
+    return in_sequence(workflow, act)
 
 
-def _run(one: Step, lookup: Any, made: Outcome) -> StepStatus:
-    try:
-        if one.for_each is None:
-            calls = [filled(one.inputs, lookup)]
-        else:
-            items = filled(one.for_each, lookup)
-            calls = [filled(one.inputs, lookup, item=item, index=index) for index, item in enumerate(items)]
-    except LookupError:
-        return "failed"
-    outputs = []
-    for call in calls:
-        if not call.get("fails"):
-            made.effects.add(call["name"])
-            outputs.append({"name": call["name"], "given": call.get("given")})
-    if len(outputs) < len(calls):
-        return "failed"
-    made.outputs[one.step_id] = outputs if one.for_each is not None else outputs[0]
-    return "completed"
+def effects_of(outcome: Outcome) -> set[str]:
+    """Names of all that was done."""
+    return {arguments["name"] for arguments in outcome.calls.values()}

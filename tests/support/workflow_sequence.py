@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """What has to come of a workflow: each step alone, one after the other, without a queue, a clock or a process.
 
-The tool of these workflows is `mix`, a pure function of its arguments; with `fails` it fails for good.
+The tool of these workflows is a pure function of its arguments that raises `ToolFailedError` when it fails for good,
+such as `mix`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -15,6 +17,8 @@ import msgspec
 from actors.p2p.workflow_scheduler.conditions import holds, is_failure
 from actors.p2p.workflow_scheduler.references import MISSING, ReferenceMissingError, filled, looked_up_in
 from actors.workflow_messages import Step, StepStatus, Workflow, step_task_id
+
+Tool = Callable[[dict[str, Any]], Any]
 
 
 class ToolFailedError(Exception):
@@ -44,7 +48,7 @@ class Outcome(msgspec.Struct):
     """Task -> arguments, of all calls that complete."""
 
 
-def in_sequence(workflow: Workflow) -> Outcome:
+def in_sequence(workflow: Workflow, tool: Tool = mix) -> Outcome:
     """Run it here. Its steps are in an order in which they can run."""
     made = Outcome()
     for_failure: set[str] = set()
@@ -52,7 +56,7 @@ def in_sequence(workflow: Workflow) -> Outcome:
     for step in workflow.steps:
         before = step.depends_on
         if holds(step.when, made.steps, before, lookup, skipped_for_failure=for_failure):
-            made.steps[step.step_id] = _run(workflow.workflow_id, step, lookup, made)
+            made.steps[step.step_id] = _run(tool, workflow.workflow_id, step, lookup, made)
             continue
         made.steps[step.step_id] = "skipped"
         if step.when == "on_success" and any(is_failure(name, made.steps, for_failure) for name in before):
@@ -62,7 +66,7 @@ def in_sequence(workflow: Workflow) -> Outcome:
     return made
 
 
-def _run(workflow_id: str, step: Step, lookup: Any, made: Outcome) -> StepStatus:
+def _run(tool: Tool, workflow_id: str, step: Step, lookup: Any, made: Outcome) -> StepStatus:
     try:
         items = [None] if step.for_each is None else filled(step.for_each, lookup)
     except ReferenceMissingError:
@@ -74,7 +78,7 @@ def _run(workflow_id: str, step: Step, lookup: Any, made: Outcome) -> StepStatus
         part = None if step.for_each is None else index
         try:
             given = filled(step.inputs, lookup) if part is None else filled(step.inputs, lookup, item=item, index=part)
-            outputs.append(mix(given))
+            outputs.append(tool(given))
         except (ReferenceMissingError, ToolFailedError):
             continue
         made.calls[step_task_id(workflow_id, step.step_id, part)] = given
