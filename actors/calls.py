@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import trio
 from outcome import Value
 
-from actors.errors import ActorDiedError, DeadlineExceededError, from_info
+from actors.errors import ActorDiedError, DeadlineExceededError, InvalidArgumentsError, from_info
 from actors.messages import Answer, Ask, Call, Failure, Hello, Item, Reply
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ OnItem = Callable[[msgspec.Raw], object]
 OnAsk = Callable[[str, msgspec.Raw], Awaitable[Message]]
 
 _encode = msgspec.msgpack.Encoder().encode
+
+T = TypeVar("T")
 
 
 class StoppedClock:
@@ -165,3 +167,13 @@ class IncomingCall:
             return False
         trio.lowlevel.reschedule(task, Value(frame))
         return True
+
+
+def decoded(decode: Callable[[msgspec.Raw], T], call: IncomingCall) -> T:
+    """What a call was sent with. Raises `InvalidArgumentsError` when it is something else."""
+    try:
+        return decode(call.body)
+    except msgspec.DecodeError as error:
+        raise InvalidArgumentsError(f"{call.method} was sent with what it does not take: {error}") from None
+    except RecursionError:
+        raise InvalidArgumentsError(f"{call.method} was sent with values that are nested too deeply") from None

@@ -11,6 +11,7 @@ from task_boxes import BIG, MemoryBox
 from trio.testing import wait_all_tasks_blocked
 
 from actors.errors import InvalidArgumentsError, NotFoundError
+from actors.p2p import changes
 from actors.p2p.task_queue import service
 from actors.p2p.task_queue.limits import Rate
 from actors.p2p.task_queue.service import TaskQueue
@@ -288,7 +289,7 @@ async def test_a_slow_watcher_hears_all_of_it_later(world):
 
 
 async def test_a_watcher_who_missed_too_many_hears_that_any_may_have_changed(world, monkeypatch):
-    monkeypatch.setattr(service, "_MOST_CHANGED", 3)
+    monkeypatch.setattr(changes, "MOST_CHANGED", 3)
     call = FakeCall("tasks/watch", None)
     call.full = True
     await world.soon(world.queue.methods()["tasks/watch"], call)

@@ -13,9 +13,10 @@ import msgspec
 import trio
 
 from actors.base import Method
-from actors.calls import IncomingCall, Message
+from actors.calls import IncomingCall, Message, decoded
 from actors.errors import InvalidArgumentsError, NotFoundError
 from actors.messages import ErrorInfo
+from actors.p2p.changes import Watcher
 from actors.p2p.task_queue.group_commit import GroupCommit
 from actors.p2p.task_queue.store import TaskStore
 from actors.task_messages import (
@@ -50,9 +51,6 @@ MOST_WAIT_S: Final = 60.0
 """The longest that a claim or a reading waits; a longer wish is shortened."""
 _CLAIMED_BYTES: Final = 4 << 20
 """Payload of the claimed tasks in one common answer."""
-_MOST_CHANGED: Final = 10_000
-"""Ids in one `TaskChanged`; more are told as "any"."""
-_SLOW_WATCHER_S: Final = 0.05
 _EARLIEST_S: Final = 0.01
 """Between two looks at the clock."""
 
@@ -64,30 +62,6 @@ _decode_results = msgspec.msgpack.Decoder(ReadResults).decode
 _decode_scan = msgspec.msgpack.Decoder(ScanTasks).decode
 
 T = TypeVar("T")
-
-
-class _Watcher:
-    """One who wants to hear which tasks change."""
-
-    def __init__(self) -> None:
-        self.ids: set[str] = set()
-        self.any = False
-        self.some = trio.Event()
-
-    def add(self, ids: Sequence[str]) -> None:
-        self.ids.update(ids)
-        if len(self.ids) > _MOST_CHANGED:
-            self.any = True
-            self.ids.clear()
-        self.some.set()
-
-    def news(self) -> TaskChanged:
-        return TaskChanged(ids=[] if self.any else list(self.ids))
-
-    def told(self) -> None:
-        self.ids.clear()
-        self.any = False
-        self.some = trio.Event()
 
 
 class TaskQueue:
@@ -106,7 +80,7 @@ class TaskQueue:
         self._store = store
         self._now = now
         self._commits = GroupCommit(store, most_waiting=most_waiting, on_stored=self._stored)
-        self._watchers: set[_Watcher] = set()
+        self._watchers: set[Watcher] = set()
         self._waits: set[trio.CancelScope] = set()
         self._leaving = leaving
         self._alarm = trio.CancelScope()
@@ -123,7 +97,10 @@ class TaskQueue:
         if isinstance(op, Claim) and op.wait_s > 0 and isinstance(outcome, Claimed) and not outcome.tasks:
             with self._waiting(op.wait_s):
                 self._set_alarm.set()  # a claim that waits makes more to look at
-                outcome = await self._store.claim_later(op)
+                try:
+                    outcome = await self._store.claim_later(op)
+                finally:
+                    self._stored()  # the store may have made a group of its own for it
         return outcome
 
     async def do_all(self, ops: Sequence[Op], size: int) -> list[Outcome]:
@@ -247,39 +224,34 @@ class TaskQueue:
         return await self._do(_op(call), len(call.body))
 
     async def _apply(self, call: IncomingCall) -> Outcomes:
-        outcomes = await self.do_all(_decoded(_decode_ops, call).ops, len(call.body))
+        outcomes = await self.do_all(decoded(_decode_ops, call).ops, len(call.body))
         return Outcomes(outcomes=_within_one_message(outcomes))
 
     async def _get(self, call: IncomingCall) -> TaskView:
-        ask = _decoded(_decode_get, call)
+        ask = decoded(_decode_get, call)
         view = await self.get(ask)
         if view is None:
             raise NotFoundError(f"there is no task {ask.id[:200]!r}")
         return view
 
     async def _results(self, call: IncomingCall) -> TaskFacts:
-        return await self.results(_decoded(_decode_results, call))
+        return await self.results(decoded(_decode_results, call))
 
     async def _scan(self, call: IncomingCall) -> TaskPage:
-        return await self.scan(_decoded(_decode_scan, call))
+        return await self.scan(decoded(_decode_scan, call))
 
     async def _history(self, call: IncomingCall) -> Message:
-        return msgspec.Raw(_encode(await self.history(_decoded(_decode_get, call).id)))
+        return msgspec.Raw(_encode(await self.history(decoded(_decode_get, call).id)))
 
     async def _stats(self, _: IncomingCall) -> QueueStats:
         return await self.stats()
 
     async def _watch(self, call: IncomingCall) -> None:
-        watcher = _Watcher()
+        watcher = Watcher()
         self._watchers.add(watcher)
         try:
             with self._waiting(math.inf, bounded=False):
-                while True:
-                    await watcher.some.wait()
-                    if call.item(watcher.news()):
-                        watcher.told()
-                    else:
-                        await trio.sleep(_SLOW_WATCHER_S)
+                await watcher.tell(call, lambda ids: TaskChanged(ids=ids))
         finally:
             self._watchers.discard(watcher)
 
@@ -305,15 +277,8 @@ def _within_one_message(outcomes: list[Outcome]) -> list[Outcome]:
     return outcomes
 
 
-def _decoded(decode: Callable[[msgspec.Raw], T], call: IncomingCall) -> T:
-    try:
-        return decode(call.body)
-    except msgspec.DecodeError as error:
-        raise InvalidArgumentsError(f"{call.method} was sent with what it does not take: {error}") from None
-
-
 def _op(call: IncomingCall) -> Op:
-    op: Op = _decoded(_decode_op, call)
+    op: Op = decoded(_decode_op, call)
     if call.method != f"tasks/{op.__struct_config__.tag}":
         raise InvalidArgumentsError(f"{call.method} was sent with an operation of another kind")
     return op

@@ -3,16 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import aclosing
-from typing import Final, TypeVar
 
 import msgspec
 import trio
 
 from actors.base import Method
-from actors.calls import IncomingCall
-from actors.errors import InvalidArgumentsError
+from actors.calls import IncomingCall, decoded
+from actors.p2p.changes import SLOW_READER_S
 from actors.p2p.workflow_scheduler.service import WorkflowService
 from actors.p2p.workflow_scheduler.submitting import beside
 from actors.workflow_messages import (
@@ -21,6 +19,7 @@ from actors.workflow_messages import (
     GetWorkflow,
     ListWorkflows,
     SubmitWorkflow,
+    WorkflowChanged,
     WorkflowControlled,
     WorkflowPage,
     WorkflowStats,
@@ -28,16 +27,12 @@ from actors.workflow_messages import (
     WorkflowView,
 )
 
-_SLOW_READER_S: Final = 0.05
-
 _encode = msgspec.msgpack.Encoder().encode
 _decode_submit = msgspec.msgpack.Decoder(SubmitWorkflow).decode
 _decode_get = msgspec.msgpack.Decoder(GetWorkflow).decode
 _decode_list = msgspec.msgpack.Decoder(ListWorkflows).decode
 _decode_control = msgspec.msgpack.Decoder(ControlWorkflow).decode
 _decode_export = msgspec.msgpack.Decoder(ExportWorkflow).decode
-
-T = TypeVar("T")
 
 
 class WorkflowMethods:
@@ -61,33 +56,28 @@ class WorkflowMethods:
     async def _submit(self, call: IncomingCall) -> WorkflowSubmitted:
         size = len(call.body)
         self._service.check_size(size)
-        return await self._service.submit(await beside(size, _decoded, _decode_submit, call), size)
+        return await self._service.submit(await beside(size, decoded, _decode_submit, call), size)
 
     async def _get(self, call: IncomingCall) -> WorkflowView:
-        return await self._service.get(_decoded(_decode_get, call))
+        return await self._service.get(decoded(_decode_get, call))
 
     async def _list(self, call: IncomingCall) -> WorkflowPage:
-        return await self._service.list(_decoded(_decode_list, call))
+        return await self._service.list(decoded(_decode_list, call))
 
     async def _control(self, call: IncomingCall) -> WorkflowControlled:
-        return await self._service.control(_decoded(_decode_control, call))
+        return await self._service.control(decoded(_decode_control, call))
 
     async def _stats(self, _: IncomingCall) -> WorkflowStats:
         return await self._service.stats()
 
     async def _export(self, call: IncomingCall) -> None:
-        async with aclosing(self._service.export(_decoded(_decode_export, call))) as pieces:
+        async with aclosing(self._service.export(decoded(_decode_export, call))) as pieces:
             async for piece in pieces:
                 await _send(call, msgspec.Raw(_encode(piece)))
 
     async def _watch(self, call: IncomingCall) -> None:
         with self._service.watching() as watcher:
-            while True:
-                await watcher.some.wait()
-                if call.item(watcher.news()):
-                    watcher.told()
-                else:
-                    await trio.sleep(_SLOW_READER_S)
+            await watcher.tell(call, lambda ids: WorkflowChanged(ids=ids))
 
 
 async def _send(call: IncomingCall, piece: msgspec.Raw) -> None:
@@ -95,13 +85,4 @@ async def _send(call: IncomingCall, piece: msgspec.Raw) -> None:
     while True:
         if call.item(piece):
             return
-        await trio.sleep(_SLOW_READER_S)
-
-
-def _decoded(decode: Callable[[msgspec.Raw], T], call: IncomingCall) -> T:
-    try:
-        return decode(call.body)
-    except msgspec.DecodeError as error:
-        raise InvalidArgumentsError(f"{call.method} was sent with what it does not take: {error}") from None
-    except RecursionError:
-        raise InvalidArgumentsError(f"{call.method} was sent with values that are nested too deeply") from None
+        await trio.sleep(SLOW_READER_S)

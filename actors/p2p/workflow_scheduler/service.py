@@ -13,6 +13,7 @@ import trio
 
 from actors.errors import InvalidArgumentsError, NotFoundError, RuntimeUnavailableError
 from actors.p2p.answers import refuse
+from actors.p2p.changes import Watcher
 from actors.p2p.workflow_scheduler.building import Builder
 from actors.p2p.workflow_scheduler.content import cid_of_text
 from actors.p2p.workflow_scheduler.engine import Engine
@@ -23,7 +24,7 @@ from actors.p2p.workflow_scheduler.records import Known
 from actors.p2p.workflow_scheduler.run_values import Commands
 from actors.p2p.workflow_scheduler.store import WorkflowStore
 from actors.p2p.workflow_scheduler.submitting import Limits, Submitting
-from actors.p2p.workflow_scheduler.watchers import Watcher, Watchers
+from actors.p2p.workflow_scheduler.watchers import Watchers
 from actors.workflow_messages import (
     WORKFLOW_ENDED,
     ControlWorkflow,

@@ -5,41 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Final
 
 import trio
 
-from actors.workflow_messages import WorkflowChanged
-
-_MOST_CHANGED: Final = 10_000
-"""Ids in one `WorkflowChanged`; more are told as "any"."""
-
-
-class Watcher:
-    """One who wants to hear of all."""
-
-    def __init__(self) -> None:
-        self.ids: set[str] = set()
-        self.any = False
-        self.some = trio.Event()
-
-    def add(self, workflow_id: str) -> None:
-        """It changed."""
-        self.ids.add(workflow_id)
-        if len(self.ids) > _MOST_CHANGED:
-            self.any = True
-            self.ids.clear()
-        self.some.set()
-
-    def news(self) -> WorkflowChanged:
-        """What was not told yet."""
-        return WorkflowChanged(ids=[] if self.any else list(self.ids))
-
-    def told(self) -> None:
-        """The news were sent."""
-        self.ids.clear()
-        self.any = False
-        self.some = trio.Event()
+from actors.p2p.changes import Watcher
 
 
 class Watchers:
@@ -52,7 +21,7 @@ class Watchers:
     def changed(self, workflow_id: str) -> None:
         """Tell them."""
         for watcher in self._of_all:
-            watcher.add(workflow_id)
+            watcher.add([workflow_id])
         for event in self._of_one.get(workflow_id, ()):
             event.set()
 
