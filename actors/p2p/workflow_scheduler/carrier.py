@@ -12,8 +12,9 @@ from typing import Final, Protocol, TypeVar
 
 import trio
 
-from actors.errors import DeadlineExceededError, MCPServerError, OutcomeUnknownError, code_of, to_info
+from actors.errors import MCPServerError, code_of, to_info
 from actors.logs import get_logger
+from actors.p2p.asking_queue import may_ask_again
 from actors.p2p.workflow_scheduler.live import Live
 from actors.p2p.workflow_scheduler.run_values import Commands, MemoAsk, lane
 from actors.task_messages import MOST_OPS, Cancel, Enqueue, Op, Outcome, Pause, Refused, Resume
@@ -147,7 +148,7 @@ async def persist(do: Callable[[], Awaitable[T]], *, whatever: bool = True) -> T
         try:
             return await do()
         except MCPServerError as error:
-            passes = error.retryable or isinstance(error, DeadlineExceededError | OutcomeUnknownError)
+            passes = may_ask_again(error)
             if not (passes or whatever):
                 raise
             log = get_logger().debug if passes else get_logger().error

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
@@ -21,6 +20,7 @@ from actors.p2p.workflow_scheduler.engine import Engine
 from actors.p2p.workflow_scheduler.line import Waiting
 from actors.p2p.workflow_scheduler.records import Known, Submission
 from actors.p2p.workflow_scheduler.store import WorkflowStore
+from actors.workflow_client import new_workflow_id
 from actors.workflow_messages import WORKFLOW_ENDED, SubmitWorkflow, Workflow, WorkflowSubmitted
 
 _TOOLS_WITHIN_S: Final = 10.0
@@ -66,7 +66,7 @@ class Submitting:
         self.check_size(size)
         workflow = ask.workflow
         if not workflow.workflow_id:
-            workflow = msgspec.structs.replace(workflow, workflow_id=f"wf-{secrets.token_hex(16)}")
+            workflow = msgspec.structs.replace(workflow, workflow_id=new_workflow_id())
         async with self._one_at_a_time(workflow.workflow_id):
             text, digest = await beside(size, _text_and_digest, workflow, ask.owner)
             known = await self._known(workflow.workflow_id) if ask.workflow.workflow_id else None
