@@ -16,8 +16,6 @@ connection to the root ends, so does the actor.
 from __future__ import annotations
 
 import contextlib
-import gc
-import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -31,6 +29,7 @@ from actors.errors import DrainingError, MCPServerError
 from actors.listening import accept
 from actors.logs import get_logger
 from actors.logs import setup as setup_logs
+from actors.memory import MemoryGauge, give_memory_back, settle_memory
 from actors.messages import (
     Beat,
     Boot,
@@ -49,10 +48,7 @@ from actors.peers import Peers, hello, socket_path
 from actors.settings import Settings
 
 CONTROL_SOCKET = "control.sock"
-_GC_THRESHOLDS = (10_000, 20, 50)
-"""New objects before a collection of the youngest, collections before one of the next generation, and again."""
 _FIRST_DIRECTORY_TIMEOUT_S = 10.0
-_PAGE_BYTES = 4096
 _decode_control = msgspec.msgpack.Decoder(ControlMessage).decode
 
 Method = Callable[[IncomingCall], Awaitable[Message]]
@@ -209,6 +205,7 @@ class Actor:
         with trio.fail_after(_FIRST_DIRECTORY_TIMEOUT_S):
             await self._directory_came.wait()
         self.nursery.start_soon(self._beat)
+        self.nursery.start_soon(give_memory_back)
 
     async def _follow_root(self, control: Channel) -> None:
         try:
@@ -308,25 +305,3 @@ def name_process(name: str) -> None:
     """Let `ps -o comm` and `top` tell the actors apart. From the main thread; the kernel keeps 15 bytes."""
     with contextlib.suppress(OSError):
         Path("/proc/self/comm").write_text(name.removeprefix("tools."))
-
-
-def settle_memory() -> None:
-    """Take all that was loaded so far out of the garbage collector's sight: it stays, and looking at it again in each
-    full collection would stop every call for 10 to 20 ms."""
-    gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
-
-
-class MemoryGauge:
-    """Tells this process's resident memory. Its file stays open: a process that is out of files still beats."""
-
-    def __enter__(self) -> MemoryGauge:
-        self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._statm)
-
-    def read(self) -> int:
-        """Bytes, now."""
-        return int(os.pread(self._statm, 256, 0).split()[1]) * _PAGE_BYTES

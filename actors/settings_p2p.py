@@ -69,6 +69,9 @@ class TaskQueueSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     everybody may."""
     store: Literal["duckdb", "sqlite"] = "duckdb"
     """What keeps the log; each opens its own files only."""
+    checkpoint_bytes: Size = 16 * 1024 * 1024
+    """What the log's WAL may grow by before it is moved into the log's file. The process holds about as much in
+    memory; a small value costs speed."""
     queue_path: str = ""
     """Empty = `task_queue.duckdb` (or `.sqlite`) in the data directory. Its neighbours begin with the same name."""
     max_queue_size: Count = 10000

@@ -11,11 +11,12 @@ from pathlib import Path
 import msgspec
 import trio
 
-from actors.base import Actor, open_actor, settle_memory, wait_any
+from actors.base import Actor, open_actor, wait_any
 from actors.catalogue_view import CatalogueView, changed_lists
 from actors.client import ToolClient
 from actors.keys import SESSION_KEY, load_or_create_key
 from actors.logs import flush_loop
+from actors.memory import settle_memory
 from actors.messages import Boot, DirectoryEntry, State
 from actors.peers import is_spare
 from actors.tool_messages import Catalogue, Changed

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A process that is out of files still tells the root that it lives, and how much memory it has."""
+"""A process tells how much memory it has, also when it is out of files, and gives back what it does not need."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import os
 import resource
 
 import pytest
+import trio
 
-from actors.base import MemoryGauge
+from actors import memory
+from actors.memory import MemoryGauge
 
 
 def test_memory_is_told_without_opening_anything():
@@ -31,3 +33,18 @@ def test_memory_follows_what_is_taken():
         taken = b"x" * 50_000_000
         assert gauge.read() > before + 25_000_000
         del taken
+
+
+async def test_memory_that_was_freed_between_other_things_goes_back_to_the_system(monkeypatch, nursery):
+    monkeypatch.setattr(memory, "GIVE_BACK_EVERY_S", 0.001)
+    with MemoryGauge() as gauge:
+        taken = [b"x" * 10_000 for _ in range(2_000)]
+        before = gauge.read()
+        kept = taken[::4]
+        del taken
+        nursery.start_soon(memory.give_memory_back)
+        with trio.fail_after(5):
+            while gauge.read() > before - 5_000_000:
+                await trio.sleep(0.001)
+        assert len(kept) == 500
+        nursery.cancel_scope.cancel()

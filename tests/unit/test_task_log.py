@@ -286,3 +286,15 @@ def test_a_copy_that_went_on_elsewhere_is_refused(make, tmp_path):
     (tmp_path / "log.db.seq").write_bytes(announced)
     with pytest.raises(UnavailableError, match="another copy"):
         make()
+
+
+def test_a_kill_right_after_the_first_group_looks_like_no_damage(make, tmp_path):
+    log, _, _ = make()
+    announced = (tmp_path / "log.db.seq").read_bytes()
+    fill(log, 0, 1)
+    log.close()
+    # As it is when the process ends after the group is on disk and before it is announced.
+    (tmp_path / "log.db.seq").write_bytes(announced)
+    log, groups, repairs = make()
+    assert (len(groups), repairs) == (1, [])
+    log.close()

@@ -43,10 +43,11 @@ class Office:
             return await desk.run(one)
 
         self.following = WorkflowTasks(Operations(self.world), self.world.service, call, self.rules)
-        self.nursery.start_soon(self._life, self.following)
+        self.scope = trio.CancelScope()
+        self.nursery.start_soon(self._life, self.following, self.scope)
 
-    async def _life(self, following):
-        with trio.CancelScope() as self.scope:
+    async def _life(self, following, scope):
+        with scope:
             await following.run()
 
     async def submit(self, task_id="t", type_="workflow_submit", *, steps=(A, B), owner="", **payload):

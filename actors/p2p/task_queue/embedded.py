@@ -43,10 +43,10 @@ def _log(settings: TaskQueueSettings, path: Path) -> Log:
     if settings.store == "sqlite":
         from actors.p2p.task_queue.sqlite_log import SQLiteLog
 
-        return SQLiteLog(path)
+        return SQLiteLog(path, checkpoint_bytes=settings.checkpoint_bytes)
     from actors.p2p.task_queue.duckdb_log import DuckDBLog
 
-    return DuckDBLog(path)
+    return DuckDBLog(path, checkpoint_bytes=settings.checkpoint_bytes)
 
 
 def limits(settings: TaskQueueSettings) -> QueueLimits:

@@ -210,8 +210,8 @@ class SegmentedLog(ABC):
                 self._carried += len(row.data) if row.seq < segment.first + segment.carried else 0
                 yield segment.number, events
         self._complete = True
-        if self._chain.seq:
-            self._announced.write(self._chain.seq, self._chain.digest)
+        # Of an empty log too: else a kill right after the first group would look like a lost file.
+        self._announced.write(self._chain.seq, self._chain.digest)
         self._admit()
 
     def _same_as_announced(self, row: Row) -> None:
