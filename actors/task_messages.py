@@ -427,6 +427,7 @@ class Lease(Answer_, frozen=True):
     attempt: int
     payload: str = "{}"
     links: bool = False
+    metadata: str = "{}"
     model_name: str = ""
     owner: str = ""
     priority: float = PRIORITY_DEFAULT
