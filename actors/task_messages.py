@@ -206,6 +206,8 @@ class Claim(Op_, frozen=True, tag="claim"):
     without: list[str] = []
     """Types that are not wanted."""
     capabilities: list[str] = []
+    needing: str = ""
+    """Only tasks that need this one of its capabilities; '' = also those that need nothing."""
     n: int = 1
     same_type: bool = False
     lease_s: float = 0.0
