@@ -179,6 +179,7 @@ class Assignment:
             try:
                 answer = await wire.call(offer, _OFFER_S)
             except MCPServerError as error:
+                took(peer_id, 0)
                 self.give_back(f"peer {peer_id} did not answer an offer ({code_of(error)})")
                 return
             if isinstance(answer, Accepted):

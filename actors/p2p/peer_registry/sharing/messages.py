@@ -23,7 +23,9 @@ Count = Annotated[int, Meta(ge=0, le=1_000_000)]
 Text = Annotated[str, Meta(max_length=2000)]
 
 
-class Offer(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False, tag="offer"):
+class Offer(
+    msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False, tag_field="kind", tag="offer"
+):
     """Will you run this? -> `Accepted` or `Refused`. The same offer again gets the same answer and runs once."""
 
     task_id: Id
@@ -43,13 +45,17 @@ class Offer(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     """The same for all attempts of the task: for tools whose effects must not be doubled."""
 
 
-class Accepted(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False, tag="accepted"):
+class Accepted(
+    msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False, tag_field="kind", tag="accepted"
+):
     """It runs, or has run and its result is on the way."""
 
     free_slots: Count
 
 
-class Refused(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False, tag="refused"):
+class Refused(
+    msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False, tag_field="kind", tag="refused"
+):
     """It was not begun."""
 
     code: Name
@@ -58,7 +64,9 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     free_slots: Count
 
 
-class TaskResult(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False, tag="result"):
+class TaskResult(
+    msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False, tag_field="kind", tag="result"
+):
     """How a task ended -> `ResultTaken`. Told until it is answered."""
 
     task_id: Id
@@ -73,14 +81,18 @@ class TaskResult(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
     """Of `statement.statement` by the node that ran it."""
 
 
-class ResultTaken(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False, tag="taken"):
+class ResultTaken(
+    msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False, tag_field="kind", tag="taken"
+):
     """It was heard. Not accepted = it changes nothing, and never will."""
 
     accepted: bool
     reason: Text = ""
 
 
-class TaskProgress(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False, tag="progress"):
+class TaskProgress(
+    msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False, tag_field="kind", tag="progress"
+):
     """How far it is. No answer."""
 
     task_id: Id
@@ -89,14 +101,18 @@ class TaskProgress(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
     text: Text
 
 
-class TaskCancel(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False, tag="cancel"):
+class TaskCancel(
+    msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False, tag_field="kind", tag="cancel"
+):
     """The origin does not want it any more. No answer."""
 
     task_id: Id
     token: Token
 
 
-class Capacity(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False, tag="capacity"):
+class Capacity(
+    msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False, tag_field="kind", tag="capacity"
+):
     """What this node would take: with each heartbeat, and whenever a slot becomes free. No answer."""
 
     free_slots: Count

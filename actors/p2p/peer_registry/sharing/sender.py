@@ -35,7 +35,9 @@ _MOST_CLAIMED: Final = 100
 _STALE_S: Final = 15.0
 """What a peer said of its capacity is not believed for longer."""
 _PAUSE_S: Final = 0.5
-"""After tasks that nobody took came back."""
+"""Between two looks for tasks that could run here, too."""
+_SHUN_S: Final = 60.0
+"""A peer that lied is asked for nothing, whatever its judge says."""
 
 Rank = Callable[[str, Sequence[Candidate]], list[str]]
 """Input CID, and who would take it -> their ids, the best first."""
@@ -75,6 +77,7 @@ class Sender:
         self._local_is_full = local_is_full
         self._results = Results(queue)
         self._capacity: dict[str, Candidate] = {}
+        self._shunned: dict[str, float] = {}
         self._assignments: dict[str, Assignment] = {}
         self._changed = trio.Event()
         self._leaving = False
@@ -128,6 +131,7 @@ class Sender:
             check_result(result, self._rules.me, wire.peer_id, one.input_cid)
         except LieError as lie:
             self._judge.lied(wire.peer_id, lie.message)
+            self._shunned[wire.peer_id] = trio.current_time() + _SHUN_S
             one.give_back("its peer lied about the result")
             return ResultTaken(accepted=False, reason=lie.message)
         self._judge.outcome(wire.peer_id, success=result.error is None, seconds=one.seconds)
@@ -241,8 +245,13 @@ class Sender:
         return min(free, self._rules.max_assigned - len(self._assignments)), types
 
     def _candidates(self) -> list[Candidate]:
-        oldest = trio.current_time() - _STALE_S
-        return [one for one in self._capacity.values() if one.free_slots > 0 and one.types and one.at >= oldest]
+        now = trio.current_time()
+        self._shunned = {peer_id: until for peer_id, until in self._shunned.items() if until > now}
+        return [
+            one
+            for one in self._capacity.values()
+            if one.free_slots > 0 and one.types and one.at >= now - _STALE_S and one.peer_id not in self._shunned
+        ]
 
     def _begin(self, lease: Lease, nursery: trio.Nursery) -> None:
         before = self._assignments.get(lease.id)
