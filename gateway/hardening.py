@@ -292,7 +292,7 @@ class GuardedServer(TCPServer):
 
             nursery.start_soon(wait)
             with contextlib.suppress(trio.ClosedResourceError, trio.BrokenResourceError):
-                more: bytes | None = None
+                more: bytes | bytearray | None = None
                 while more != b"" and not self._over():
                     more = None
                     with trio.move_on_after(self.settings.read_timeout_s):
