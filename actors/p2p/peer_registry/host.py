@@ -143,9 +143,14 @@ class Host:
         return HostStream(raw, address_of(raw.swarm_conn), self._background, inbound=inbound)
 
     async def disconnect(self, peer_id: str) -> None:
-        """End all connections with this peer; there may be none."""
-        for conn in self._connections.of(peer_id):
-            await self._background.run(conn.close, self._rules.close_s)
+        """End all connections with this peer; there may be none. What doesn't end in time is cut."""
+        async with trio.open_nursery() as nursery:
+            for conn in self._connections.of(peer_id):
+                nursery.start_soon(self._end, conn)
+
+    async def _end(self, conn: Any) -> None:  # noqa: ANN401
+        if not await self._background.run(conn.close, self._rules.close_s):
+            await hardening.cut(conn.muxed_conn)
 
     async def ping(self, peer_id: str, timeout_s: float) -> float:
         """Seconds to the peer and back. Raises `PeerUnreachableError`."""
@@ -164,6 +169,10 @@ class Host:
     def connections(self) -> list[ConnectionView]:
         """The open connections, the oldest first."""
         return self._connections.views()
+
+    def counters(self) -> hardening.Counters:
+        """How much of its limits is in use."""
+        return hardening.counters(self._network)
 
     def protocols(self, peer_id: str) -> list[str]:
         """What the peer says it speaks; empty while that isn't known, and when it isn't connected."""
@@ -201,16 +210,19 @@ async def open_host(rules: HostRules, key: Ed25519PrivateKey) -> AsyncGenerator[
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         host = Host(raw, rules, Background(nursery))
-        async with raw.run(listen):
-            try:
-                # Without this check it would run on, and nobody could reach it.
-                if len(host.addresses) < len(listen):
-                    raise UnavailableError(f"can't listen on all of {', '.join(rules.listen)}: is the port in use?")
-                yield host
-            except Exception as error:  # noqa: BLE001
-                failure = error
-            finally:
-                await host.end()
+        # What is still running when the host has ended, and some time after, is cancelled.
+        with trio.CancelScope() as whole:
+            async with raw.run(listen):
+                try:
+                    # Without this check it would run on, and nobody could reach it.
+                    if len(host.addresses) < len(listen):
+                        raise UnavailableError(f"can't listen on all of {', '.join(rules.listen)}: is the port in use?")
+                    yield host
+                except Exception as error:  # noqa: BLE001
+                    failure = error
+                finally:
+                    await host.end()
+                    whole.deadline = trio.current_time() + rules.close_s
         nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure

@@ -8,6 +8,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from actors.p2p.peer_registry import hardening
 from actors.p2p.peer_registry.host_rules import HostRules
 
 
@@ -41,6 +42,7 @@ def make_host(rules: HostRules, key: Ed25519PrivateKey) -> Any:  # noqa: ANN401
     network.set_resource_manager(limits, enable_stream_semaphore=False)
     network.retry_config = RetryConfig(max_retries=0)
     network.auto_connector.maybe_connect = _nothing
+    hardening.limit_streams(network, rules.inbound_streams)
     return host
 
 
