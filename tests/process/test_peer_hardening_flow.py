@@ -164,21 +164,23 @@ async def test_b5_a_window_stays_what_it_is_however_much_is_read(patched, tmp_pa
             assert (most <= WINDOW) == patched
 
 
-async def test_b3b_reads_that_are_cancelled_lose_nothing(tmp_path):
-    """Only with the patch: how much is lost without it depends on the moments."""
+async def test_b3b_reads_that_are_cancelled_lose_nothing(patched, tmp_path):
+    """How much is lost without the patch depends on the moments; of many cancelled reads one loses something."""
+    # With a small window there is an update with nearly every read.
+    numbers = {"receiving.WINDOW": 8192}
+    got = cancelled = 0
     with trio.fail_after(30):
-        # With a small window there is an update with nearly every read.
-        numbers = {"receiving.WINDOW": 8192}
-        async with victim(tmp_path, numbers=numbers) as target, connected(target) as writer:
+        async with (
+            victim(tmp_path, without=() if patched else ("B5",), numbers=numbers) as target,
+            connected(target) as writer,
+        ):
             stream = await writer.open_stream(target.peer_id, SIP, 5)
-            for _ in range(SIP_BYTES // 4096):
-                await stream.write(bytes(4096))
-            got, cancelled = (await stream.read()).split()
-            assert int(got) == SIP_BYTES
-            assert int(cancelled) > 20
-            other = await writer.open_stream(target.peer_id, ECHO, 5)
-            await other.write(b"x")
-            assert await other.read() == b"x"
+            with trio.move_on_after(10 if patched else 3):
+                for _ in range(SIP_BYTES // 4096):
+                    await stream.write(bytes(4096))
+                got, cancelled = map(int, (await stream.read()).split())
+    assert (got == SIP_BYTES) == patched
+    assert cancelled > 20 or not patched
 
 
 async def test_b14_a_reader_may_pause(tmp_path):
