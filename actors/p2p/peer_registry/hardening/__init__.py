@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""libp2p 0.8.1 made fit for strangers: faults closed that let a peer end, stall or fill this process.
+
+Nothing here changes what goes over the wire. Each patch names its fault (B1, B2, ...) as `docs/peers.md` lists them. No
+code outside of this package touches libp2p's private names, so a new release has to be looked at in one place only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any, Final
+
+from actors.p2p.peer_registry.hardening import (
+    dialling,
+    handlers,
+    inbound,
+    liveness,
+    loggers,
+    negotiation,
+    receiving,
+    sending,
+    stand_ins,
+)
+from actors.p2p.peer_registry.hardening.closing import cut as cut
+from actors.p2p.peer_registry.hardening.counters import Counters as Counters
+from actors.p2p.peer_registry.hardening.counters import counters as counters
+
+VERSION: Final = "0.8.1"
+"""The only release that the patches fit."""
+
+PATCHES: Final[dict[str, Callable[[], None]]] = {
+    "B1": negotiation.bound_names,
+    "B2": handlers.contain_handlers,
+    "B3": sending.write_whole_frames,
+    "B4": inbound.free_inbound_slots,
+    "B5": receiving.credit_once,
+    "B6": receiving.bound_unread,
+    "B7": receiving.bound_streams,
+    "B7 refused": handlers.refuse_streams,
+    "B8": liveness.heed_pings,
+    "B9": dialling.dial_without_delay,
+    "B10": dialling.forget_failed_dials,
+    "B11": inbound.own_the_port,
+    "B12": inbound.know_ipv6_addresses,
+    "B13": inbound.release_denied_connections,
+    "B14": sending.wait_for_room,
+    "B30": loggers.quiet_loggers,
+    "B33": handlers.end_handlers,
+    "B32": handlers.contain_connections,
+}
+"""Every patch by the name of its fault."""
+
+_applied: set[str] = set()
+
+
+def limit_streams(network: Any, inbound: int) -> None:  # noqa: ANN401
+    """Set how many streams the other side of each connection of this swarm may have open."""
+    network.greenroom_inbound_streams = inbound
+
+
+def apply(*, without: Collection[str] = ()) -> None:
+    """Make `import libp2p` work and close its faults. Does nothing when it has been called before in this process.
+
+    `without` leaves patches out; tests use it to see that a fault is one. Raises `RuntimeError` when another release of
+    libp2p is installed.
+    """
+    if _applied:
+        return
+    stand_ins.install()
+    import libp2p
+
+    if libp2p.__version__ != VERSION:
+        raise RuntimeError(f"libp2p {libp2p.__version__} is installed; the patches are for {VERSION}")
+    for fault, patch in PATCHES.items():
+        if fault not in without:
+            patch()
+            _applied.add(fault)
