@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+
 import pytest
 import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -22,6 +24,7 @@ from peer_victims import (
 )
 
 from actors.errors import PeerUnreachableError
+from actors.p2p.peer_registry.host_protocols import MOST_PROTOCOLS, MOST_SAID
 from actors.p2p.peer_registry.stream import StreamBrokenError
 
 pytestmark = pytest.mark.process
@@ -73,7 +76,7 @@ async def test_b12_a_peer_on_ipv6_has_an_address(patched, tmp_path):
     rules = {"listen": ("/ip6/::1/tcp/0",)}
     with trio.fail_after(20):
         async with victim(tmp_path, without=() if patched else ("B12",), **rules) as target, connected(target):
-            ((_, address, _),) = await target.ask("views")
+            ((_, address, _),) = await target.ask("wait_views")
             assert address.startswith("/ip6/::1/tcp/") == patched
 
 
@@ -83,7 +86,7 @@ async def test_b12_a_peer_on_ipv4_is_known_as_such_on_a_socket_for_both(tmp_path
         async with victim(tmp_path, listen=("/ip6/::/tcp/0",)) as target, peer() as dialler:
             port = target.address.split("/")[4]
             await dialler.dial(f"/ip4/127.0.0.1/tcp/{port}", target.peer_id, 5)
-            ((_, address, _),) = await target.ask("views")
+            ((_, address, _),) = await target.ask("wait_views")
             assert address.startswith("/ip4/127.0.0.1/tcp/")
 
 
@@ -181,3 +184,51 @@ async def test_b8_a_peer_that_answers_stays(tmp_path):
         async with victim(tmp_path, numbers=numbers) as target, connected(target):
             await trio.sleep(1.5)
             assert len(await target.ask("views")) == 1
+
+
+async def test_b35_half_handshakes_of_one_address_leave_room_for_others(patched, tmp_path):
+    """The attacker opens connections and says nothing."""
+    places = 24
+    rules = {"max_connections": places, "max_inbound": places - 1, "upgrade_s": 20.0}
+    if not patched:
+        rules["max_handshakes_per_address"] = 1000
+    with trio.fail_after(30):
+        async with victim(tmp_path, **rules) as target:
+            start = await target.ask("counters")
+            port = int(target.address.split("/")[4])
+            async with AsyncExitStack() as stack:
+                for _ in range(2 * places):
+                    silent = await trio.open_tcp_stream("127.0.0.1", port, local_address="127.0.0.2")
+                    await stack.enter_async_context(silent)
+                await trio.sleep(0.2)
+                try:
+                    served = await echoes(target)
+                except PeerUnreachableError:
+                    served = False
+                assert served == patched
+            if patched:
+                await unharmed(target, start)
+
+
+async def test_b34_what_a_peer_says_of_itself_is_bounded(tmp_path, monkeypatch):
+    from libp2p.identity.identify import identify
+
+    with trio.fail_after(30):
+        async with victim(tmp_path) as target:
+            assert await echoes(target)
+            start = await target.ask("counters")
+            async with peer() as talker:
+                monkeypatch.setattr(identify, "AGENT_VERSION", "x" * 32_000)
+                for number in range(1000):
+                    talker.serve(f"/{number}", None)
+                await talker.dial(target.address, target.peer_id, 5)
+                await target.ask("identified", talker.peer_id)
+                protocols, agent = await target.ask("said", talker.peer_id)
+                assert len(protocols) == MOST_PROTOCOLS
+                assert agent == ""
+            async with peer() as talker:
+                monkeypatch.setattr(identify, "AGENT_VERSION", "x" * MOST_SAID)
+                await talker.dial(target.address, target.peer_id, 5)
+                await trio.sleep(0.3)
+                assert await target.ask("said", talker.peer_id) == ([], "")
+            await unharmed(target, start)

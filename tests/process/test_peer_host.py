@@ -108,6 +108,44 @@ async def test_an_unknown_protocol_is_told_apart_from_an_unreachable_peer():
             await client.open_stream(server.peer_id, "/unheard/of", 5)
 
 
+async def test_peers_say_what_they_are():
+    async with two() as (server, client):
+        said = trio.Event()
+        client.on_identified = lambda _: said.set()
+        await client.dial(server.addresses[0], server.peer_id, 5)
+        await said.wait()
+        assert ECHO in client.protocols(server.peer_id)
+        assert client.agent(server.peer_id) == "greenroom"
+        assert [
+            f"{address}/p2p/{server.peer_id}" for address in client.says(server.peer_id).addresses
+        ] == server.addresses
+        await client.disconnect(server.peer_id)
+        assert client.says(server.peer_id) is None
+
+
+async def test_what_a_stream_is_cancelled_in_harms_nobody():
+    """Dials and openings that are given up leave nothing behind."""
+    async with two() as (server, client):
+        start = server.counters()
+        for number in range(20):
+            with trio.move_on_after(0.001 * number):
+                await client.dial(server.addresses[0], server.peer_id, 5)
+        await client.dial(server.addresses[0], server.peer_id, 5)
+        for number in range(20):
+            with trio.move_on_after(0.0005 * number):
+                await (await client.open_stream(server.peer_id, ECHO, 5)).reset()
+            while server.counters().streams:
+                await trio.sleep(0.001)
+        with pytest.raises(PeerUnreachableError):
+            await client.open_stream(server.peer_id, ECHO, 0)
+        while server.counters().streams:
+            await trio.sleep(0.01)
+        assert 0 < await client.ping(server.peer_id, 5) < 5
+        await client.disconnect(server.peer_id)
+        while server.counters() != start or server.connections():
+            await trio.sleep(0.01)
+
+
 async def test_a_port_in_use_is_an_error():
     async with two() as (server, _):
         taken = server.addresses[0].partition("/p2p/")[0]

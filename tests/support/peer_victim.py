@@ -10,7 +10,6 @@ import gc
 import importlib
 import logging
 import os
-from functools import partial
 
 import psutil
 import trio
@@ -133,6 +132,23 @@ async def _views(host):
     return [(view.peer_id, view.address, view.streams) for view in host.connections()]
 
 
+async def _wait_views(host):
+    with trio.fail_after(5):
+        while not host.connections():
+            await trio.sleep(0.01)
+    return await _views(host)
+
+
+async def _said(host, peer_id):
+    return host.protocols(peer_id), host.agent(peer_id)
+
+
+async def _identified(host, peer_id):
+    with trio.fail_after(5):
+        while host.says(peer_id) is None:
+            await trio.sleep(0.01)
+
+
 async def _dial(host, address, peer_id):
     await host.dial(address, peer_id, 5)
 
@@ -166,9 +182,11 @@ async def _break_streams(host):
 COMMANDS = {
     "counters": _counters,
     "views": _views,
+    "wait_views": _wait_views,
+    "said": _said,
+    "identified": _identified,
     "dial": _dial,
     "connect": _connect,
     "log_handlers": _log_handlers,
     "break_streams": _break_streams,
-    "end": partial(lambda host: None),
 }

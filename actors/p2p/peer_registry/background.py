@@ -33,6 +33,10 @@ class Background:
         self.running = 0
         """Operations under way."""
 
+    def start(self, operation: Callable[[], Awaitable[object]]) -> None:
+        """Begin it; what it returns or raises doesn't matter."""
+        self._nursery.start_soon(self._carry_out, operation, _Under(), None)
+
     async def run(self, operation: Callable[[], Awaitable[object]], within_s: float) -> bool:
         """Whether it ended in this time. What it returns or raises doesn't matter."""
         try:

@@ -7,29 +7,35 @@ What a handler raises ends its stream only. Nothing that a peer sends ends the h
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import structlog
 import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from actors.errors import InvalidArgumentsError, PeerIdMismatchError, PeerUnreachableError, UnavailableError
+from actors.errors import (
+    InvalidArgumentsError,
+    MCPServerError,
+    PeerIdMismatchError,
+    PeerUnreachableError,
+    UnavailableError,
+)
 from actors.p2p.peer_registry import hardening
 from actors.p2p.peer_registry.background import Background, TookTooLongError
 from actors.p2p.peer_registry.host_events import Connections, ConnectionView, address_of
 from actors.p2p.peer_registry.host_parts import addresses, make_host
+from actors.p2p.peer_registry.host_protocols import IDENTIFY, IDENTIFY_PUSH, PING, PeerSays, ping, read_said, serve_ping
 from actors.p2p.peer_registry.host_rules import HostRules
 from actors.p2p.peer_registry.host_stream import HostStream
 from actors.p2p.peer_registry.stream import PeerStream, StreamBrokenError
 
 log = structlog.get_logger()
 
-PING = "/ipfs/ping/1.0.0"
-_PING_BYTES = 32
-_OPENING_S = 30.0
+_OPENING_S: Final = 30.0
 """After that a stream that was given up is given up by us too. Longer than any wait inside of it."""
 
 
@@ -42,32 +48,22 @@ class Host:
         self._network = host.get_network()
         self._rules = rules
         self._background = background
-        self._connections = Connections()
-        self._agents: dict[str, str] = {}
+        self._connections = Connections(self._connected, self._disconnected)
+        self._said: dict[str, PeerSays] = {}
+        self.on_connected: Callable[[str], None] | None = None
+        """Told the peer id when the first connection with a peer is there. It must not wait."""
+        self.on_disconnected: Callable[[str], None] | None = None
+        """Told the peer id when the last connection with a peer has ended. It must not wait."""
+        self.on_identified: Callable[[str], None] | None = None
+        """Told the peer id when a connected peer has said what it is, and when it says so again. It must not wait."""
         self._network.register_notifee(self._connections)
+        self.serve(PING, serve_ping)
+        self.serve(IDENTIFY_PUSH, self._hear)
 
     @property
     def addresses(self) -> list[str]:
         """Multiaddrs that it listens on, with `/p2p/<id>`."""
         return [f"{address}/p2p/{self.peer_id}" for address in self._host.get_transport_addrs()]
-
-    @property
-    def on_connected(self) -> Callable[[str], None] | None:
-        """Told the peer id when the first connection with a peer is there. It must not wait."""
-        return self._connections.on_connected
-
-    @on_connected.setter
-    def on_connected(self, told: Callable[[str], None] | None) -> None:
-        self._connections.on_connected = told
-
-    @property
-    def on_disconnected(self) -> Callable[[str], None] | None:
-        """Told the peer id when the last connection with a peer has ended. It must not wait."""
-        return self._connections.on_disconnected
-
-    @on_disconnected.setter
-    def on_disconnected(self, told: Callable[[str], None] | None) -> None:
-        self._connections.on_disconnected = told
 
     async def dial(self, address: str, peer_id: str, timeout_s: float) -> None:
         """Connect to this peer at this address, unless there is a connection already.
@@ -159,7 +155,7 @@ class Host:
         left = timeout_s - (trio.current_time() - begin)
         try:
             with trio.move_on_after(left):
-                return await _round_trip(stream)
+                return await ping(stream)
         except StreamBrokenError as error:
             raise PeerUnreachableError(f"{peer_id}: {error}", peer_id=peer_id) from error
         finally:
@@ -174,17 +170,41 @@ class Host:
         """How much of its limits is in use."""
         return hardening.counters(self._network)
 
+    def says(self, peer_id: str) -> PeerSays | None:
+        """What the peer says of itself; None while that isn't known, and when it isn't connected."""
+        return self._said.get(peer_id)
+
     def protocols(self, peer_id: str) -> list[str]:
         """What the peer says it speaks; empty while that isn't known, and when it isn't connected."""
-        conns = self._connections.of(peer_id)
-        if not conns:
-            return []
-        peer = conns[0].muxed_conn.peer_id
-        return list(self._host.get_peerstore().get_protocols(peer)) if self._host.get_peerstore().has_peer(peer) else []
+        return list(self._said.get(peer_id, PeerSays()).protocols)
 
     def agent(self, peer_id: str) -> str:
-        """The program that the peer says it is; empty while that isn't known."""
-        return self._agents.get(peer_id, "")
+        """The program that the peer says it is; empty while that isn't known, and when it isn't connected."""
+        return self._said.get(peer_id, PeerSays()).agent
+
+    def _connected(self, peer_id: str) -> None:
+        self._background.start(partial(self._ask, peer_id))
+        _tell(self.on_connected, peer_id)
+
+    def _disconnected(self, peer_id: str) -> None:
+        self._said.pop(peer_id, None)
+        _tell(self.on_disconnected, peer_id)
+
+    async def _ask(self, peer_id: str) -> None:
+        """Ask a peer what it is; that it doesn't say is no fault."""
+        with contextlib.suppress(MCPServerError, StreamBrokenError):
+            stream = await self._open_stream(peer_id, IDENTIFY, self._rules.identify_s)
+            try:
+                await self._hear(stream)
+            finally:
+                await stream.close(self._rules.linger_s)
+
+    async def _hear(self, stream: PeerStream) -> None:
+        with trio.move_on_after(self._rules.identify_s):
+            said = await read_said(stream)
+            if self._connections.of(stream.peer_id):
+                self._said[stream.peer_id] = said
+                _tell(self.on_identified, stream.peer_id)
 
     async def end(self) -> None:
         """End all connections at once, then stop listening."""
@@ -266,18 +286,10 @@ async def _reset(stream: Any) -> None:  # noqa: ANN401
     await stream.reset()
 
 
-async def _round_trip(stream: PeerStream) -> float:
-    import secrets
-
-    sent = secrets.token_bytes(_PING_BYTES)
-    begin = trio.current_time()
-    await stream.write(sent)
-    got = b""
-    while len(got) < _PING_BYTES:
-        data = await stream.read(_PING_BYTES - len(got))
-        if not data:
-            raise StreamBrokenError("the other side ended it")
-        got += data
-    if got != sent:
-        raise StreamBrokenError("the answer is not what was sent")
-    return trio.current_time() - begin
+def _tell(whom: Callable[[str], None] | None, peer_id: str) -> None:
+    if whom is None:
+        return
+    try:
+        whom(peer_id)
+    except Exception:
+        log.exception("who is told of peers failed", peer=peer_id)

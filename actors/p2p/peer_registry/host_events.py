@@ -8,9 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-import structlog
-
-log = structlog.get_logger()
 
 
 class ConnectionView(msgspec.Struct, frozen=True):
@@ -30,9 +27,9 @@ class ConnectionView(msgspec.Struct, frozen=True):
 class Connections:
     """The notifee of a swarm: nothing in it waits, since libp2p awaits it while it dials."""
 
-    def __init__(self) -> None:
-        self.on_connected: Callable[[str], None] | None = None
-        self.on_disconnected: Callable[[str], None] | None = None
+    def __init__(self, on_connected: Callable[[str], None], on_disconnected: Callable[[str], None]) -> None:
+        self._on_connected = on_connected
+        self._on_disconnected = on_disconnected
         self._open: dict[Any, float] = {}
 
     def views(self) -> list[ConnectionView]:
@@ -60,7 +57,7 @@ class Connections:
         first = not self.of(peer)
         self._open[conn] = time.time()
         if first:
-            self._tell(self.on_connected, peer)
+            self._on_connected(peer)
 
     async def disconnected(self, network: Any, conn: Any) -> None:  # noqa: ANN401
         """A connection has ended."""
@@ -70,7 +67,7 @@ class Connections:
         # What a stranger said of itself is not kept for longer than it is here.
         if network.peerstore.has_peer(conn.muxed_conn.peer_id):
             network.peerstore.clear_peerdata(conn.muxed_conn.peer_id)
-        self._tell(self.on_disconnected, peer)
+        self._on_disconnected(peer)
 
     async def opened_stream(self, _network: object, _stream: object) -> None:
         """Nothing to do."""
@@ -83,14 +80,6 @@ class Connections:
 
     async def listen_close(self, _network: object, _address: object) -> None:
         """Nothing to do."""
-
-    def _tell(self, whom: Callable[[str], None] | None, peer: str) -> None:
-        if whom is None:
-            return
-        try:
-            whom(peer)
-        except Exception:
-            log.exception("peer event failed", peer=peer)
 
 
 def address_of(conn: Any) -> str:  # noqa: ANN401

@@ -14,7 +14,6 @@ from actors.p2p.peer_registry.host_rules import HostRules
 
 def make_host(rules: HostRules, key: Ed25519PrivateKey) -> Any:  # noqa: ANN401
     """A libp2p host that doesn't run yet. `hardening.apply` was called before."""
-    import libp2p
     from libp2p.crypto.ed25519 import create_new_key_pair
     from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
     from libp2p.network.config import RetryConfig
@@ -25,7 +24,7 @@ def make_host(rules: HostRules, key: Ed25519PrivateKey) -> Any:  # noqa: ANN401
 
     pair = create_new_key_pair(key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption()))
     limits = _resources(rules)
-    host = libp2p.new_host(
+    host = new_host(
         key_pair=pair,
         # Without this it would also take plaintext, and whoever knows our public key could pose as us.
         sec_opt={NOISE: Noise(pair, noise_privkey=create_noise_key_pair().private_key)},
@@ -42,8 +41,23 @@ def make_host(rules: HostRules, key: Ed25519PrivateKey) -> Any:  # noqa: ANN401
     network.set_resource_manager(limits, enable_stream_semaphore=False)
     network.retry_config = RetryConfig(max_retries=0)
     network.auto_connector.maybe_connect = _nothing
-    hardening.limit_streams(network, rules.inbound_streams)
+    network.auto_connector.record_disconnect = _forget
+    hardening.limit(
+        network,
+        inbound_streams=rules.inbound_streams,
+        connections=rules.max_per_address,
+        handshakes=rules.max_handshakes_per_address,
+    )
+    hardening.ask_nobody(host)
+    hardening.name_ourselves(rules.agent)
     return host
+
+
+def new_host(**settings: Any) -> Any:  # noqa: ANN401
+    """libp2p's own way of making a host."""
+    import libp2p
+
+    return libp2p.new_host(**settings)
 
 
 def addresses(texts: tuple[str, ...]) -> list[Any]:
@@ -99,3 +113,7 @@ def _resources(rules: HostRules) -> Any:  # noqa: ANN401
 
 async def _nothing(*_: object, **__: object) -> None:
     """Whom to dial is decided by the registry, not by what happens to be in libp2p's peerstore."""
+
+
+def _forget(*_: object) -> None:
+    """Nor is a list kept of all who ever left."""

@@ -16,6 +16,10 @@ class HostRules(msgspec.Struct, frozen=True, kw_only=True):
     """Connections that others opened; fewer than `max_connections`, so that there is room for our own."""
     max_per_peer: int = 2
     """Connections with one peer."""
+    max_per_address: int = 64
+    """Connections from one IPv4 address, or one IPv6 network of 64 bits."""
+    max_handshakes_per_address: int = 16
+    """The same, of those that have not proven who they are yet."""
     inbound_streams: int = 8
     """Streams that the other side may have open on one connection."""
     max_streams: int = 4096
@@ -26,6 +30,10 @@ class HostRules(msgspec.Struct, frozen=True, kw_only=True):
     """Whole seconds, to agree on the protocol of a stream."""
     close_s: float = 2.0
     """For all connections to end politely when the host ends; then they are cut."""
+    identify_s: float = 5.0
+    """For a peer to say what it is."""
+    agent: str = "greenroom"
+    """The program that we say we are."""
     linger_s: float = 2.0
     """How long a stream whose handler has ended waits for the other side to end it too."""
 

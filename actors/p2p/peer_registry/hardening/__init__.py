@@ -21,9 +21,12 @@ from actors.p2p.peer_registry.hardening import (
     sending,
     stand_ins,
 )
+from actors.p2p.peer_registry.hardening.addresses import Shares
 from actors.p2p.peer_registry.hardening.closing import cut as cut
 from actors.p2p.peer_registry.hardening.counters import Counters as Counters
 from actors.p2p.peer_registry.hardening.counters import counters as counters
+from actors.p2p.peer_registry.hardening.identify import ask_nobody as ask_nobody
+from actors.p2p.peer_registry.hardening.identify import name_ourselves as name_ourselves
 
 VERSION: Final = "0.8.1"
 """The only release that the patches fit."""
@@ -53,9 +56,10 @@ PATCHES: Final[dict[str, Callable[[], None]]] = {
 _applied: set[str] = set()
 
 
-def limit_streams(network: Any, inbound: int) -> None:  # noqa: ANN401
-    """Set how many streams the other side of each connection of this swarm may have open."""
-    network.greenroom_inbound_streams = inbound
+def limit(network: Any, *, inbound_streams: int, connections: int, handshakes: int) -> None:  # noqa: ANN401
+    """Set what others may have of this swarm: open streams per connection; connections, and handshakes, per address."""
+    network.greenroom_inbound_streams = inbound_streams
+    network.greenroom_shares = Shares(connections, handshakes)
 
 
 def apply(*, without: Collection[str] = ()) -> None:

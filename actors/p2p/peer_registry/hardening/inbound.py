@@ -10,27 +10,34 @@ from typing import Any
 
 import trio
 
+from actors.p2p.peer_registry.hardening.addresses import shares
+
 
 def free_inbound_slots() -> None:
     """B4: a connection that somebody opened takes one of a number of slots, and gives it back only when the host ends:
-    after so many connections ever, none is accepted. Closed by waiting for the end of the connection instead.
+    after so many connections ever, none is accepted. Closed by waiting for the end of the connection instead. B35: half
+    handshakes from one address take all places. Closed by the number that an address may have.
     """
     from libp2p.network.connection.raw_connection import RawConnection
     from libp2p.network.swarm import Swarm
 
     async def handle(swarm: Any, stream: Any, listener: Any, _failure: object) -> None:  # noqa: ANN401
+        address = (stream.get_remote_address() or ("",))[0]
         remote = swarm._build_remote_multiaddr(stream)
-        if remote is not None and not await swarm.connection_gate.is_allowed(remote):
-            await _close(stream)
-            return
         try:
-            muxed = await swarm.upgrade_inbound_raw_conn(RawConnection(stream, False), listener)
-            for conn in swarm.get_connections(muxed.peer_id):
-                if conn.muxed_conn is muxed:
-                    await conn.event_closed.wait()
+            with shares(swarm).one("connection", address) as allowed:
+                if not allowed or (remote is not None and not await swarm.connection_gate.is_allowed(remote)):
+                    return
+                with shares(swarm).one("handshake", address) as welcome:
+                    if not welcome:
+                        return
+                    muxed = await swarm.upgrade_inbound_raw_conn(RawConnection(stream, False), listener)
+                for conn in swarm.get_connections(muxed.peer_id):
+                    if conn.muxed_conn is muxed:
+                        await conn.event_closed.wait()
         finally:
-            with trio.CancelScope(shield=True):
-                await _close(stream)
+            with trio.CancelScope(shield=True), contextlib.suppress(Exception):
+                await stream.close()
 
     Swarm._do_handle_inbound_connection = handle
 
@@ -90,8 +97,3 @@ def _plain(name: tuple[Any, ...]) -> tuple[str, int]:
     host = ipaddress.ip_address(str(name[0]).partition("%")[0])
     mapped = getattr(host, "ipv4_mapped", None)
     return str(mapped or host), int(name[1])
-
-
-async def _close(stream: Any) -> None:  # noqa: ANN401
-    with contextlib.suppress(Exception):
-        await stream.close()

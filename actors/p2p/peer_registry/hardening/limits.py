@@ -35,6 +35,10 @@ FLOOD: Final = 4
 MOST_REFUSED: Final = 64
 """Refused streams of one connection in this time, at which it is closed."""
 REFUSED_IN_S: Final = 10.0
+HANDSHAKES_PER_ADDRESS: Final = 16
+"""Connections from one address that are in their handshake, where the host doesn't say otherwise."""
+CONNECTIONS_PER_ADDRESS: Final = 64
+"""The same, with those that are established."""
 GRACE_S: Final = 5.0
 """For the handlers of streams to end by themselves when their connection has ended."""
 
