@@ -166,6 +166,9 @@ class PeerRegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
 class ConnectivitySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The libp2p host."""
 
+    listen_host: str = "127.0.0.1"
+    """IP address to listen on: with the default only peers on this machine can connect; empty = listen nowhere, and
+    only connect to others."""
     listen_port: Port = 4001
     """TCP port of the libp2p host; 0 = any free port."""
     max_connections: Count = 100

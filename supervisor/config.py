@@ -39,17 +39,9 @@ NOT_YET = (
     "monitoring.enable_tracing",
     "monitoring.tracing_endpoint",
     "p2p.mcplusplus.",
-    "p2p.peer_registry.bootstrap_nodes",
     "p2p.peer_registry.peer_discovery_interval",
     "p2p.peer_registry.store_path",
-    "p2p.peer_registry.max_peers",
-    "p2p.peer_registry.keep_s",
-    "p2p.peer_registry.allow",
     "p2p.peer_registry.secret_",
-    "p2p.peer_registry.per_address",
-    "p2p.peer_registry.ban_",
-    "p2p.peer_registry.forgive_s",
-    "p2p.connectivity.",
 )
 """Keys, and beginnings of keys, that are read and checked but change nothing yet."""
 _PATHS = (

@@ -1,28 +1,56 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The peer registry actor. It knows this node's own identity; its tools are those in `tools.py`."""
+"""The peer registry actor: this node's libp2p host, what is known of peers, and what is done with them."""
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+
+import trio
+
 from actors.base import open_actor
+from actors.logs import flush_loop
 from actors.messages import Boot
-from actors.p2p.peer_registry import tools
+from actors.p2p.identity import load_or_create_key
+from actors.p2p.peer_registry.admission import Admission
+from actors.p2p.peer_registry.configured import contact_rules, host_rules, new_book
+from actors.p2p.peer_registry.host import open_host
+from actors.p2p.peer_registry.node import Node
+from actors.p2p.peer_registry.service import PeerService
+from actors.p2p.peer_registry.tools import load_peer_tools
 from actors.tools.host import ToolHost
-from actors.tools.loader import load_functions
+
+
+class _NoLinks:
+    async def close(self, _peer_id: str, _reason: str) -> None:
+        pass
+
+    def version(self, _peer_id: str) -> str | None:
+        return None
+
+    async def known_elsewhere(self, _most: int, _timeout_s: float) -> dict[str, list[str]]:
+        return {}
 
 
 async def main(boot: Boot) -> None:
     """The peer registry's life."""
     async with open_actor(boot) as actor:
-        loaded = load_functions(
-            [tools.peer_id],
-            runtime="p2p",
-            actor="peer_registry",
-            category="peer_management_tools",
-            default_timeout_s=actor.settings.runtimes.p2p.timeout,
-        )
-        most = actor.settings.channel.max_calls_at_once
-        host = ToolHost(actor, loaded.tools, loaded.broken, most, loaded.offers)
-        await actor.serve(host.methods())
-        actor.nursery.start_soon(host.send_notices)
-        actor.ready()
-        await actor.stopping.wait()
+        settings = actor.settings
+        ours, connectivity = settings.p2p.peer_registry, settings.p2p.connectivity
+        key = await trio.to_thread.run_sync(load_or_create_key, Path(boot.data_dir))
+        book = new_book(ours, time.time)
+        admission = Admission(ours, book.bans, time.time)
+        async with open_host(host_rules(connectivity), key) as host, trio.open_nursery() as nursery:
+            node = Node(host, book, admission, ours.bootstrap_nodes, contact_rules(connectivity))
+            service = PeerService(host, _NoLinks(), node.contacts, book, ours.bootstrap_nodes, now=time.time)
+            loaded = load_peer_tools(settings, service)
+            most = settings.channel.max_calls_at_once
+            tools = ToolHost(actor, loaded.tools, loaded.broken, most, loaded.offers)
+            nursery.start_soon(flush_loop)
+            nursery.start_soon(node.run)
+            await actor.serve(tools.methods())
+            nursery.start_soon(tools.send_notices)
+            actor.ready(f"listens on {', '.join(host.addresses)}" if host.addresses else "listens nowhere")
+            await actor.stopping.wait()
+            await actor.finish_calls()
+            nursery.cancel_scope.cancel()
