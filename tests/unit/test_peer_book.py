@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from peer_books import Clock, book_of, peer
 
 from actors.p2p.peer_registry.peer_book import LEAST_TRANSFER_BYTES
-from actors.p2p.peer_registry.peer_query import PeerQuery, history, metrics, page
+from actors.p2p.peer_registry.peer_query import history, metrics, page
 from actors.p2p.peer_registry.peers import ADDRESS_CHARS, MOST_ADDRESSES, MOST_NAMES, MOST_POINTS, POINT_S
 from actors.p2p.peer_registry.reputation import Outcome
+from actors.peer_messages import ListPeers
 
 A, B, C, D = map(peer, range(4))
 DONE, FAILED = Outcome(ok=True), Outcome(ok=False)
@@ -395,15 +396,15 @@ def ids(found):
     ],
 )
 def test_a_list_has_its_order_and_what_is_not_known_comes_last(listed, sort_by, order):
-    assert ids(page(listed, PeerQuery(sort_by=sort_by))) == order
+    assert ids(page(listed, ListPeers(sort_by=sort_by))) == order
 
 
 def test_a_list_is_filtered(listed):
-    assert ids(page(listed, PeerQuery(status="connected"))) == [A]
-    assert ids(page(listed, PeerQuery(status="disconnected", sort_by="peer_id"))) == [B, C, D]
-    assert page(listed, PeerQuery(status="connecting")).total == 0
-    assert ids(page(listed, PeerQuery(capabilities=["gpu"], sort_by="peer_id"))) == [A, B, D]
-    assert ids(page(listed, PeerQuery(capabilities=["web", "gpu"]))) == [A]
+    assert ids(page(listed, ListPeers(status="connected"))) == [A]
+    assert ids(page(listed, ListPeers(status="disconnected", sort_by="peer_id"))) == [B, C, D]
+    assert page(listed, ListPeers(status="connecting")).total == 0
+    assert ids(page(listed, ListPeers(capabilities=["gpu"], sort_by="peer_id"))) == [A, B, D]
+    assert ids(page(listed, ListPeers(capabilities=["web", "gpu"]))) == [A]
 
 
 @given(
@@ -417,7 +418,7 @@ def test_pages_hold_each_peer_once_and_in_order(latencies, limit, sort_by):
             book.latency(peer(number), latency)
     whole, more = [], True
     while more:
-        query = PeerQuery(sort_by=sort_by, limit=limit, offset=len(whole))
+        query = ListPeers(sort_by=sort_by, limit=limit, offset=len(whole))
         found = page(book, query)
         assert found.total == len(latencies)
         whole += found.peers

@@ -15,9 +15,11 @@ from actors.p2p.identity import load_or_create_key
 from actors.p2p.peer_registry.admission import Admission
 from actors.p2p.peer_registry.configured import contact_rules, host_rules, new_book
 from actors.p2p.peer_registry.host import open_host
+from actors.p2p.peer_registry.methods import PeerMethods
 from actors.p2p.peer_registry.node import Node
 from actors.p2p.peer_registry.service import PeerService
 from actors.p2p.peer_registry.tools import load_peer_tools
+from actors.peer_messages import NodeShown
 from actors.tools.host import ToolHost
 
 
@@ -48,7 +50,22 @@ async def main(boot: Boot) -> None:
             tools = ToolHost(actor, loaded.tools, loaded.broken, most, loaded.offers)
             nursery.start_soon(flush_loop)
             nursery.start_soon(node.run)
-            await actor.serve(tools.methods())
+
+            def me() -> NodeShown:
+                return NodeShown(
+                    peer_id=host.peer_id,
+                    addresses=host.addresses,
+                    known=len(book),
+                    connected=len({view.peer_id for view in host.connections()}),
+                    linked=0,
+                    bans=len(book.bans.holding()),
+                    turned_away=book.turned_away,
+                    refused=dict(admission.refused),
+                    sent=0,
+                    running=0,
+                )
+
+            await actor.serve(PeerMethods(service, me).all() | tools.methods())
             nursery.start_soon(tools.send_notices)
             actor.ready(f"listens on {', '.join(host.addresses)}" if host.addresses else "listens nowhere")
             await actor.stopping.wait()

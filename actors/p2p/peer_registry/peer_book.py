@@ -15,10 +15,7 @@ from actors.p2p.peer_registry.peer_places import Places, Rank
 from actors.p2p.peer_registry.peers import (
     MOST_POINTS,
     NAME_CHARS,
-    KnownPeer,
     PeerRecord,
-    Point,
-    Status,
     is_peer_id,
     moved,
     names,
@@ -27,6 +24,7 @@ from actors.p2p.peer_registry.peers import (
 )
 from actors.p2p.peer_registry.reputation import RULES, Outcome, ReputationRules, after, after_lie, reputation
 from actors.p2p.peer_registry.unsaved import Unsaved
+from actors.peer_messages import KnownPeer, Point, Status
 
 LEAST_TRANSFER_BYTES: Final = 64 * 1024
 """Smaller transfers measure the latency, not the bandwidth."""

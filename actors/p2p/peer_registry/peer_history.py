@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import msgspec
 
-from actors.p2p.peer_registry.peers import POINT_S, Point
+from actors.p2p.peer_registry.peers import POINT_S
+from actors.peer_messages import Point
 
 
 class Gathering(msgspec.Struct):

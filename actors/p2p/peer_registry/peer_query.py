@@ -5,40 +5,15 @@ from __future__ import annotations
 
 import heapq
 import math
-from typing import Annotated, Final, Literal
+from typing import Final
 
 import msgspec
-from msgspec import Meta
 
 from actors.p2p.peer_registry.peer_book import PeerBook
-from actors.p2p.peer_registry.peers import KnownPeer, PeerRecord, Point, Status
-
-SortBy = Literal["last_seen", "latency", "bandwidth", "peer_id"]
+from actors.p2p.peer_registry.peers import PeerRecord
+from actors.peer_messages import KnownPeer, ListPeers, PeerPage, Point, SortBy
 
 _HOUR_S: Final = 3600.0
-
-
-class PeerQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which peers, and in which order."""
-
-    status: Status | None = None
-    capabilities: list[str] = []
-    """They claim to have all of these."""
-    sort_by: SortBy = "last_seen"
-    """The latest, fastest and widest first; those that this is not known of come last."""
-    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
-    offset: Annotated[int, Meta(ge=0)] = 0
-
-
-class PeerPage(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of those that match."""
-
-    peers: list[KnownPeer]
-    total: int
-
-    def has_more(self, query: PeerQuery) -> bool:
-        """There are others behind them."""
-        return query.offset + len(self.peers) < self.total
 
 
 class PeerMetrics(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +32,7 @@ class PeerMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Of the connection; None = there is none."""
 
 
-def page(book: PeerBook, query: PeerQuery) -> PeerPage:
+def page(book: PeerBook, query: ListPeers) -> PeerPage:
     """Those that match."""
     wanted = set(query.capabilities)
     found = []

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
@@ -23,24 +23,6 @@ POINT_S: Final = 600.0
 
 _NEW: Final = 0.2
 """What the newest value counts in a moving average."""
-
-Status = Literal["connected", "connecting", "disconnected"]
-
-
-class Point(msgspec.Struct, frozen=True, array_like=True):
-    """What was measured of a peer in ten minutes of its history."""
-
-    at: float
-    """Their end."""
-    latency_s: float | None = None
-    """Mean time of a ping."""
-    bandwidth_bps: float | None = None
-    """Bits per second of what was transferred."""
-    pings: int = 0
-    answered: int = 0
-    """Of these pings."""
-    successes: int = 0
-    failures: int = 0
 
 
 class PeerRecord(msgspec.Struct, kw_only=True):
@@ -68,53 +50,6 @@ class PeerRecord(msgspec.Struct, kw_only=True):
     lies: int = 0
     track: Track = Track()
     persistent: bool = False
-
-
-class KnownPeer(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a peer at one moment."""
-
-    peer_id: str
-    status: Status
-    connected_since: float | None
-    address: str
-    """Of the connection; empty = none, or unknown."""
-    addresses: list[str]
-    """Multiaddrs at which it may be reached, the best one first."""
-    capabilities: list[str]
-    """What it says that it can do: a claim."""
-    protocols: list[str]
-    agent: str
-    first_seen: float
-    """When it was first heard of."""
-    last_seen: float | None
-    """When it was last here; None = only others told of it."""
-    latency_s: float | None
-    """Moving average of pings."""
-    bandwidth_bps: float | None
-    """Bits per second, moving average of real transfers."""
-    answered: float | None
-    """Share of pings that were answered, moving average."""
-    successes: int
-    failures: int
-    lies: int
-    """Results that proved wrong."""
-    speed: float | None
-    """Tasks per second, moving average."""
-    reputation: float | None
-    """0 to 1; None = it did nothing so far."""
-    banned_until: float | None
-    """None = it is not banned."""
-    ban_reason: str
-    persistent: bool
-    """It is connected to again whenever the connection ends."""
-    history: list[Point]
-    """The oldest first."""
-
-    @property
-    def success_share(self) -> float | None:
-        """Of all counted outcomes; None = there are none."""
-        whole = self.successes + self.failures
-        return self.successes / whole if whole else None
 
 
 def moved(average: float | None, value: float) -> float:

@@ -13,8 +13,8 @@ from actors.errors import InvalidArgumentsError, MCPServerError, NotFoundError, 
 from actors.p2p.peer_registry.bans import Ban
 from actors.p2p.peer_registry.contacts import Contacts, Reached
 from actors.p2p.peer_registry.peer_book import PeerBook
-from actors.p2p.peer_registry.peer_query import PeerPage, PeerQuery, page
-from actors.p2p.peer_registry.peers import KnownPeer
+from actors.p2p.peer_registry.peer_query import page
+from actors.peer_messages import KnownPeer, ListPeers, PeerPage
 
 _PEER: Final = "/p2p/"
 _MOST_DISCOVERED: Final = 1000
@@ -151,7 +151,7 @@ class PeerService:
 
     # --- all of them -----------------------------------------------------------------------------------------------
 
-    def page(self, query: PeerQuery) -> PeerPage:
+    def page(self, query: ListPeers) -> PeerPage:
         """A part of those that are known."""
         return page(self.book, query)
 
@@ -174,7 +174,7 @@ class PeerService:
         else:
             new = [peer_id for peer_id, places in told.items() if self.book.heard(peer_id, places)]
             methods.append(Outcome(name="peer_exchange", outcome="ok", found=len(new)))
-        query = PeerQuery(capabilities=list(capabilities), limit=most)
+        query = ListPeers(capabilities=list(capabilities), limit=most)
         peers = [peer for peer in page(self.book, query).peers if peer.banned_until is None]
         return Discovered(peers=peers, seconds=trio.current_time() - began, methods=methods)
 

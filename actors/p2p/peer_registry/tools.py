@@ -10,9 +10,9 @@ from msgspec import Meta
 
 from actors.errors import PeerUnreachableError
 from actors.p2p.answers import Done
-from actors.p2p.peer_registry.peer_query import PeerMetrics, PeerQuery, SortBy, history, metrics
-from actors.p2p.peer_registry.peers import KnownPeer, Point, Status
+from actors.p2p.peer_registry.peer_query import PeerMetrics, history, metrics
 from actors.p2p.peer_registry.service import PeerService
+from actors.peer_messages import KnownPeer, ListPeers, Point, SortBy, Status
 from actors.settings import Settings
 from actors.toolkit import tool
 from actors.tools.loader import Loaded, load_functions
@@ -258,7 +258,7 @@ class PeerTools:
             limit: So many at most.
             offset: Skip so many.
         """
-        query = PeerQuery(
+        query = ListPeers(
             status=status_filter, capabilities=capability_filter or [], sort_by=sort_by, limit=limit, offset=offset
         )
         found = self._service.page(query)
