@@ -114,6 +114,19 @@ class UnavailableError(MCPServerError):
     code = "UNAVAILABLE"
 
 
+class PeerUnreachableError(MCPServerError):
+    """The peer can't be reached: nobody answers there, it refused, or the connection with it has just ended."""
+
+    code = "PEER_UNREACHABLE"
+    retryable = True
+
+
+class PeerIdMismatchError(MCPServerError):
+    """Another peer than the expected one is at this address. Its address is out of date, or somebody poses as it."""
+
+    code = "PEER_ID_MISMATCH"
+
+
 class ForbiddenError(MCPServerError):
     """Not allowed by configuration: a path outside the roots, a private address, a switched-off feature."""
 
@@ -190,6 +203,8 @@ _BY_CODE: dict[str, type[MCPServerError]] = {
         DeadlineExceededError,
         OutcomeUnknownError,
         UnavailableError,
+        PeerUnreachableError,
+        PeerIdMismatchError,
         ForbiddenError,
         CannotAskError,
         NoAnswerError,
