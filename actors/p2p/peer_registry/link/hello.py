@@ -189,10 +189,11 @@ class Handshake:
         return joined([_encode((0, Op.END, End(reason=reason[:200])))], self.sending)
 
     def _take_hello(self, hello: Hello) -> bytes:
-        common = set(hello.versions) & set(VERSIONS)
+        own = self._hello.versions
+        common = set(hello.versions) & set(own)
         if not common:
             spoken = ", ".join(map(str, sorted(hello.versions)))
-            raise LinkEndError(Cause.INCOMPATIBLE, f"it speaks version {spoken}, this side {max(VERSIONS)}")
+            raise LinkEndError(Cause.INCOMPATIBLE, f"it speaks version {spoken}, this side {max(own)}")
         if hello.secret != self._hello.secret:
             raise LinkEndError(Cause.INCOMPATIBLE, "only one side has a shared secret")
         if hello.nonce == self._hello.nonce:
