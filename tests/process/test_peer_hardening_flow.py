@@ -93,7 +93,7 @@ async def test_b6_a_frame_longer_than_any_window_is_not_read(tmp_path):
 
 
 async def test_b7_who_opens_streams_without_end_is_disconnected(patched, tmp_path):
-    number = 2000
+    number = 1000
     with trio.fail_after(30):
         async with victim(tmp_path, without=() if patched else ("B7", "B7 refused")) as target:
             assert await echoes(target)
@@ -103,9 +103,9 @@ async def test_b7_who_opens_streams_without_end_is_disconnected(patched, tmp_pat
                     muxed(attacker),
                     *(frame(WINDOW_UPDATE, SYN, AN_ID + 2 * one, 0) for one in range(number)),
                 )
-                assert await closes(muxed(attacker), 1) == patched
-                grown = (await target.ask("counters"))["tasks"] - start["tasks"]
-                assert (grown < number / 2) == patched
+                assert await closes(muxed(attacker), 5 if patched else 0) == patched
+                while not patched and (await target.ask("counters"))["tasks"] < number:
+                    await trio.sleep(0.1)
             if patched:
                 await unharmed(target, start)
 

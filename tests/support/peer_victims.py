@@ -9,8 +9,11 @@ from __future__ import annotations
 import multiprocessing
 import struct
 from contextlib import asynccontextmanager
+from multiprocessing import forkserver
+from pathlib import Path
 
 import peer_victim
+import pytest
 import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from peer_victim import ECHO
@@ -26,7 +29,14 @@ _SETTLE_S = 8
 _PATIENCE_S = 20
 
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["peer_preload"])
+
+
+def _prepare():
+    """Start the process that victims are forked from. It finds its modules by its environment only."""
+    _processes.set_forkserver_preload(["peer_preload"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        forkserver.ensure_running()
 
 
 class Victim:
@@ -87,6 +97,7 @@ def _more(start, now):
 @asynccontextmanager
 async def victim(tmp_path, *, without=(), numbers=None, **rules):
     """A victim; it is killed in the end."""
+    _prepare()
     numbers = {"handlers.GRACE_S": 0.3, **(numbers or {})}
     ours, theirs = _processes.Pipe()
     errors = tmp_path / f"errors-{id(ours)}"

@@ -132,7 +132,8 @@ def _get_closed(stream: Any) -> bool:  # noqa: ANN401
 
 
 def _set_closed(stream: Any, closed: bool) -> None:  # noqa: ANN401
-    stream.greenroom_closed = closed
+    # Half-closing a stream that was reset would open it again.
+    stream.greenroom_closed = closed or getattr(stream, "greenroom_closed", False)
     if closed and (event := getattr(stream, "greenroom_ended", None)) is not None:
         event.set()
 
