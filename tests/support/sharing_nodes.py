@@ -12,8 +12,8 @@ from task_bench import QueueHere
 
 from actors.errors import ForbiddenError, OutcomeUnknownError
 from actors.p2p.identity import NodeSigner
+from actors.p2p.peer_registry.link.messages import Heartbeat, Offer, Progress, TaskCancel, TaskResult
 from actors.p2p.peer_registry.sharing.assignment import SenderRules
-from actors.p2p.peer_registry.sharing.messages import Capacity, Offer, TaskCancel, TaskProgress, TaskResult
 from actors.p2p.peer_registry.sharing.runner import Runner, RunnerRules
 from actors.p2p.peer_registry.sharing.sender import Sender
 from actors.task_messages import FINAL, Claim, Enqueue, Retry, TaskState
@@ -109,12 +109,14 @@ class Node:
             one.wires[two.id] = Wire(one, two)
             one._wake()
             one.sender.back(two.id)
-        other.wires[self.id].note(other.runner.capacity(list(types)))
+        self.sender.offers(other.id, types)
+        other.tell_capacity(self)
         other.runner.on_free = lambda: other.tell_capacity(self)
 
     def tell_capacity(self, other):
         if other.id in self.wires:
-            self.wires[other.id].note(self.runner.capacity())
+            beat = Heartbeat(free_slots=self.runner.free_slots, running=self.runner.running)
+            self.wires[other.id].note(beat)
 
     def part(self, other):
         for one, two in ((self, other), (other, self)):
@@ -136,12 +138,12 @@ class Node:
 
     def hear(self, peer_id, note):
         wire = self.wires[peer_id]
-        if isinstance(note, Capacity):
-            self.sender.capacity(wire, note)
+        if isinstance(note, Heartbeat):
+            self.sender.capacity(peer_id, free_slots=note.free_slots, running=note.running)
         elif isinstance(note, TaskCancel):
             self.runner.cancelled(wire, note)
         else:
-            assert isinstance(note, TaskProgress)
+            assert isinstance(note, Progress)
             self.sender.progress(wire, note)
 
     # --- what it does for others -----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import trio
 from sharing_nodes import Node
 from trio.testing import wait_all_tasks_blocked
 
-from actors.p2p.peer_registry.sharing.messages import Offer, Refused, TaskResult
+from actors.p2p.peer_registry.link.messages import Offer, Refused, TaskResult
 from actors.p2p.peer_registry.sharing.statement import content_id, made_result
 from actors.task_messages import Cancel, TaskState
 from actors.tool_tasks import result_of
@@ -64,7 +64,7 @@ async def test_a_shared_type_goes_to_peers_when_there_is_no_room_here(nursery, a
     here.join(there)
     await here.put(needs=())
     await trio.sleep(30)
-    here.sender.capacity(here.wires[there.id], there.runner.capacity())
+    there.tell_capacity(here)
     assert runs(there) == 0
     here.full = True
     assert (await here.ended()).worker == "peers-spare"
@@ -173,7 +173,7 @@ async def test_a_result_that_comes_too_late_changes_nothing(nodes, autojump_cloc
     await trio.sleep(5)
     assert here.lies == []
     assert (await here.ended()).result == first.result
-    assert there.runner.capacity().running == 0
+    assert there.runner.running == 0
     assert not there.runner._jobs, "it was told, and forgot it"
 
 

@@ -86,6 +86,8 @@ class Refused(Said, frozen=True, tag="refused"):
 
     reason: Text
     free_slots: Count = 0
+    code: NameOrNone = ""
+    """`BUSY`, or why it never will: `FORBIDDEN`, `UNKNOWN_TOOL`, `INVALID_PARAMS`, ..."""
 
 
 class TaskResult(Said, frozen=True, tag="task_result"):

@@ -19,8 +19,8 @@ from actors.errors import MCPServerError, code_of, to_info
 from actors.logs import get_logger
 from actors.p2p.asking_queue import End, end_task
 from actors.p2p.lease_keeper import LeaseKeeper
-from actors.p2p.peer_registry.sharing.messages import Accepted, Offer, Refused, TaskCancel, TaskResult
-from actors.p2p.peer_registry.sharing.statement import content_id
+from actors.p2p.peer_registry.link.messages import Accepted, Offer, TaskCancel, TaskResult
+from actors.p2p.peer_registry.sharing.statement import as_error, content_id
 from actors.p2p.peer_registry.sharing.wires import Wires
 from actors.p2p.task_worker.links import Results
 from actors.task_client import TaskClient
@@ -54,7 +54,7 @@ class SenderRules(msgspec.Struct, frozen=True, kw_only=True):
     """Frames have a limit."""
 
 
-class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     """A peer that would run something."""
 
     peer_id: str
@@ -104,9 +104,9 @@ class Assignment:
         """Its peer has a result, which is right; whether it counts."""
         lease = self.lease
         if result.error is None:
-            self._stop_with(Complete(id=lease.id, token=lease.token, result=result.output))
+            self._stop_with(Complete(id=lease.id, token=lease.token, result=result.output or ""))
         else:
-            self._stop_with(Fail(id=lease.id, token=lease.token, error=result.error))
+            self._stop_with(Fail(id=lease.id, token=lease.token, error=as_error(result.error)))
         await self._settled.wait()
         return bool(self._counted)
 
@@ -187,9 +187,8 @@ class Assignment:
                 await self._until_it_ends()
                 return
             self.peer = ""
-            if isinstance(answer, Refused):
-                took(peer_id, answer.free_slots if answer.code == "BUSY" else 0)
-                refusals.append(f"{peer_id}: {answer.reason}")
+            took(peer_id, answer.free_slots if answer.code == "BUSY" else 0)
+            refusals.append(f"{peer_id}: {answer.reason}")
         self._end = self._back("; ".join(["no peer took it", *refusals])[:1000])
 
     def _offer(self, payload: str) -> Offer:
@@ -211,7 +210,7 @@ class Assignment:
             lease_s=rules.lease_s,
             timeout_s=timeout_s,
             attempt=lease.attempt,
-            repeat_key=f"{rules.me}/{lease.id}",
+            idempotency_token=f"{rules.me}/{lease.id}",
         )
 
     async def _until_it_ends(self) -> None:

@@ -18,15 +18,7 @@ from actors.errors import MCPServerError, code_of, to_info
 from actors.logs import get_logger
 from actors.messages import ErrorInfo
 from actors.p2p.identity import NodeSigner
-from actors.p2p.peer_registry.sharing.messages import (
-    Accepted,
-    Capacity,
-    Offer,
-    Refused,
-    ResultTaken,
-    TaskCancel,
-    TaskProgress,
-)
+from actors.p2p.peer_registry.link.messages import Accepted, Offer, Progress, Refused, TaskCancel
 from actors.p2p.peer_registry.sharing.statement import content_id, made_result
 from actors.p2p.peer_registry.sharing.wires import Wire, Wires
 from actors.tool_messages import ToolResult
@@ -54,7 +46,10 @@ class RunnerRules(msgspec.Struct, frozen=True, kw_only=True):
     """Tasks of others that run at once."""
     max_untold: int = 256
     """Results that wait until their origin has heard them; more, and nothing new is taken."""
-    max_result_bytes: int = 1 << 20
+    max_result_bytes: int = 900_000
+    """Frames have a limit."""
+    timeout_s: float = 300.0
+    """For tasks that come without one."""
 
 
 class Runner:
@@ -85,10 +80,6 @@ class Runner:
         if self._leaving or len(self._jobs) - self.running >= self._rules.max_untold:
             return 0
         return max(0, self._rules.slots - self.running)
-
-    def capacity(self, types: list[str] | None = None) -> Capacity:
-        """What the others are told."""
-        return Capacity(free_slots=self.free_slots, running=self.running, types=types)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Carry the work until cancelled."""
@@ -153,10 +144,12 @@ class Runner:
 
     async def _attempt(self, job: _Job) -> tuple[str, ErrorInfo | None]:
         try:
-            with trio.fail_after(job.offer.timeout_s + _LOOK_S):
+            with trio.fail_after(
+                self._rules.timeout_s if job.offer.timeout_s is None else job.offer.timeout_s + _LOOK_S
+            ):
                 text = result_text(await self._run_tool(job.key[0], job.offer, self._progress_of(job)))
         except trio.TooSlowError:
-            return "", ErrorInfo(code="TIMEOUT", message=f"it took longer than {job.offer.timeout_s:g} s")
+            return "", ErrorInfo(code="TIMEOUT", message="it took too long")
         except MCPServerError as error:
             return "", to_info(error)
         except Exception as error:  # noqa: BLE001 - one task never ends the node, which has others
@@ -177,7 +170,7 @@ class Runner:
             if now >= due and wire is not None:
                 due = now + _NEWS_EVERY_S
                 percent = None if percent is None else min(100.0, max(0.0, percent))
-                wire.note(TaskProgress(task_id=job.key[1], token=job.key[2], percent=percent, text=text[:2000]))
+                wire.note(Progress(task_id=job.key[1], token=job.key[2], percent=percent, text=text[:2000]))
 
         return progress
 
@@ -190,12 +183,11 @@ class Runner:
                 await self._wires.changed()
                 continue
             try:
-                taken = await wire.call(result, _TELL_S)
+                await wire.call(result, _TELL_S)
             except MCPServerError as why:
                 get_logger().debug("a result could not be told", peer=origin, reason=why.message)
             else:
-                if isinstance(taken, ResultTaken):
-                    return
+                return
             await trio.sleep(_AGAIN_S)
 
     def _drop_forsaken(self) -> None:

@@ -9,7 +9,7 @@ attempt; a result counts when it fits the offer and is signed by the node that w
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -18,8 +18,8 @@ import trio
 from actors.errors import MCPServerError, code_of
 from actors.logs import get_logger
 from actors.p2p.asking_queue import AGAIN_S, end_task, held_by, may_ask_again, persist
-from actors.p2p.peer_registry.sharing.assignment import Assignment, Candidate, SenderRules
-from actors.p2p.peer_registry.sharing.messages import Capacity, ResultTaken, TaskProgress, TaskResult
+from actors.p2p.peer_registry.link.messages import Progress, ResultTaken, TaskResult
+from actors.p2p.peer_registry.sharing.assignment import Assignment, Capacity, SenderRules
 from actors.p2p.peer_registry.sharing.statement import LieError, check_result
 from actors.p2p.peer_registry.sharing.wires import Wire, Wires
 from actors.p2p.task_worker.links import Results
@@ -39,7 +39,7 @@ _PAUSE_S: Final = 0.5
 _SHUN_S: Final = 60.0
 """A peer that lied is asked for nothing, whatever its judge says."""
 
-Rank = Callable[[str, Sequence[Candidate]], list[str]]
+Rank = Callable[[str, Sequence[Capacity]], list[str]]
 """Input CID, and who would take it -> their ids, the best first."""
 
 
@@ -76,7 +76,8 @@ class Sender:
         self._is_shared = is_shared
         self._local_is_full = local_is_full
         self._results = Results(queue)
-        self._capacity: dict[str, Candidate] = {}
+        self._capacity: dict[str, Capacity] = {}
+        self._types: dict[str, frozenset[str]] = {}
         self._shunned: dict[str, float] = {}
         self._assignments: dict[str, Assignment] = {}
         self._changed = trio.Event()
@@ -89,16 +90,22 @@ class Sender:
 
     # --- what peers say --------------------------------------------------------------------------------------------
 
-    def capacity(self, wire: Wire, said: Capacity) -> None:
+    def offers(self, peer_id: str, types: Iterable[str]) -> None:
+        """Tools that a peer would run for this node."""
+        self._types[peer_id] = frozenset(types)
+        known = self._capacity.get(peer_id)
+        if known is not None:
+            self._capacity[peer_id] = msgspec.structs.replace(known, types=self._types[peer_id])
+        self._wake()
+
+    def capacity(self, peer_id: str, *, free_slots: int, running: int) -> None:
         """What a peer would take now."""
-        known = self._capacity.get(wire.peer_id)
-        types = frozenset(said.types) if said.types is not None else known.types if known else frozenset()
-        running = sum(1 for one in self._assignments.values() if one.peer == wire.peer_id)
-        self._capacity[wire.peer_id] = Candidate(
-            peer_id=wire.peer_id,
-            types=types,
-            free_slots=said.free_slots,
-            running=max(said.running, running),
+        ours = sum(1 for one in self._assignments.values() if one.peer == peer_id)
+        self._capacity[peer_id] = Capacity(
+            peer_id=peer_id,
+            types=self._types.get(peer_id, frozenset()),
+            free_slots=free_slots,
+            running=max(running, ours),
             at=trio.current_time(),
         )
         self._wake()
@@ -106,6 +113,7 @@ class Sender:
     def lost(self, peer_id: str) -> None:
         """The connection with it ended."""
         self._capacity.pop(peer_id, None)
+        self._types.pop(peer_id, None)
         for one in self._assignments.values():
             if one.peer == peer_id:
                 one.peer_lost()
@@ -116,7 +124,7 @@ class Sender:
             if one.peer == peer_id:
                 one.peer_back()
 
-    def progress(self, wire: Wire, note: TaskProgress) -> None:
+    def progress(self, wire: Wire, note: Progress) -> None:
         """How far one is."""
         one = self._assignments.get(note.task_id)
         if one is not None and one.is_with(wire.peer_id, note.token):
@@ -244,7 +252,7 @@ class Sender:
         free = sum(one.free_slots for one in candidates)
         return min(free, self._rules.max_assigned - len(self._assignments)), types
 
-    def _candidates(self) -> list[Candidate]:
+    def _candidates(self) -> list[Capacity]:
         now = trio.current_time()
         self._shunned = {peer_id: until for peer_id, until in self._shunned.items() if until > now}
         return [

@@ -11,7 +11,7 @@ from actors.errors import MCPServerError
 from actors.messages import ErrorInfo
 from actors.p2p.cids import cid_text, raw_link
 from actors.p2p.identity import NodeSigner, verify
-from actors.p2p.peer_registry.sharing.messages import Offer, TaskResult
+from actors.p2p.peer_registry.link.messages import Offer, Problem, TaskResult
 
 _PURPOSE: Final = "greenroom/task-result/1"
 """A signature for this is none for anything else."""
@@ -31,14 +31,16 @@ def content_id(data: bytes) -> str:
 
 def made_result(signer: NodeSigner, origin: str, offer: Offer, output: str, error: ErrorInfo | None) -> TaskResult:
     """The signed result of a task that was run here."""
-    output_cid = content_id(_outcome(output, error))
-    text = _statement(origin, signer.peer, offer.task_id, offer.token, offer.input_cid, output_cid, error is None)
+    problem = None if error is None else as_problem(error)
+    told = output if problem is None else None
+    output_cid = content_id(_outcome(told, problem))
+    text = _statement(origin, signer.peer, offer.task_id, offer.token, offer.input_cid, output_cid, problem is None)
     return TaskResult(
         task_id=offer.task_id,
         token=offer.token,
         input_cid=offer.input_cid,
-        output=output,
-        error=error,
+        output=told,
+        error=problem,
         output_cid=output_cid,
         signature=signer.sign(text),
     )
@@ -57,8 +59,18 @@ def check_result(result: TaskResult, origin: str, peer: str, input_cid: str) -> 
         raise LieError("the result is not signed by the peer")
 
 
-def _outcome(output: str, error: ErrorInfo | None) -> bytes:
-    return output.encode() if error is None else _encode(error)
+def as_problem(error: ErrorInfo) -> Problem:
+    """An error as it is told to another node: without details, and cut."""
+    return Problem(error.code[:64] or "INTERNAL", error.message[:2000], error.retryable)
+
+
+def as_error(problem: Problem) -> ErrorInfo:
+    """The same here."""
+    return ErrorInfo(code=problem.code, message=problem.message, retryable=problem.retryable)
+
+
+def _outcome(output: str | None, error: Problem | None) -> bytes:
+    return (output or "").encode() if error is None else _encode(error)
 
 
 def _statement(

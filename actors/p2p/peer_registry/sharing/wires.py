@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, overload
 
-from actors.p2p.peer_registry.sharing.messages import Answer, Note, Request
+from actors.p2p.peer_registry.link.messages import Accepted, Note, Offer, Refused, ResultTaken, TaskResult
 
 
 class Wire(Protocol):
@@ -13,11 +13,13 @@ class Wire(Protocol):
 
     peer_id: str
 
-    async def call(self, request: Request, timeout_s: float) -> Answer:
-        """Ask. Raises `MCPServerError`: `OutcomeUnknownError` when it may have been heard."""
+    @overload
+    async def call(self, request: Offer, timeout_s: float) -> Accepted | Refused: ...
+    @overload
+    async def call(self, request: TaskResult, timeout_s: float) -> ResultTaken: ...
 
-    def note(self, note: Note) -> None:
-        """Tell without an answer; dropped when the connection ends."""
+    def note(self, message: Note) -> bool:
+        """Tell without an answer. False when it was dropped."""
 
 
 class Wires(Protocol):
