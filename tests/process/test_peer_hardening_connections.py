@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from peer_victim import ECHO, SPEW
 from peer_victims import (
     WINDOW_UPDATE,
+    at_rest,
     closes,
     connected,
     echoes,
@@ -40,7 +41,8 @@ async def test_b4_a_connection_that_has_ended_leaves_its_place_to_others(patched
     rules = {"max_connections": places, "max_inbound": places - 1}
     with trio.fail_after(30):
         async with victim(tmp_path, without=() if patched else ("B4",), **rules) as target:
-            start = await target.ask("counters")
+            if patched:
+                start = await at_rest(target)
             served = 0
             for _ in range(2 * places):
                 try:
@@ -57,8 +59,7 @@ async def test_b13_a_connection_that_is_denied_takes_no_place(patched, tmp_path)
     key = Ed25519PrivateKey.generate()
     with trio.fail_after(30):
         async with victim(tmp_path, without=() if patched else ("B13",)) as target:
-            assert await echoes(target)
-            start = await target.ask("counters")
+            start = await at_rest(target)
             async with connected(target, key), connected(target, key):
                 for _ in range(4):
                     async with peer(key) as third:
@@ -124,7 +125,7 @@ async def test_b3_a_write_that_is_cancelled_harms_no_other_stream(patched, tmp_p
     """The victim's writes stall in the socket, which nobody reads, and are given up there."""
     with trio.fail_after(30):
         async with victim(tmp_path, without=() if patched else ("B3",)) as target:
-            start = await target.ask("counters")
+            start = await at_rest(target)
             async with connected(target) as reader:
                 other = await reader.open_stream(target.peer_id, ECHO, 5)
                 spewing = await reader.open_stream(target.peer_id, SPEW, 5)
@@ -152,7 +153,7 @@ async def test_b3_a_frame_that_gets_nowhere_ends_the_connection(tmp_path):
     """In time; the victim isn't held up by a peer that reads nothing."""
     with trio.fail_after(30):
         async with victim(tmp_path, numbers={"sending.FRAME_S": 0.5}) as target:
-            start = await target.ask("counters")
+            start = await at_rest(target)
             async with connected(target) as reader:
                 spewing = await reader.open_stream(target.peer_id, SPEW, 5)
                 connection = muxed(reader)
@@ -168,7 +169,7 @@ async def test_b8_a_peer_that_answers_no_ping_is_disconnected(patched, tmp_path)
     numbers = {"liveness.PING_EVERY_S": 0.3, "liveness.PING_WITHIN_S": 0.3}
     with trio.fail_after(20):
         async with victim(tmp_path, without=() if patched else ("B8",), numbers=numbers) as target:
-            start = await target.ask("counters")
+            start = await at_rest(target)
             async with connected(target) as frozen:
                 deaf = Deaf(muxed(frozen))
                 await trio.sleep(2)
@@ -194,7 +195,7 @@ async def test_b35_half_handshakes_of_one_address_leave_room_for_others(patched,
         rules["max_handshakes_per_address"] = 1000
     with trio.fail_after(30):
         async with victim(tmp_path, **rules) as target:
-            start = await target.ask("counters")
+            start = await at_rest(target)
             port = int(target.address.split("/")[4])
             async with AsyncExitStack() as stack:
                 for _ in range(2 * places):
@@ -215,8 +216,7 @@ async def test_b34_what_a_peer_says_of_itself_is_bounded(tmp_path, monkeypatch):
 
     with trio.fail_after(30):
         async with victim(tmp_path) as target:
-            assert await echoes(target)
-            start = await target.ask("counters")
+            start = await at_rest(target)
             async with peer() as talker:
                 monkeypatch.setattr(identify, "AGENT_VERSION", "x" * 32_000)
                 for number in range(1000):

@@ -11,9 +11,9 @@ from peer_victims import (
     DATA,
     SYN,
     WINDOW_UPDATE,
+    at_rest,
     closes,
     connected,
-    echoes,
     exactly,
     frame,
     muxed,
@@ -54,8 +54,7 @@ async def test_b6_who_ignores_the_window_is_disconnected(patched, tmp_path):
     most = 64 << 20
     with trio.fail_after(30):
         async with victim(tmp_path, without=() if patched else ("B6",)) as target:
-            assert await echoes(target)
-            start = await target.ask("counters")
+            start = await at_rest(target)
             async with connected(target) as attacker:
                 stream = await attacker.open_stream(target.peer_id, HOLD, 5)
                 connection = muxed(attacker)
@@ -71,8 +70,7 @@ async def test_b6_who_ignores_the_window_is_disconnected(patched, tmp_path):
 async def test_b6_also_with_the_flags_that_have_a_way_of_their_own(flags, tmp_path):
     with trio.fail_after(20):
         async with victim(tmp_path) as target:
-            assert await echoes(target)
-            start = await target.ask("counters")
+            start = await at_rest(target)
             async with connected(target) as attacker:
                 connection = muxed(attacker)
                 stream = await attacker.open_stream(target.peer_id, HOLD, 5)
@@ -96,8 +94,7 @@ async def test_b7_who_opens_streams_without_end_is_disconnected(patched, tmp_pat
     number = 1000
     with trio.fail_after(30):
         async with victim(tmp_path, without=() if patched else ("B7", "B7 refused")) as target:
-            assert await echoes(target)
-            start = await target.ask("counters")
+            start = await at_rest(target)
             async with connected(target) as attacker:
                 await send(
                     muxed(attacker),
@@ -113,8 +110,7 @@ async def test_b7_who_opens_streams_without_end_is_disconnected(patched, tmp_pat
 async def test_b7_a_few_streams_too_many_are_refused_and_the_others_go_on(patched, tmp_path):
     with trio.fail_after(30):
         async with victim(tmp_path, without=() if patched else ("B7 refused",)) as target:
-            assert await echoes(target)
-            start = await target.ask("counters")
+            start = await at_rest(target)
             async with connected(target) as busy:
                 opened = []
                 refused = 0
@@ -140,8 +136,7 @@ async def test_b7_a_few_streams_too_many_are_refused_and_the_others_go_on(patche
 async def test_b7_a_stream_per_request_is_served_one_after_the_other_without_end(tmp_path):
     with trio.fail_after(30):
         async with victim(tmp_path) as target:
-            assert await echoes(target)
-            start = await target.ask("counters")
+            start = await at_rest(target)
             async with connected(target) as busy:
                 for _ in range(4 * INBOUND_STREAMS):
                     stream = await busy.open_stream(target.peer_id, ECHO, 5)

@@ -79,6 +79,12 @@ class Victim:
             return False
         return True
 
+    async def survives(self, within_s):
+        """Whether it still answers after this time. Returns as soon as it has ended."""
+        with trio.move_on_after(within_s):
+            await trio.lowlevel.wait_readable(self.process.sentinel)
+        return await self.lives()
+
     async def settled(self, start):
         """Wait until its counters are what they were at the start. Raises AssertionError that says what is left."""
         by = trio.current_time() + _SETTLE_S
@@ -143,6 +149,16 @@ async def exactly(stream, length):
     while len(data) < length and (more := await stream.read(length - len(data))):
         data += more
     return data
+
+
+async def at_rest(target):
+    """The counters of a victim that has served a peer and has nobody left."""
+    assert await echoes(target)
+    before = None
+    while (now := await target.ask("counters")) != before or now["inbound"]:
+        before = now
+        await trio.sleep(0.1)
+    return now
 
 
 async def unharmed(target, start):

@@ -48,7 +48,7 @@ class Host:
         self._network = host.get_network()
         self._rules = rules
         self._background = background
-        self._connections = Connections(self._connected, self._disconnected)
+        self._connections = Connections(background, self._connected, self._disconnected)
         self._said: dict[str, PeerSays] = {}
         self.on_connected: Callable[[str], None] | None = None
         """Told the peer id when the first connection with a peer is there. It must not wait."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
+
+from actors.p2p.peer_registry.background import Background
 
 
 class ConnectionView(msgspec.Struct, frozen=True):
@@ -27,10 +30,17 @@ class ConnectionView(msgspec.Struct, frozen=True):
 class Connections:
     """The notifee of a swarm: nothing in it waits, since libp2p awaits it while it dials."""
 
-    def __init__(self, on_connected: Callable[[str], None], on_disconnected: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        background: Background,
+        on_connected: Callable[[str], None],
+        on_disconnected: Callable[[str], None],
+    ) -> None:
+        self._background = background
         self._on_connected = on_connected
         self._on_disconnected = on_disconnected
         self._open: dict[Any, float] = {}
+        self._told: set[str] = set()
 
     def views(self) -> list[ConnectionView]:
         """All open connections, the oldest first."""
@@ -43,31 +53,38 @@ class Connections:
                 streams=len(conn.get_streams()),
             )
             for conn, since in self._open.items()
+            if not conn.is_closed
         ]
 
     def of(self, peer_id: str) -> list[Any]:
         """The open connections with this peer."""
         return [conn for conn in self._open if str(conn.muxed_conn.peer_id) == peer_id and not conn.is_closed]
 
-    async def connected(self, _network: object, conn: Any) -> None:  # noqa: ANN401
+    async def connected(self, network: Any, conn: Any) -> None:  # noqa: ANN401
         """A connection can be used."""
         peer = str(conn.muxed_conn.peer_id)
         if conn.is_closed:
             return  # its end was told before its beginning
-        first = not self.of(peer)
         self._open[conn] = time.time()
-        if first:
+        self._background.start(partial(self._until_closed, network.peerstore, conn))
+        if peer not in self._told:
+            self._told.add(peer)
             self._on_connected(peer)
 
-    async def disconnected(self, network: Any, conn: Any) -> None:  # noqa: ANN401
-        """A connection has ended."""
+    async def _until_closed(self, peer_store: Any, conn: Any) -> None:  # noqa: ANN401
+        await conn.event_closed.wait()
         peer = str(conn.muxed_conn.peer_id)
-        if self._open.pop(conn, None) is None or self.of(peer):
+        del self._open[conn]
+        if self.of(peer) or peer not in self._told:
             return
+        self._told.remove(peer)
         # What a stranger said of itself is not kept for longer than it is here.
-        if network.peerstore.has_peer(conn.muxed_conn.peer_id):
-            network.peerstore.clear_peerdata(conn.muxed_conn.peer_id)
+        if peer_store.has_peer(conn.muxed_conn.peer_id):
+            peer_store.clear_peerdata(conn.muxed_conn.peer_id)
         self._on_disconnected(peer)
+
+    async def disconnected(self, _network: object, _conn: object) -> None:
+        """Nothing to do: it is said late, and not always."""
 
     async def opened_stream(self, _network: object, _stream: object) -> None:
         """Nothing to do."""

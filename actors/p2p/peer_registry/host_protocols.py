@@ -56,13 +56,14 @@ async def ping(stream: PeerStream) -> float:
 
 async def read_said(stream: PeerStream) -> PeerSays:
     """What the other side says of itself. Raises `StreamBrokenError` for what is no such message, or too long a one."""
+    raw = await _exactly(stream, await _read_length(stream))
+
     from google.protobuf.message import DecodeError
     from libp2p.identity.identify.pb.identify_pb2 import Identify
 
-    length = await _read_length(stream)
     message = Identify()
     try:
-        message.ParseFromString(await _exactly(stream, length))
+        message.ParseFromString(raw)
     except DecodeError as error:
         raise StreamBrokenError(f"no identify message: {error}") from None
     return PeerSays(

@@ -8,6 +8,7 @@ code outside of this package touches libp2p's private names, so a new release ha
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from importlib.metadata import version
 from typing import Any, Final
 
 from actors.p2p.peer_registry.hardening import (
@@ -70,11 +71,9 @@ def apply(*, without: Collection[str] = ()) -> None:
     """
     if _applied:
         return
+    if (installed := version("libp2p")) != VERSION:
+        raise RuntimeError(f"libp2p {installed} is installed; the patches are for {VERSION}")
     stand_ins.install()
-    import libp2p
-
-    if libp2p.__version__ != VERSION:
-        raise RuntimeError(f"libp2p {libp2p.__version__} is installed; the patches are for {VERSION}")
     for fault, patch in PATCHES.items():
         if fault not in without:
             patch()

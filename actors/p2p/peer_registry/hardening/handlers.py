@@ -11,6 +11,7 @@ import trio
 
 from actors.p2p.peer_registry.hardening.closing import cut
 from actors.p2p.peer_registry.hardening.limits import (
+    CLOSE_S,
     GRACE_S,
     LINGER_S,
     MOST_REFUSED,
@@ -66,25 +67,43 @@ def contain_connections() -> None:
 
 def end_handlers() -> None:
     """B33: a handler that doesn't look at its stream outlives the connection, and with it all that the connection held.
-    Closed by cancelling it some time after the end of the connection.
+    Closed by cancelling it some time after the end of the connection. B36: the end of a connection that is cancelled
+    half way leaves the connection in the books for ever. Closed by shielding it; it takes no longer than its frames.
     """
     from libp2p.network.connection.swarm_connection import SwarmConn
 
-    original = SwarmConn.start
+    run_start, run_handler, run_close = SwarmConn.start, SwarmConn._handle_muxed_stream, SwarmConn.close
 
-    async def end(conn: Any, scope: trio.CancelScope) -> None:  # noqa: ANN401
-        await conn.event_closed.wait()
-        await trio.sleep(GRACE_S)
-        scope.cancel()
-
-    @functools.wraps(original)
+    @functools.wraps(run_start)
     async def start(conn: Any) -> None:  # noqa: ANN401
+        conn.greenroom_handlers = set()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(end, conn, nursery.cancel_scope)
-            await original(conn)
+            nursery.start_soon(_end_handlers, conn)
+            await run_start(conn)
             nursery.cancel_scope.cancel()
 
-    SwarmConn.start = start
+    @functools.wraps(run_handler)
+    async def handle(conn: Any, stream: Any) -> None:  # noqa: ANN401
+        with trio.CancelScope() as scope:
+            conn.greenroom_handlers.add(scope)
+            try:
+                await run_handler(conn, stream)
+            finally:
+                conn.greenroom_handlers.discard(scope)
+
+    @functools.wraps(run_close)
+    async def close(conn: Any) -> None:  # noqa: ANN401
+        with trio.move_on_after(CLOSE_S, shield=True):
+            await run_close(conn)
+
+    SwarmConn.start, SwarmConn._handle_muxed_stream, SwarmConn.close = start, handle, close
+
+
+async def _end_handlers(conn: Any) -> None:  # noqa: ANN401
+    await conn.event_closed.wait()
+    await trio.sleep(GRACE_S)
+    for scope in list(conn.greenroom_handlers):
+        scope.cancel()
 
 
 def refuse_streams() -> None:

@@ -25,6 +25,8 @@ PING_WITHIN_S: Final = 10.0
 """For the answer; then the connection is closed."""
 CUT_S: Final = 3.0
 """For what is left to do when a connection is cut."""
+CLOSE_S: Final = 10.0
+"""For a connection to end. Nothing in it waits for long but a frame that is under way."""
 RESET_S: Final = 2.0
 LINGER_S: Final = 2.0
 """How long a stream whose handler has returned waits for the other side to end it too."""
