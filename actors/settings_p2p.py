@@ -105,6 +105,46 @@ class TaskWorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """So many tasks that wait for an answer of their owner do not count as being done."""
 
 
+class PeerMcpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """MCP over streams between nodes (`/mcp+p2p/1.0.0`)."""
+
+    enabled: bool = True
+    """Answer it. Which peer may call which tool is decided elsewhere."""
+    p2p_messages: bool = False
+    """Answer also the messages of older nodes that are no JSON-RPC, one for each stream."""
+    max_frame_bytes: Size = 1024 * 1024
+    """Of one message in either direction."""
+    max_streams: Count = 32
+    """Open streams of one peer."""
+    max_requests: Count = 64
+    """Requests of one peer that are being answered."""
+    max_requests_in_all: Count = 256
+    """Requests of all peers together that are being answered."""
+    rate_per_s: Annotated[float, Meta(gt=0, le=1_000_000)] = 50.0
+    """Messages of one peer per second."""
+    burst: Count = 100
+    """So many may come at once after a pause."""
+    idle_timeout_s: Seconds = 60.0
+    """A stream on which nothing is asked or answered for so long is closed."""
+    request_timeout_s: Seconds = 30.0
+    """Time for one request."""
+
+
+class QueueProtocolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The task queue for older nodes (`/ipfs-datasets/task-queue/1.0.0`)."""
+
+    enabled: bool = False
+    """Answer it. It needs a shared secret."""
+    max_message_bytes: Size = 1024 * 1024
+    """Of one request and of one answer."""
+    request_timeout_s: Seconds = 30.0
+    """Time for a request to come, and to be answered; what a request waits for is added."""
+    cache_entries: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    """Values that are kept for peers, in memory; 0 = none."""
+    cache_bytes: Size = 16 * 1024 * 1024
+    """Of all of them, keys included."""
+
+
 class PeerRegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which peers are known, and how others are found."""
 
@@ -114,6 +154,8 @@ class PeerRegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     """Addresses of nodes to begin with, such as `/ip4/192.0.2.1/tcp/4001/p2p/Qm...`."""
     peer_discovery_interval: Seconds = 60.0
     """Seconds between two searches for peers."""
+    mcp: PeerMcpSettings = PeerMcpSettings()
+    queue_protocol: QueueProtocolSettings = QueueProtocolSettings()
 
 
 class ConnectivitySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

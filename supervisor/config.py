@@ -41,6 +41,8 @@ NOT_YET = (
     "p2p.mcplusplus.",
     "p2p.peer_registry.bootstrap_nodes",
     "p2p.peer_registry.peer_discovery_interval",
+    "p2p.peer_registry.mcp.",
+    "p2p.peer_registry.queue_protocol.",
     "p2p.connectivity.",
 )
 """Keys, and beginnings of keys, that are read and checked but change nothing yet."""
