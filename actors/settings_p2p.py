@@ -110,6 +110,7 @@ class TaskWorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """So many tasks that wait for an answer of their owner do not count as being done."""
 
 
+<<<<<<< HEAD
 class PeerLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How much is taken from one side at most."""
 
@@ -130,6 +131,46 @@ class PeerGrant(PeerLimits, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Tools that it may call: names, in which `*` stands for any text."""
     tasks: list[str] = []
     """Types of tasks that it may have done here, written in the same way."""
+=======
+class PeerMcpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """MCP over streams between nodes (`/mcp+p2p/1.0.0`)."""
+
+    enabled: bool = True
+    """Answer it. Which peer may call which tool is decided elsewhere."""
+    p2p_messages: bool = False
+    """Answer also the messages of older nodes that are no JSON-RPC, one for each stream."""
+    max_frame_bytes: Size = 1024 * 1024
+    """Of one message in either direction."""
+    max_streams: Count = 32
+    """Open streams of one peer."""
+    max_requests: Count = 64
+    """Requests of one peer that are being answered."""
+    max_requests_in_all: Count = 256
+    """Requests of all peers together that are being answered."""
+    rate_per_s: Annotated[float, Meta(gt=0, le=1_000_000)] = 50.0
+    """Messages of one peer per second."""
+    burst: Count = 100
+    """So many may come at once after a pause."""
+    idle_timeout_s: Seconds = 60.0
+    """A stream on which nothing is asked or answered for so long is closed."""
+    request_timeout_s: Seconds = 30.0
+    """Time for one request."""
+
+
+class QueueProtocolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The task queue for older nodes (`/ipfs-datasets/task-queue/1.0.0`)."""
+
+    enabled: bool = False
+    """Answer it. It needs a shared secret."""
+    max_message_bytes: Size = 1024 * 1024
+    """Of one request and of one answer."""
+    request_timeout_s: Seconds = 30.0
+    """Time for a request to come, and to be answered; what a request waits for is added."""
+    cache_entries: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    """Values that are kept for peers, in memory; 0 = none."""
+    cache_bytes: Size = 16 * 1024 * 1024
+    """Of all of them, keys included."""
+>>>>>>> peers-bindings
 
 
 class PeerRegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -141,6 +182,7 @@ class PeerRegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     """Addresses of nodes to begin with, such as `/ip4/192.0.2.1/tcp/4001/p2p/Qm...`."""
     peer_discovery_interval: Seconds = 60.0
     """Seconds between two searches for peers."""
+<<<<<<< HEAD
     store_path: str = ""
     """Empty = `peers.sqlite` in the data directory. Its neighbours begin with the same name."""
     max_peers: Annotated[int, Meta(ge=1, le=100_000)] = 1000
@@ -161,6 +203,10 @@ class PeerRegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     """The longest ban; that for a result that proves wrong."""
     forgive_s: Seconds = 3600.0
     """After so long without another violation one is forgiven."""
+=======
+    mcp: PeerMcpSettings = PeerMcpSettings()
+    queue_protocol: QueueProtocolSettings = QueueProtocolSettings()
+>>>>>>> peers-bindings
 
 
 class ConnectivitySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

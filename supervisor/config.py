@@ -40,8 +40,7 @@ NOT_YET = (
     "monitoring.tracing_endpoint",
     "p2p.mcplusplus.",
     "p2p.peer_registry.peer_discovery_interval",
-    "p2p.peer_registry.store_path",
-    "p2p.peer_registry.secret_",
+    "p2p.peer_registry.queue_protocol.",
 )
 """Keys, and beginnings of keys, that are read and checked but change nothing yet."""
 _PATHS = (
