@@ -110,7 +110,6 @@ class TaskWorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """So many tasks that wait for an answer of their owner do not count as being done."""
 
 
-<<<<<<< HEAD
 class PeerLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How much is taken from one side at most."""
 
@@ -131,7 +130,8 @@ class PeerGrant(PeerLimits, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Tools that it may call: names, in which `*` stands for any text."""
     tasks: list[str] = []
     """Types of tasks that it may have done here, written in the same way."""
-=======
+
+
 class PeerMcpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """MCP over streams between nodes (`/mcp+p2p/1.0.0`)."""
 
@@ -170,7 +170,6 @@ class QueueProtocolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_un
     """Values that are kept for peers, in memory; 0 = none."""
     cache_bytes: Size = 16 * 1024 * 1024
     """Of all of them, keys included."""
->>>>>>> peers-bindings
 
 
 class PeerRegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -182,7 +181,6 @@ class PeerRegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     """Addresses of nodes to begin with, such as `/ip4/192.0.2.1/tcp/4001/p2p/Qm...`."""
     peer_discovery_interval: Seconds = 60.0
     """Seconds between two searches for peers."""
-<<<<<<< HEAD
     store_path: str = ""
     """Empty = `peers.sqlite` in the data directory. Its neighbours begin with the same name."""
     max_peers: Annotated[int, Meta(ge=1, le=100_000)] = 1000
@@ -203,10 +201,8 @@ class PeerRegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     """The longest ban; that for a result that proves wrong."""
     forgive_s: Seconds = 3600.0
     """After so long without another violation one is forgiven."""
-=======
     mcp: PeerMcpSettings = PeerMcpSettings()
     queue_protocol: QueueProtocolSettings = QueueProtocolSettings()
->>>>>>> peers-bindings
 
 
 class ConnectivitySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

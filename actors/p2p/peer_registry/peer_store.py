@@ -21,8 +21,9 @@ from actors.errors import UnavailableError
 from actors.p2p.files import FileLock, free_name, fsync_directory
 from actors.p2p.peer_registry.bans import Offence
 from actors.p2p.peer_registry.peer_book import Stored
-from actors.p2p.peer_registry.peers import PeerRecord, Point
+from actors.p2p.peer_registry.peers import PeerRecord
 from actors.p2p.sqlite_file import Connection, Form, connect, prepare, transaction
+from actors.peer_messages import Point
 
 _APPLICATION: Final = 0x47525052
 _VERSION: Final = 1
