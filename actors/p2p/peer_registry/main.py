@@ -68,7 +68,9 @@ async def main(boot: Boot) -> None:
             trio.open_nursery() as nursery,
         ):
             node = Node(host, book, admission, ours.bootstrap_nodes, contact_rules(connectivity))
-            service = PeerService(host, _NoLinks(), node.contacts, book, ours.bootstrap_nodes, now=time.time)
+            service = PeerService(
+                host, _NoLinks(), node.contacts, book, ours.bootstrap_nodes, now=time.time, stored=keeper.flush
+            )
             if ours.mcp.enabled:
                 for_peers = ToolsForPeers(
                     client,

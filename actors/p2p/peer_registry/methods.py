@@ -79,7 +79,7 @@ class PeerMethods:
         return BanList(bans=[_shown(ban) for ban in self._service.book.bans.holding()])
 
     async def _forgive(self, call: IncomingCall) -> PeerChanged:
-        return PeerChanged(changed=self._service.forgive(decoded(_decode_forgive, call).subject))
+        return PeerChanged(changed=await self._service.forgive(decoded(_decode_forgive, call).subject))
 
 
 def _shown(ban: Ban) -> BanShown:

@@ -3,13 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 import msgspec
 import trio
 
-from actors.errors import InvalidArgumentsError, MCPServerError, NotFoundError, PeerIdMismatchError, code_of
+from actors.errors import (
+    InvalidArgumentsError,
+    MCPServerError,
+    NotFoundError,
+    PeerIdMismatchError,
+    UnavailableError,
+    code_of,
+)
 from actors.p2p.peer_registry.bans import Ban
 from actors.p2p.peer_registry.contacts import Contacts, Reached
 from actors.p2p.peer_registry.peer_book import PeerBook
@@ -87,7 +94,9 @@ class PeerService:
         bootstrap_nodes: Sequence[str],
         *,
         now: Callable[[], float],
+        stored: Callable[[], Awaitable[bool]],
     ) -> None:
+        """`stored` writes what is to be remembered now; False = that failed, and is tried again later."""
         self.me = host.peer_id
         self.book = book
         self.now = now
@@ -95,6 +104,7 @@ class PeerService:
         self._links = links
         self._contacts = contacts
         self._bootstrap_nodes = list(bootstrap_nodes)
+        self._stored = stored
 
     def addresses(self) -> list[str]:
         """Where this node listens."""
@@ -126,6 +136,7 @@ class PeerService:
         if persist:
             self.book.persist(peer_id, addresses=[address])
             self._contacts.look()
+            await self._store()
         return reached, self.get(peer_id)
 
     async def disconnect(self, peer_id: str, *, reason: str, graceful: bool) -> bool:
@@ -137,6 +148,7 @@ class PeerService:
         if graceful and was:
             await self._links.close(peer_id, reason)
         await self._host.disconnect(peer_id)
+        await self._store()
         return was
 
     async def ban(self, peer_id: str, reason: str) -> Ban:
@@ -145,9 +157,16 @@ class PeerService:
         await self.disconnect(peer_id, reason="banned", graceful=False)
         return ban
 
-    def forgive(self, subject: str) -> bool:
+    async def forgive(self, subject: str) -> bool:
         """Lift the bans of a peer id or an address. False = there was none."""
-        return self.book.bans.forgive(subject)
+        was = self.book.bans.forgive(subject)
+        await self._store()
+        return was
+
+    async def _store(self) -> None:
+        """What was asked for outlives this process when it is answered."""
+        if not await self._stored():
+            raise UnavailableError("it is done, but the file of peers can't be written: a restart would forget it")
 
     # --- all of them -----------------------------------------------------------------------------------------------
 
