@@ -172,6 +172,23 @@ class QueueProtocolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_un
     """Of all of them, keys included."""
 
 
+class SharingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Work that nodes do for each other. What others may have done here is decided by what they are granted."""
+
+    enabled: bool = True
+    """Send tasks that have to go to peers, and take those of peers."""
+    types: list[str] = []
+    """Types of tasks that may also go to peers when this node has no room: names, in which `*` stands for any text."""
+    slots: Annotated[int, Meta(ge=0, le=10_000)] = 4
+    """Tasks of peers that run here at once; 0 = none."""
+    max_assigned: Count = 500
+    """Tasks of this node that are with peers at once."""
+    lease_s: Seconds = 60.0
+    """How long a task belongs to a peer without a sign of life of it."""
+    grace_s: Seconds = 10.0
+    """A peer whose connection ended may come back for so long before its tasks are given to others."""
+
+
 class PeerRegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which peers are known, and how others are found."""
 
@@ -201,6 +218,7 @@ class PeerRegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     """The longest ban; that for a result that proves wrong."""
     forgive_s: Seconds = 3600.0
     """After so long without another violation one is forgiven."""
+    sharing: SharingSettings = SharingSettings()
     mcp: PeerMcpSettings = PeerMcpSettings()
     queue_protocol: QueueProtocolSettings = QueueProtocolSettings()
 

@@ -25,7 +25,7 @@ class PeerTree:
         """With its id."""
         self.place = self.address.rpartition("/p2p/")[0]
 
-    def call(self, name, **arguments):
+    def call(self, name, /, **arguments):
         """A tool's structured content; an error as its text."""
         answer = self.client.call(name, **arguments)
         if answer.get("isError"):

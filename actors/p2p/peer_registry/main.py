@@ -15,15 +15,17 @@ from actors.base import Actor, open_actor
 from actors.client import ToolClient
 from actors.logs import flush_loop
 from actors.messages import Boot, DirectoryEntry
-from actors.p2p.identity import load_or_create_key
+from actors.p2p.identity import NodeSigner, load_or_create_key
 from actors.p2p.peer_registry.admission import Admission, Caller
 from actors.p2p.peer_registry.call_tokens import Checker
 from actors.p2p.peer_registry.configured import contact_rules, host_rules, new_book, store_path
 from actors.p2p.peer_registry.host import Host, open_host
+from actors.p2p.peer_registry.linked import Linked
 from actors.p2p.peer_registry.mcp.answering import Answering, ServerFace
 from actors.p2p.peer_registry.mcp.server import McpServer, use_limits
 from actors.p2p.peer_registry.methods import PeerMethods
 from actors.p2p.peer_registry.node import Node
+from actors.p2p.peer_registry.node_links import PROTOCOL
 from actors.p2p.peer_registry.peer_keeper import open_keeper
 from actors.p2p.peer_registry.peer_store import PeerStore
 from actors.p2p.peer_registry.service import PeerService
@@ -38,17 +40,6 @@ from actors.tools.host import ToolHost
 
 MCP_PROTOCOL = "/mcp+p2p/1.0.0"
 _decode_event = msgspec.msgpack.Decoder(Catalogue | Changed).decode
-
-
-class _NoLinks:
-    async def close(self, _peer_id: str, _reason: str) -> None:
-        pass
-
-    def version(self, _peer_id: str) -> str | None:
-        return None
-
-    async def known_elsewhere(self, _most: int, _timeout_s: float) -> dict[str, list[str]]:
-        return {}
 
 
 async def main(boot: Boot) -> None:
@@ -68,8 +59,15 @@ async def main(boot: Boot) -> None:
             trio.open_nursery() as nursery,
         ):
             node = Node(host, book, admission, ours.bootstrap_nodes, contact_rules(connectivity))
+
+            def new_call_id() -> str:
+                return f"{boot.incarnation}-p{next(numbers)}"
+
+            linked = Linked(actor, host, node, client, new_call_id, NodeSigner(key), secret)
+            host.serve(PROTOCOL, linked.links.serve)
+            node.on_peer = linked.links.peer_changed
             service = PeerService(
-                host, _NoLinks(), node.contacts, book, ours.bootstrap_nodes, now=time.time, stored=keeper.flush
+                host, linked.links, node.contacts, book, ours.bootstrap_nodes, now=time.time, stored=keeper.flush
             )
             if ours.mcp.enabled:
                 for_peers = ToolsForPeers(
@@ -77,7 +75,7 @@ async def main(boot: Boot) -> None:
                     admission,
                     # Where there is a secret, no call gets so far without a token.
                     lambda peer_id: Caller(peer_id, node.address_of(peer_id), secret is not None),
-                    lambda: f"{boot.incarnation}-p{next(numbers)}",
+                    new_call_id,
                 )
                 host.serve(MCP_PROTOCOL, _mcp_server(actor, host, node, for_peers, secret).serve)
             loaded = load_peer_tools(settings, service)
@@ -88,6 +86,9 @@ async def main(boot: Boot) -> None:
             nursery.start_soon(client.keep_catalogue)
             nursery.start_soon(client.keep_connections, _is_used)
             nursery.start_soon(node.run)
+            nursery.start_soon(linked.run)
+            actor.on_draining = linked.leave
+            actor.own_work = lambda: linked.runner.running + linked.sender.assigned
 
             def me() -> NodeShown:
                 return NodeShown(
@@ -95,18 +96,20 @@ async def main(boot: Boot) -> None:
                     addresses=host.addresses,
                     known=len(book),
                     connected=len({view.peer_id for view in host.connections()}),
-                    linked=0,
+                    linked=len(linked.links),
                     bans=len(book.bans.holding()),
                     turned_away=book.turned_away,
                     refused=dict(admission.refused),
-                    sent=0,
-                    running=0,
+                    sent=linked.sender.assigned,
+                    running=linked.runner.running,
                 )
 
             await actor.serve(PeerMethods(service, me).all() | tools.methods())
             nursery.start_soon(tools.send_notices)
             actor.ready(f"listens on {', '.join(host.addresses)}" if host.addresses else "listens nowhere")
             await actor.stopping.wait()
+            with trio.move_on_after(actor.grace_s / 2):
+                await linked.give_back()
             await actor.finish_calls()
             nursery.cancel_scope.cancel()
 

@@ -39,6 +39,9 @@ _PAUSE_S: Final = 0.5
 _SHUN_S: Final = 60.0
 """A peer that lied is asked for nothing, whatever its judge says."""
 
+_BLAMED: Final = frozenset({"INTERNAL", "TIMEOUT", "UNAVAILABLE", "OUTCOME_UNKNOWN", "RUNTIME_UNAVAILABLE"})
+"""Errors that say something of the peer, and not of the task."""
+
 Rank = Callable[[str, Sequence[Capacity]], list[str]]
 """Input CID, and who would take it -> their ids, the best first."""
 
@@ -142,7 +145,8 @@ class Sender:
             self._shunned[wire.peer_id] = trio.current_time() + _SHUN_S
             one.give_back("its peer lied about the result")
             return ResultTaken(accepted=False, reason=lie.message)
-        self._judge.outcome(wire.peer_id, success=result.error is None, seconds=one.seconds)
+        if result.error is None or result.error.code in _BLAMED:
+            self._judge.outcome(wire.peer_id, success=result.error is None, seconds=one.seconds)
         accepted = await one.ended(result)
         return ResultTaken(accepted=accepted, reason="" if accepted else "its lease had ended")
 
