@@ -78,6 +78,14 @@ class BusyError(MCPServerError):
     retryable = True
 
 
+class RateLimitedError(MCPServerError):
+    """The caller asked for more than its share: nothing was started. Try again after `retry_after_s` seconds (among
+    the details)."""
+
+    code = "RATE_LIMITED"
+    retryable = True
+
+
 class DrainingError(BusyError):
     """A process is about to end or out of service: nothing was started. The way of a call tries another one."""
 
@@ -112,6 +120,19 @@ class UnavailableError(MCPServerError):
     """Something outside that the tool needs (a program, a library, a network) is missing; the message names it."""
 
     code = "UNAVAILABLE"
+
+
+class PeerUnreachableError(MCPServerError):
+    """The peer can't be reached: nobody answers there, it refused, or the connection with it has just ended."""
+
+    code = "PEER_UNREACHABLE"
+    retryable = True
+
+
+class PeerIdMismatchError(MCPServerError):
+    """Another peer than the expected one is at this address. Its address is out of date, or somebody poses as it."""
+
+    code = "PEER_ID_MISMATCH"
 
 
 class ForbiddenError(MCPServerError):
@@ -186,10 +207,13 @@ _BY_CODE: dict[str, type[MCPServerError]] = {
         NotFoundError,
         InvalidArgumentsError,
         BusyError,
+        RateLimitedError,
         DrainingError,
         DeadlineExceededError,
         OutcomeUnknownError,
         UnavailableError,
+        PeerUnreachableError,
+        PeerIdMismatchError,
         ForbiddenError,
         CannotAskError,
         NoAnswerError,

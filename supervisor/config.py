@@ -39,17 +39,16 @@ NOT_YET = (
     "monitoring.enable_tracing",
     "monitoring.tracing_endpoint",
     "p2p.mcplusplus.",
-    "p2p.peer_registry.bootstrap_nodes",
     "p2p.peer_registry.peer_discovery_interval",
-    "p2p.peer_registry.mcp.",
     "p2p.peer_registry.queue_protocol.",
-    "p2p.connectivity.",
 )
 """Keys, and beginnings of keys, that are read and checked but change nothing yet."""
 _PATHS = (
     "p2p.peer_registry.queue_protocol.secret_file",
     "p2p.task_queue.queue_path",
     "p2p.workflow_scheduler.store_path",
+    "p2p.peer_registry.store_path",
+    "p2p.peer_registry.secret_file",
     "supervisor.runtime_dir",
     "tools.roots",
     "tools.paths",

@@ -26,9 +26,9 @@ from actors.errors import (
     RuntimeUnavailableError,
     code_of,
 )
+from actors.p2p.cids import cid_text
 from actors.p2p.workflow_scheduler import submitting
 from actors.p2p.workflow_scheduler.car import read
-from actors.p2p.workflow_scheduler.content import cid_text
 from actors.p2p.workflow_scheduler.machine import WorkflowRun
 from actors.p2p.workflow_scheduler.methods import WorkflowMethods
 from actors.p2p.workflow_scheduler.run_values import Commands

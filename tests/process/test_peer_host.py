@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Hosts on loopback: what they promise to the code above them."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from actors.errors import InvalidArgumentsError, PeerIdMismatchError, PeerUnreachableError, UnavailableError
+from actors.p2p.identity import peer_id
+from actors.p2p.peer_registry.host import open_host
+from actors.p2p.peer_registry.host_rules import HostRules
+
+pytestmark = pytest.mark.process
+
+ECHO = "/greenroom-test/echo/1"
+SERVER = HostRules()
+DIALLER = HostRules(listen=())
+
+
+async def echo(stream):
+    while data := await stream.read():
+        await stream.write(data)
+
+
+@asynccontextmanager
+async def two(server_rules=SERVER, client_rules=DIALLER):
+    """A server that echoes and a client that knows where it is."""
+    with trio.fail_after(20):
+        async with (
+            open_host(server_rules, Ed25519PrivateKey.generate()) as server,
+            open_host(client_rules, Ed25519PrivateKey.generate()) as client,
+        ):
+            server.serve(ECHO, echo)
+            yield server, client
+
+
+async def test_a_host_has_the_peer_id_of_its_key():
+    key = Ed25519PrivateKey.generate()
+    with trio.fail_after(20):
+        async with open_host(HostRules(), key) as host:
+            assert host.peer_id == peer_id(key)
+            assert [address.rpartition("/p2p/")[2] for address in host.addresses] == [host.peer_id]
+
+
+async def test_bytes_come_back_over_a_stream_and_its_end_too():
+    async with two() as (server, client):
+        await client.dial(server.addresses[0], server.peer_id, 5)
+        stream = await client.open_stream(server.peer_id, ECHO, 5)
+        await stream.write(b"hello")
+        assert await stream.read() == b"hello"
+        await stream.finish()
+        assert await stream.read() == b""
+
+
+@pytest.mark.parametrize("loopback", ["/ip4/127.0.0.1/tcp/0", "/ip6/::1/tcp/0"])
+async def test_both_sides_know_who_and_where_the_other_is(loopback):
+    async with two(HostRules(listen=(loopback,))) as (server, client):
+        heard = []
+        server.on_connected = heard.append
+        await client.dial(server.addresses[0], server.peer_id, 5)
+        stream = await client.open_stream(server.peer_id, ECHO, 5)
+        await stream.write(b"x")
+        await stream.read()
+        assert (stream.peer_id, stream.inbound) == (server.peer_id, False)
+        assert server.addresses[0] == f"{stream.address}/p2p/{server.peer_id}"
+        assert heard == [client.peer_id]
+        (view,) = server.connections()
+        assert (view.peer_id, view.inbound) == (client.peer_id, True)
+        assert view.address.startswith(loopback.removesuffix("0"))
+
+
+async def test_a_lost_connection_is_told_and_can_be_made_again():
+    async with two() as (server, client):
+        lost = trio.Event()
+        client.on_disconnected = lambda _: lost.set()
+        await client.dial(server.addresses[0], server.peer_id, 5)
+        await server.disconnect(client.peer_id)
+        await lost.wait()
+        assert client.connections() == []
+        with pytest.raises(PeerUnreachableError):
+            await client.open_stream(server.peer_id, ECHO, 5)
+        await client.dial(server.addresses[0], server.peer_id, 5)
+        assert 0 < await client.ping(server.peer_id, 5) < 5
+
+
+async def test_another_peer_at_the_address_is_told_apart_from_nobody():
+    other = peer_id(Ed25519PrivateKey.generate())
+    async with two() as (server, client):
+        address = server.addresses[0].partition("/p2p/")[0]
+        with pytest.raises(PeerIdMismatchError):
+            await client.dial(address, other, 5)
+        with pytest.raises(PeerIdMismatchError):
+            await client.dial(server.addresses[0], other, 5)
+        with pytest.raises(PeerUnreachableError):
+            await client.dial("/ip4/127.0.0.1/tcp/1", other, 5)
+        with pytest.raises(InvalidArgumentsError):
+            await client.dial("nowhere", other, 5)
+
+
+async def test_an_unknown_protocol_is_told_apart_from_an_unreachable_peer():
+    async with two() as (server, client):
+        await client.dial(server.addresses[0], server.peer_id, 5)
+        with pytest.raises(UnavailableError):
+            await client.open_stream(server.peer_id, "/unheard/of", 5)
+
+
+async def test_peers_say_what_they_are():
+    async with two() as (server, client):
+        said = trio.Event()
+        client.on_identified = lambda _: said.set()
+        await client.dial(server.addresses[0], server.peer_id, 5)
+        await said.wait()
+        assert ECHO in client.protocols(server.peer_id)
+        assert client.agent(server.peer_id) == "greenroom"
+        assert [
+            f"{address}/p2p/{server.peer_id}" for address in client.says(server.peer_id).addresses
+        ] == server.addresses
+        await client.disconnect(server.peer_id)
+        assert client.says(server.peer_id) is None
+
+
+async def test_what_a_stream_is_cancelled_in_harms_nobody():
+    """Dials and openings that are given up leave nothing behind."""
+    async with two() as (server, client):
+        start = server.counters()
+        for number in range(20):
+            with trio.move_on_after(0.001 * number):
+                await client.dial(server.addresses[0], server.peer_id, 5)
+        await client.dial(server.addresses[0], server.peer_id, 5)
+        for number in range(20):
+            with trio.move_on_after(0.0005 * number):
+                await (await client.open_stream(server.peer_id, ECHO, 5)).reset()
+            while server.counters().streams:
+                await trio.sleep(0.001)
+        with pytest.raises(PeerUnreachableError):
+            await client.open_stream(server.peer_id, ECHO, 0)
+        while server.counters().streams:
+            await trio.sleep(0.01)
+        assert 0 < await client.ping(server.peer_id, 5) < 5
+        await client.disconnect(server.peer_id)
+        while server.counters() != start or server.connections():
+            await trio.sleep(0.01)
+
+
+async def test_a_port_in_use_is_an_error():
+    async with two() as (server, _):
+        taken = server.addresses[0].partition("/p2p/")[0]
+        with pytest.raises(UnavailableError):
+            async with open_host(HostRules(listen=(taken,)), Ed25519PrivateKey.generate()):
+                pass
