@@ -161,7 +161,10 @@ class QueueProtocolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_un
     """The task queue for older nodes (`/ipfs-datasets/task-queue/1.0.0`)."""
 
     enabled: bool = False
-    """Answer it. It needs a shared secret."""
+    """Answer it. It needs `secret_file`."""
+    secret_file: str = ""
+    """Holds what older nodes have to show in each request. They send it as it is, so it is to be of use for nothing
+    else. Empty = everybody is refused."""
     max_message_bytes: Size = 1024 * 1024
     """Of one request and of one answer."""
     request_timeout_s: Seconds = 30.0

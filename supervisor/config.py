@@ -44,6 +44,7 @@ NOT_YET = (
 )
 """Keys, and beginnings of keys, that are read and checked but change nothing yet."""
 _PATHS = (
+    "p2p.peer_registry.queue_protocol.secret_file",
     "p2p.task_queue.queue_path",
     "p2p.workflow_scheduler.store_path",
     "p2p.peer_registry.store_path",

@@ -88,7 +88,7 @@ def outcome(data, pieces=1):
     return answers
 
 
-_quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+_quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @_quick

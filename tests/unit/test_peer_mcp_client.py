@@ -27,6 +27,7 @@ from actors.errors import (
     UnknownToolError,
     code_of,
 )
+from actors.p2p.peer_registry.mcp.asking import AskedStream
 from actors.p2p.peer_registry.mcp.client import open_client
 from actors.p2p.peer_registry.mcp.opening import ClientFace
 
@@ -170,9 +171,12 @@ async def test_a_tool_that_fails_says_which_and_why():
 
 async def test_whoever_does_not_wait_any_longer_ends_the_call_there():
     async with ours() as (client, rig):
-        with trio.move_on_after(0.01):
-            await call(client, "wait")
-        await wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call, client, "wait")
+            await wait_all_tasks_blocked(0.005)
+            assert rig.tools.running == 1
+            nursery.cancel_scope.cancel()
+        await wait_all_tasks_blocked(0.005)
         assert (rig.tools.running, rig.tools.cancelled) == (0, 1)
         assert await call(client, a=1) == {"a": 1}
 
@@ -283,6 +287,27 @@ async def test_a_peer_that_can_not_be_opened_in_time_was_asked_nothing(autojump_
             await call(client, timeout_s=4)
 
 
+async def test_nothing_can_be_sent_on_a_stream_that_has_ended():
+    here, there = peer_streams.pair(HERE, PEER)
+    asked = AskedStream(here, 1 << 20)
+    there.break_now()
+    await asked.run()
+    with pytest.raises(RuntimeUnavailableError, match="was not sent: broken"):
+        await asked.ask("tools/list", {}, 5)
+    assert not asked.usable
+
+
+async def test_a_stream_whose_writing_breaks_ends():
+    here, there = peer_streams.pair(HERE, PEER)
+    asked = AskedStream(here, 1 << 20)
+    await here.finish()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(asked.run)
+        with pytest.raises(OutcomeUnknownError, match="after the end"):
+            await asked.ask("tools/list", {}, 5)
+    assert there.broken
+
+
 # --- servers of other makes ----------------------------------------------------------------------------------------
 
 
@@ -305,6 +330,33 @@ async def test_the_binding_is_found_out_once():
         await call(client)
         assert server.methods.count("server/discover") == 1
         assert server.methods.count("initialize") == 2
+
+
+async def test_a_token_goes_along_in_the_legacy_binding_too():
+    async with old(accelerate, token=lambda: "t") as (client, server):
+        await call(client)
+        assert server.seen[-1]["params"]["_meta"] == {"io.greenroom/callToken": "t"}
+
+
+async def test_a_node_that_speaks_the_current_binding_no_more_is_spoken_to_in_the_legacy_one():
+    async with ours() as (client, _), old(accelerate) as (_, server):
+        await call(client)
+        client.close()
+        client._open_stream = server.open
+        assert (await call(client, a=1))["echo"] == {"a": 1}
+        assert client.server.binding == LEGACY
+
+
+async def test_whoever_refuses_the_handshake_is_asked_from_the_beginning_the_next_time():
+    async def handle(one, message):
+        await one.error(message, -32010 if message["method"] == "initialize" else -32000, "rate_limited")
+
+    async with old(handle) as (client, server):
+        for _ in range(2):
+            with pytest.raises(MCPServerError) as caught:
+                await call(client)
+            assert code_of(caught.value) == "RATE_LIMITED"
+        assert server.methods == ["server/discover", "initialize"] * 2
 
 
 async def test_streams_are_changed_before_an_old_server_ends_them():

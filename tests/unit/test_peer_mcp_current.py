@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 
+import msgspec
 import pytest
 from peer_mcp import CURRENT, HERE, META, OTHER, PEER, code, descriptor, gives, only_token, open_rig
 
@@ -18,6 +19,7 @@ from actors.errors import (
     from_info,
 )
 from actors.messages import ErrorInfo
+from actors.tool_messages import ToolAnnotations
 
 
 @pytest.fixture
@@ -131,6 +133,21 @@ async def test_a_long_list_comes_in_pages_that_fit(rig):
         cursor, pages = ({"cursor": result["nextCursor"]} if "nextCursor" in result else None), pages + 1
     assert names == [f"t{n:02}" for n in range(20)]
     assert pages == 4
+
+
+async def test_a_tool_has_its_title_and_hints(rig):
+    rig.tools.shown = [descriptor("a", annotations=ToolAnnotations(read_only_hint=True))]
+    rig.tools.shown[0] = msgspec.structs.replace(rig.tools.shown[0], title="A tool")
+    [tool] = (await rig.peer().current("tools/list"))["result"]["tools"]
+    assert (tool["title"], tool["annotations"]) == ("A tool", {"readOnlyHint": True})
+
+
+async def test_a_tool_that_fits_on_no_page_is_left_out(rig):
+    large = b'{"type":"object","title":"%s"}' % (b"x" * 300_000)
+    rig.tools.shown = [descriptor("a"), descriptor("b", input_schema=large), descriptor("c")]
+    result = (await rig.peer().current("tools/list"))["result"]
+    assert [tool["name"] for tool in result["tools"]] == ["a", "c"]
+    assert "nextCursor" not in result
 
 
 async def test_a_cursor_is_text(rig):
@@ -267,6 +284,21 @@ async def test_where_a_secret_is_configured_each_request_shows_a_token():
         said = {"io.greenroom/callToken": "good"}
         assert "result" in await peer.current("tools/list", 6, said)
         assert "result" in await peer.current("tools/call", 7, said, name="echo")
+
+
+@pytest.mark.parametrize(
+    ("failure", "number", "word"),
+    [(ForbiddenError("too old", retryable=True), 401, "UNAUTHORIZED"),
+     (from_info(ErrorInfo(code="RATE_LIMITED", message="later", retryable=True)), 429, "RATE_LIMITED")],
+)  # fmt: skip
+async def test_why_a_token_is_no_good_is_told(failure, number, word):
+    def check(token, peer_id):
+        raise failure
+
+    async with open_rig(check_token=check) as rig:
+        answer = await rig.peer().current("tools/list", meta={"io.greenroom/callToken": "t"})
+        assert (code(answer), answer["error"]["data"]["retryable"]) == ((number, word), True)
+        assert answer["error"]["message"] == str(failure)
 
 
 async def test_the_peer_that_a_token_is_held_against_is_the_proven_one():

@@ -6,10 +6,12 @@ from __future__ import annotations
 import json
 
 import pytest
+import structlog.testing
 import trio
 from peer_mcp import CURRENT, HERE, META, OTHER, PEER, code, gives, only_token, open_rig
 from trio.testing import wait_all_tasks_blocked
 
+from actors.p2p.peer_registry.mcp import serving
 from actors.p2p.peer_registry.mcp.serving import MOST_BAD_FRAMES
 
 
@@ -220,6 +222,24 @@ async def test_notifications_are_never_answered_and_count_as_messages(autojump_c
         assert code(await peer.read()) == (429, "RATE_LIMITED")
 
 
+async def test_notifications_of_a_flood_are_dropped_without_a_word(autojump_clock):
+    async with open_rig(burst=2, rate_per_s=1) as rig:
+        peer = rig.peer()
+        await peer.send(call(1, "echo"), *[cancel(9)] * 3)
+        await peer.stream.finish()
+        assert len(await peer.all()) == 1
+
+
+async def test_only_the_latest_ids_are_remembered(monkeypatch):
+    monkeypatch.setattr(serving, "_REMEMBERED_IDS", 2)
+    async with open_rig() as rig:
+        peer = rig.peer()
+        for id_ in (1, 2, 3):
+            await peer.current("tools/list", id_)
+        assert "error" in await peer.current("tools/list", 3)
+        assert "result" in await peer.current("tools/list", 1)
+
+
 async def test_a_silent_stream_is_closed(autojump_clock):
     async with open_rig(idle_timeout_s=60) as rig:
         peer = rig.peer()
@@ -330,6 +350,17 @@ async def test_an_end_within_a_message_ends_the_stream():
         await peer.stream.finish()
         [answer] = await peer.all()
         assert answer["error"]["code"] == -32600
+
+
+async def test_a_fault_in_the_handler_breaks_the_stream_and_nothing_else(monkeypatch):
+    async with open_rig() as rig:
+        peer = rig.peer()
+        with monkeypatch.context() as patch, structlog.testing.capture_logs() as logged:
+            patch.setattr(serving, "parse", None)
+            await peer.send(b"{}")
+            assert await peer.gone()
+        assert [entry["log_level"] for entry in logged] == ["error"]
+        assert "result" in await rig.peer().current("server/discover")
 
 
 # --- the oldest dialect --------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from actors.errors import (
     RuntimeUnavailableError,
     ToolExecutionError,
 )
-from actors.p2p.peer_registry.queue_protocol import seen
+from actors.p2p.peer_registry.queue_protocol import seen, server
 from actors.p2p.peer_registry.queue_protocol.answering import OTHER_NAMES
 from actors.p2p.peer_registry.queue_protocol.cache import SharedCache
 from actors.p2p.peer_registry.queue_protocol.clock import OwnClock, root_of
@@ -313,6 +313,13 @@ async def test_a_peer_that_does_not_read_is_given_up(tmp_path, autojump_clock):
         assert (rig.ended, rig.use.requests) == (1, 0)
 
 
+async def test_a_request_that_takes_too_long_is_ended(tmp_path, autojump_clock):
+    async with peer_queue.open_rig(tmp_path, running=False) as rig:
+        started = trio.current_time()
+        assert (await rig("submit", task_type="dig"))["error"] == "timeout"
+        assert trio.current_time() - started == pytest.approx(90, abs=0.1)
+
+
 # --- faults of ours ------------------------------------------------------------------------------------------------
 
 
@@ -321,6 +328,13 @@ async def test_a_fault_of_ours_is_told_without_its_text_and_the_next_request_is_
     reply = await rig("submit", task_type="dig")
     assert reply == {"ok": False, "peer_id": HERE, "error": "internal_error", "detail": "ValueError"}
     assert (await rig("submit", task_type="dig"))["ok"] is True
+
+
+async def test_a_fault_in_the_handler_breaks_the_stream_and_nothing_else(rig, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(server, "read_line", None)
+        assert await rig.raw(b"{}\n") == b"<broken>"
+    assert (await rig("status"))["ok"] is True
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ from peer_queue import ADA, BOB, HERE, SECRET
 from trio.testing import wait_all_tasks_blocked
 
 from actors.errors import (
-    BusyError,
     DeadlineExceededError,
     InvalidArgumentsError,
     MCPServerError,
@@ -143,9 +142,9 @@ async def test_a_flood_is_a_reason_to_wait(tmp_path):
     limits = peer_queue.UseLimits(burst=1, per_s=0.01)
     async with peer_queue.open_rig(tmp_path, use=limits) as rig, by_stream(rig) as client:
         await client.status()
-        with pytest.raises(BusyError) as caught:
+        with pytest.raises(MCPServerError) as caught:
             await client.status()
-        assert caught.value.retryable
+        assert (code_of(caught.value), caught.value.retryable) == ("RATE_LIMITED", True)
 
 
 # --- servers of other makes ----------------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ import msgspec
 import trio
 from msgspec import UNSET
 
-from actors.errors import DeadlineExceededError, MCPServerError
-from actors.p2p.peer_registry.mcp.failures import UNAUTHORIZED, refused
+from actors.errors import DeadlineExceededError, MCPServerError, code_of
+from actors.p2p.peer_registry.mcp.failures import RATE_LIMITED, UNAUTHORIZED, refused
 from actors.p2p.peer_registry.mcp.profiles import TRANSPORT, Profiles
 from actors.p2p.peer_registry.mcp.rpc import INVALID_PARAMS, Meta, Params, RpcError
 from actors.settings_p2p import PeerMcpSettings
@@ -91,7 +91,9 @@ class Answering:
         try:
             self._check_token(token, peer_id)
         except MCPServerError as error:
-            raise refused(UNAUTHORIZED, error.message) from None
+            if code_of(error) == RATE_LIMITED:
+                raise
+            raise refused(UNAUTHORIZED, error.message, retryable=error.retryable) from None
 
     async def call(self, peer_id: str, params: Params) -> ToolResult:
         """Run the tool that a request names. Raises `RpcError` and what the tool raises."""

@@ -87,7 +87,7 @@ class Current:
         answering = self._answering
         offered = current_capabilities(answering.face.profiles, answering.limits())
         members = {"supportedVersions": SUPPORTED, "capabilities": {"tools": {}, **offered}}
-        return self._shaper.result(members, may_be_kept=True)
+        return self._shaper.told(members)
 
     def _listed(self, params: Params) -> bytes:
         tools = [shown_tool(tool) for tool in self._answering.tools.list(self._peer_id)]
@@ -95,7 +95,7 @@ class Current:
         members: dict[str, object] = {"tools": shown}
         if following is not None:
             members["nextCursor"] = following
-        return self._shaper.result(members, may_be_kept=True)
+        return self._shaper.told(members)
 
     async def _called(self, params: Params) -> bytes:
         try:

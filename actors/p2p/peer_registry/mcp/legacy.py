@@ -115,7 +115,7 @@ class Legacy:
         if self._answering.queue is not None:
             schema = {"type": "object", "properties": {"op": {"type": "string"}, "token": {"type": "string"}}}
             tools.append({"name": QUEUE_TOOL, "description": _QUEUE_DESCRIPTION, "inputSchema": schema})
-        shown, following = page(tools, cursor_of(params), LISTED_BYTES)
+        shown, following = page(tools, cursor_of(params), min(LISTED_BYTES, self.most_bytes // 2))
         return encode({"tools": shown} if following is None else {"tools": shown, "nextCursor": following})
 
     async def _queue(self, params: Params) -> bytes:

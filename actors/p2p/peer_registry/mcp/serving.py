@@ -184,7 +184,10 @@ class Serving:
             await self._refuse(frame, refused(RATE_LIMITED, "too many requests are open", retryable=True))
         else:
             scope = self._running[echo] = trio.CancelScope()
-            requests.start_soon(self._answer, scope, echo, frame)
+            if frame.method == "initialize":
+                await self._answer(scope, echo, frame)  # takes no time, and what follows it depends on it
+            else:
+                requests.start_soon(self._answer, scope, echo, frame)
         return True
 
     async def _bad(self, echo: bytes, error: RpcError) -> bool:
@@ -249,6 +252,7 @@ class Serving:
     async def _answer_p2p_message(self, frame: Frame) -> None:
         if not self._use.begin(self._peer_id):
             return
+        self._idle.deadline = math.inf
         try:
             message = await p2p_message.answer(self._answering, self._peer_id, frame)
         finally:

@@ -28,12 +28,10 @@ class Shaper:
     def __init__(self, server_info: Mapping[str, object]) -> None:
         self._info = {META + "serverInfo": dict(server_info)}
 
-    def result(self, members: Mapping[str, object], *, may_be_kept: bool = False) -> bytes:
-        """A result from its own members."""
-        shown: dict[str, object] = {"resultType": "complete", **members}
-        if may_be_kept:
-            shown |= {"ttlMs": _TTL_MS, "cacheScope": "private"}
-        return encode({**shown, "_meta": self._info})
+    def told(self, members: Mapping[str, object]) -> bytes:
+        """A result of which the peer may keep what it was told of this node."""
+        kept = {"ttlMs": _TTL_MS, "cacheScope": "private"}
+        return encode({"resultType": "complete", **members, **kept, "_meta": self._info})
 
     def called(self, result: ToolResult) -> bytes:
         """The result of `tools/call`."""

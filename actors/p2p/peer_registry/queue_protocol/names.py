@@ -25,11 +25,6 @@ def is_of(worker: str, peer_id: str) -> bool:
     return worker.startswith(worker_name(peer_id, ""))
 
 
-def is_of_a_peer(worker: str) -> bool:
-    """Whether a worker of the queue is one of any peer."""
-    return worker.startswith(_PEER) and "/" in worker
-
-
 def shown_worker(worker: str, peer_id: str) -> str | None:
     """A worker of the queue as it is told to a peer: its own ones by their own names."""
     return worker.removeprefix(worker_name(peer_id, "")) or None

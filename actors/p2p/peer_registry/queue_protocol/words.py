@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import Any, Final
 
 from actors.errors import (
-    BusyError,
     DeadlineExceededError,
     ForbiddenError,
     InvalidArgumentsError,
@@ -75,7 +74,7 @@ _CODES: Final = {
     TIMEOUT: DeadlineExceededError.code,
     TASK_MISSING: NotFoundError.code,
     STALE_FENCE: "STALE_FENCE",
-    RATE_LIMITED: BusyError.code,
+    RATE_LIMITED: "RATE_LIMITED",
     "id_conflict": "ID_CONFLICT",
     "invalid_state": "INVALID_STATE",
 }
