@@ -75,6 +75,16 @@ async def test_both_sides_know_who_and_where_the_other_is(loopback):
         assert view.address.startswith(loopback.removesuffix("0"))
 
 
+@pytest.mark.parametrize("kind", ["dns", "dns4"])
+async def test_a_name_can_be_dialled(kind):
+    async with two() as (server, client):
+        port = server.addresses[0].split("/")[4]
+        await client.dial(f"/{kind}/localhost/tcp/{port}", server.peer_id, 5)
+        assert client.connections()[0].peer_id == server.peer_id
+        with pytest.raises(PeerUnreachableError):
+            await client.dial(f"/{kind}/nobody.invalid/tcp/{port}", peer_id(Ed25519PrivateKey.generate()), 5)
+
+
 async def test_a_lost_connection_is_told_and_can_be_made_again():
     async with two() as (server, client):
         lost = trio.Event()
@@ -99,8 +109,9 @@ async def test_another_peer_at_the_address_is_told_apart_from_nobody():
             await client.dial(server.addresses[0], other, 5)
         with pytest.raises(PeerUnreachableError):
             await client.dial("/ip4/127.0.0.1/tcp/1", other, 5)
-        with pytest.raises(InvalidArgumentsError):
-            await client.dial("nowhere", other, 5)
+        for nowhere in ("nowhere", "", "/"):
+            with pytest.raises(InvalidArgumentsError):
+                await client.dial(nowhere, other, 5)
 
 
 async def test_an_unknown_protocol_is_told_apart_from_an_unreachable_peer():
@@ -123,6 +134,17 @@ async def test_peers_say_what_they_are():
         ] == server.addresses
         await client.disconnect(server.peer_id)
         assert client.says(server.peer_id) is None
+
+
+async def test_peers_are_told_the_addresses_that_are_announced():
+    announced = "/dns4/peer.example.org/tcp/4001"
+    async with two(HostRules(announce=(announced,))) as (server, client):
+        said = trio.Event()
+        client.on_identified = lambda _: said.set()
+        await client.dial(server.addresses[0], server.peer_id, 5)
+        await said.wait()
+        assert client.says(server.peer_id).addresses == (announced,)
+        assert server.announced == [f"{announced}/p2p/{server.peer_id}"]
 
 
 async def test_what_a_stream_is_cancelled_in_harms_nobody():
