@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from peer_victim import ECHO, SPEW
 from peer_victims import (
     WINDOW_UPDATE,
+    Deaf,
     at_rest,
     closes,
     connected,
@@ -102,23 +103,6 @@ async def test_b11_a_port_has_one_owner(patched, tmp_path):
             except EOFError:
                 shared = False
             assert shared != patched
-
-
-class Deaf:
-    """Makes an attacker stop reading from its socket, until it is told to go on."""
-
-    def __init__(self, connection):
-        self._tcp = connection.secured_conn.conn.read_writer.read_write_closer.stream
-        self._read = self._tcp.read
-        self._hears = trio.Event()
-        self._tcp.read = self._wait
-
-    async def _wait(self, most=None):
-        await self._hears.wait()
-        return await self._read(most)
-
-    def hear(self):
-        self._hears.set()
 
 
 async def test_b3_a_write_that_is_cancelled_harms_no_other_stream(patched, tmp_path):

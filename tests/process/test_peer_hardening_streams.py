@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from peer_victim import ECHO, HOLD, RAISE
+from peer_victim import ECHO, HOLD, RAISE, WATCH
 from peer_victims import (
     DATA,
     SYN,
@@ -20,6 +20,8 @@ from peer_victims import (
     unharmed,
     victim,
 )
+
+from actors.p2p.peer_registry import hardening
 
 pytestmark = pytest.mark.process
 
@@ -112,3 +114,42 @@ async def test_b33_a_handler_that_is_busy_ends_with_its_connection(patched, tmp_
             assert (left == 0) == patched
             if patched:
                 await unharmed(target, start)
+
+
+async def test_b37_a_stream_that_breaks_has_not_ended(patched, tmp_path):
+    with trio.fail_after(20):
+        async with victim(tmp_path, without=() if patched else ("B37",)) as target:
+            async with connected(target) as other:
+                for way in ("finish", "reset"):
+                    stream = await other.open_stream(target.peer_id, WATCH, 5)
+                    await stream.read()
+                    await getattr(stream, way)()
+                await target.ask("ends", 2)
+                stream = await other.open_stream(target.peer_id, WATCH, 5)
+                await stream.read()
+                await hardening.cut(muxed(other))
+            ends = await target.ask("ends", 3)
+            assert (ends == ["ended", "broken", "broken"]) == patched
+
+
+async def test_b37_a_frame_that_comes_half_has_not_ended_the_stream(tmp_path):
+    with trio.fail_after(20):
+        async with victim(tmp_path) as target:
+            async with connected(target) as other:
+                stream = await other.open_stream(target.peer_id, WATCH, 5)
+                await stream.read()
+                number = stream._stream.muxed_stream.stream_id
+                await send(muxed(other), frame(DATA, 0, number, 1000, bytes(500)))
+                await hardening.cut(muxed(other))
+            assert await target.ask("ends", 1) == ["broken"]
+
+
+async def test_b37_nothing_is_kept_of_streams_that_have_ended(patched, tmp_path):
+    with trio.fail_after(20):
+        async with victim(tmp_path, without=() if patched else ("B37",)) as target, connected(target) as other:
+            for _ in range(20):
+                stream = await other.open_stream(target.peer_id, WATCH, 5)
+                await stream.read()
+                await stream.reset()
+            await target.ask("ends", 20)
+            assert (await target.ask("forgotten") == 0) == patched

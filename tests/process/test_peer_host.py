@@ -8,11 +8,13 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from peer_victims import Deaf, muxed
 
 from actors.errors import InvalidArgumentsError, PeerIdMismatchError, PeerUnreachableError, UnavailableError
 from actors.p2p.identity import peer_id
 from actors.p2p.peer_registry.host import open_host
 from actors.p2p.peer_registry.host_rules import HostRules
+from actors.p2p.peer_registry.stream import StreamBrokenError
 
 pytestmark = pytest.mark.process
 
@@ -73,6 +75,16 @@ async def test_both_sides_know_who_and_where_the_other_is(loopback):
         assert view.address.startswith(loopback.removesuffix("0"))
 
 
+@pytest.mark.parametrize("kind", ["dns", "dns4"])
+async def test_a_name_can_be_dialled(kind):
+    async with two() as (server, client):
+        port = server.addresses[0].split("/")[4]
+        await client.dial(f"/{kind}/localhost/tcp/{port}", server.peer_id, 5)
+        assert client.connections()[0].peer_id == server.peer_id
+        with pytest.raises(PeerUnreachableError):
+            await client.dial(f"/{kind}/nobody.invalid/tcp/{port}", peer_id(Ed25519PrivateKey.generate()), 5)
+
+
 async def test_a_lost_connection_is_told_and_can_be_made_again():
     async with two() as (server, client):
         lost = trio.Event()
@@ -97,8 +109,9 @@ async def test_another_peer_at_the_address_is_told_apart_from_nobody():
             await client.dial(server.addresses[0], other, 5)
         with pytest.raises(PeerUnreachableError):
             await client.dial("/ip4/127.0.0.1/tcp/1", other, 5)
-        with pytest.raises(InvalidArgumentsError):
-            await client.dial("nowhere", other, 5)
+        for nowhere in ("nowhere", "", "/"):
+            with pytest.raises(InvalidArgumentsError):
+                await client.dial(nowhere, other, 5)
 
 
 async def test_an_unknown_protocol_is_told_apart_from_an_unreachable_peer():
@@ -123,6 +136,17 @@ async def test_peers_say_what_they_are():
         assert client.says(server.peer_id) is None
 
 
+async def test_peers_are_told_the_addresses_that_are_announced():
+    announced = "/dns4/peer.example.org/tcp/4001"
+    async with two(HostRules(announce=(announced,))) as (server, client):
+        said = trio.Event()
+        client.on_identified = lambda _: said.set()
+        await client.dial(server.addresses[0], server.peer_id, 5)
+        await said.wait()
+        assert client.says(server.peer_id).addresses == (announced,)
+        assert server.announced == [f"{announced}/p2p/{server.peer_id}"]
+
+
 async def test_what_a_stream_is_cancelled_in_harms_nobody():
     """Dials and openings that are given up leave nothing behind."""
     async with two() as (server, client):
@@ -144,6 +168,70 @@ async def test_what_a_stream_is_cancelled_in_harms_nobody():
         await client.disconnect(server.peer_id)
         while server.counters() != start or server.connections():
             await trio.sleep(0.01)
+
+
+async def test_a_frozen_peer_holds_nobody_up():
+    """It reads nothing from its socket any more, which is full."""
+    async with two() as (server, client):
+        await client.dial(server.addresses[0], server.peer_id, 5)
+        full, other = [await client.open_stream(server.peer_id, ECHO, 5) for _ in range(2)]
+        deaf = Deaf(muxed(server))
+        full._stream.muxed_stream.send_window = 1 << 30
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write_much, full)
+            await trio.sleep(0.5)
+            with pytest.raises(PeerUnreachableError):
+                await client.open_stream(server.peer_id, ECHO, 0.1)
+            begin = trio.current_time()
+            await other.reset()
+            assert trio.current_time() - begin < 2.5
+            begin = trio.current_time()
+            await client.disconnect(server.peer_id)
+            assert trio.current_time() - begin < 2.5
+        assert client.connections() == []
+        deaf.hear()
+
+
+async def write_much(stream):
+    with pytest.raises(StreamBrokenError):
+        await stream.write(bytes(64 << 20))
+
+
+async def test_a_stream_that_was_reset_is_broken_on_both_sides():
+    ended = []
+
+    async def serve(stream):
+        with pytest.raises(StreamBrokenError):
+            await stream.read()
+        ended.append(stream.peer_id)
+
+    async with two() as (server, client):
+        server.serve("/served/1", serve)
+        await client.dial(server.addresses[0], server.peer_id, 5)
+        stream = await client.open_stream(server.peer_id, "/served/1", 5)
+        await stream.reset()
+        await stream.reset()
+        with pytest.raises(StreamBrokenError):
+            await stream.write(b"x")
+        while not ended:
+            await trio.sleep(0.01)
+
+
+async def test_what_was_written_before_the_end_arrives():
+    """Also when the handler returns at once, and when there is more than a window of it."""
+    much = 3 << 20
+
+    async def answer(stream):
+        await stream.write(bytes(much))
+
+    async with two() as (server, client):
+        server.serve("/answer/1", answer)
+        await client.dial(server.addresses[0], server.peer_id, 5)
+        stream = await client.open_stream(server.peer_id, "/answer/1", 5)
+        got = 0
+        while data := await stream.read():
+            got += len(data)
+        assert got == much
 
 
 async def test_a_port_in_use_is_an_error():

@@ -15,6 +15,8 @@ import psutil
 import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from actors.p2p.peer_registry.stream import StreamBrokenError
+
 ECHO = "/victim/echo/1"
 HOLD = "/victim/hold/1"
 """Never reads."""
@@ -25,6 +27,8 @@ SPEW = "/victim/spew/1"
 SIP = "/victim/sip/1"
 """Reads, gives up after a moment, reads again; writes how many bytes it got in all when it has this many."""
 SIP_BYTES = 1 << 20
+WATCH = "/victim/watch/1"
+"""Reads to the end and remembers how that came."""
 FLOW = "/victim/flow/1"
 """Writes as much as it is told, without a time limit."""
 
@@ -110,7 +114,20 @@ async def _flow(stream):
     await stream.finish()
 
 
-HANDLERS = {ECHO: _echo, HOLD: _hold, SPEW: _spew, SIP: _sip, FLOW: _flow}
+ends = []
+
+
+async def _watch(stream):
+    await stream.write(b"x")
+    try:
+        while await stream.read():
+            pass
+        ends.append("ended")
+    except StreamBrokenError:
+        ends.append("broken")
+
+
+HANDLERS = {WATCH: _watch, ECHO: _echo, HOLD: _hold, SPEW: _spew, SIP: _sip, FLOW: _flow}
 
 
 async def _counters(host):
@@ -149,8 +166,8 @@ async def _identified(host, peer_id):
             await trio.sleep(0.01)
 
 
-async def _dial(host, address, peer_id):
-    await host.dial(address, peer_id, 5)
+async def _dial(host, address, peer_id, within_s=5):
+    await host.dial(address, peer_id, within_s)
 
 
 async def _connect(host, address, peer_id):
@@ -163,6 +180,19 @@ async def _connect(host, address, peer_id):
     host._network.peerstore.clear_addrs(ID.from_string(peer_id))
     await host._host.connect(PeerInfo(ID.from_string(peer_id), [Multiaddr(address)]))
     return trio.current_time() - begin
+
+
+async def _ends(host, number):
+    with trio.fail_after(5):
+        while len(ends) < number:
+            await trio.sleep(0.01)
+    return ends
+
+
+async def _forgotten(host):
+    """What connections still hold of streams that have ended."""
+    muxed = [conn.muxed_conn for conn in host._network.get_connections()]
+    return sum(len(one.stream_events) - len(one.streams) for one in muxed)
 
 
 async def _log_handlers(host):
@@ -183,6 +213,8 @@ COMMANDS = {
     "counters": _counters,
     "views": _views,
     "wait_views": _wait_views,
+    "ends": _ends,
+    "forgotten": _forgotten,
     "said": _said,
     "identified": _identified,
     "dial": _dial,

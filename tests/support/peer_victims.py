@@ -18,6 +18,7 @@ import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from peer_victim import ECHO
 
+from actors.p2p.identity import peer_id
 from actors.p2p.peer_registry.host import open_host
 from actors.p2p.peer_registry.host_rules import HostRules
 
@@ -48,6 +49,8 @@ class Victim:
         self._pipe = pipe
         self.peer_id = ""
         self.addresses = []
+        self.stranger = peer_id(Ed25519PrivateKey.generate())
+        """The id of a peer that nobody is."""
 
     @property
     def address(self):
@@ -176,6 +179,23 @@ def muxed(host):
 
 def frame(kind, flags, stream, length, body=b""):
     return struct.pack("!BBHII", 0, kind, flags, stream, length) + body
+
+
+class Deaf:
+    """Makes a host in this process stop reading from the socket of a connection, until it is told to go on."""
+
+    def __init__(self, connection):
+        self._tcp = connection.secured_conn.conn.read_writer.read_write_closer.stream
+        self._read = self._tcp.read
+        self._hears = trio.Event()
+        self._tcp.read = self._wait
+
+    async def _wait(self, most=None):
+        await self._hears.wait()
+        return await self._read(most)
+
+    def hear(self):
+        self._hears.set()
 
 
 async def send(connection, *frames):

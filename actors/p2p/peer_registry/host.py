@@ -26,6 +26,7 @@ from actors.errors import (
 )
 from actors.p2p.peer_registry import hardening
 from actors.p2p.peer_registry.background import Background, TookTooLongError
+from actors.p2p.peer_registry.host_addresses import resolved, target
 from actors.p2p.peer_registry.host_events import Connections, ConnectionView, address_of
 from actors.p2p.peer_registry.host_parts import addresses, make_host
 from actors.p2p.peer_registry.host_protocols import IDENTIFY, IDENTIFY_PUSH, PING, PeerSays, ping, read_said, serve_ping
@@ -65,6 +66,11 @@ class Host:
         """Multiaddrs that it listens on, with `/p2p/<id>`."""
         return [f"{address}/p2p/{self.peer_id}" for address in self._host.get_transport_addrs()]
 
+    @property
+    def announced(self) -> list[str]:
+        """Multiaddrs that it tells its peers, with `/p2p/<id>`."""
+        return [f"{address}/p2p/{self.peer_id}" for address in self._rules.announce] or self.addresses
+
     async def dial(self, address: str, peer_id: str, timeout_s: float) -> None:
         """Connect to this peer at this address, unless there is a connection already.
 
@@ -72,21 +78,33 @@ class Host:
         """
         if peer_id == self.peer_id:
             raise InvalidArgumentsError("that is this node itself")
-        target, peer = _target(address, peer_id)
+        wanted, peer = target(address, peer_id)
         if self._connections.of(peer_id):
             await trio.lowlevel.checkpoint()
             return
         failure: Exception | None = None
         with trio.move_on_after(timeout_s) as scope:
-            try:
-                await self._network.dial_addr(target, peer)
-            except Exception as error:  # noqa: BLE001
-                failure = error
+            failure = await self._dial_any(wanted, peer)
         if failure is not None and _is_mismatch(failure):
             raise PeerIdMismatchError(f"another peer than {peer_id} answers at {address}", peer_id=peer_id) from failure
         if failure is not None or scope.cancelled_caught:
             reason = f"no answer in {timeout_s:g} s" if failure is None else _innermost(failure)
             raise PeerUnreachableError(f"{peer_id} at {address}: {reason}", peer_id=peer_id) from failure
+
+    async def _dial_any(self, wanted: Any, peer: Any) -> Exception | None:  # noqa: ANN401
+        """None when it is connected, or why it isn't."""
+        failure: Exception = PeerUnreachableError("no address")
+        try:
+            for one in await resolved(wanted):
+                try:
+                    await self._network.dial_addr(one, peer)
+                except Exception as error:  # noqa: BLE001
+                    failure = error
+                else:
+                    return None
+        except PeerUnreachableError as error:
+            failure = error
+        return failure
 
     async def open_stream(self, peer_id: str, protocol: str, timeout_s: float) -> PeerStream:
         """A new stream over an existing connection.
@@ -246,20 +264,6 @@ async def open_host(rules: HostRules, key: Ed25519PrivateKey) -> AsyncGenerator[
         nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
-
-
-def _target(address: str, peer_id: str) -> tuple[Any, Any]:
-    from libp2p.peer.id import ID
-    from multiaddr import Multiaddr
-
-    try:
-        target, peer = Multiaddr(address), ID.from_string(peer_id)
-        named = [value for protocol, value in target.items() if protocol.name == "p2p"]
-    except Exception as error:  # noqa: BLE001
-        raise InvalidArgumentsError(f"no peer address: {address} of {peer_id}: {error}") from None
-    if named and named[-1] != peer_id:
-        raise PeerIdMismatchError(f"{address} is not an address of {peer_id}", peer_id=peer_id)
-    return target, peer
 
 
 def _is_mismatch(error: BaseException) -> bool:

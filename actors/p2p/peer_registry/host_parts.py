@@ -30,6 +30,7 @@ def make_host(rules: HostRules, key: Ed25519PrivateKey) -> Any:  # noqa: ANN401
         sec_opt={NOISE: Noise(pair, noise_privkey=create_noise_key_pair().private_key)},
         muxer_opt={YAMUX: Yamux},
         listen_addrs=addresses(rules.listen),
+        announce_addrs=[multiaddr(text) for text in rules.announce] or None,
         enable_tcp=True,
         negotiate_timeout=rules.negotiate_s,
         disable_identify_address_discovery=True,
@@ -61,20 +62,25 @@ def new_host(**settings: Any) -> Any:  # noqa: ANN401
 
 
 def addresses(texts: tuple[str, ...]) -> list[Any]:
-    """Multiaddrs. Raises `ValueError` for what is none, and for one that names no concrete IP address."""
-    from multiaddr import Multiaddr
-
+    """Multiaddrs. Raises `ValueError` for what is none, and for what is more than an IP address and a TCP port."""
     found = []
     for text in texts:
-        try:
-            address = Multiaddr(text)
-            names = [protocol.name for protocol in address.protocols()]
-        except Exception as error:  # noqa: BLE001
-            raise ValueError(f"{text!r} is no multiaddr: {error}") from None
+        address = multiaddr(text)
+        names = [protocol.name for protocol in address.protocols()]
         if names not in (["ip4", "tcp"], ["ip6", "tcp"]):
             raise ValueError(f"{text!r} can't be listened on: give an address such as /ip4/192.0.2.1/tcp/4001")
         found.append(address)
     return found
+
+
+def multiaddr(text: str) -> Any:  # noqa: ANN401
+    """The multiaddr that is written so. Raises `ValueError`."""
+    from multiaddr import Multiaddr
+
+    try:
+        return Multiaddr(text)
+    except Exception as error:  # noqa: BLE001
+        raise ValueError(f"{text!r} is no multiaddr: {error}") from None
 
 
 def _connections(rules: HostRules) -> Any:  # noqa: ANN401

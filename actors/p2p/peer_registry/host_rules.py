@@ -10,7 +10,9 @@ class HostRules(msgspec.Struct, frozen=True, kw_only=True):
     """Limits of one host. The defaults were tried against attacks; `check` refuses sets that contradict themselves."""
 
     listen: tuple[str, ...] = ("/ip4/127.0.0.1/tcp/0",)
-    """Multiaddrs to listen on, each with a concrete IP address; port 0 = any free one. Empty = only dial."""
+    """Multiaddrs to listen on, each an IP address and a TCP port; port 0 = any free one. Empty = only dial."""
+    announce: tuple[str, ...] = ()
+    """Multiaddrs that peers are told instead of those, such as the ones that a router forwards."""
     max_connections: int = 256
     max_inbound: int = 200
     """Connections that others opened; fewer than `max_connections`, so that there is room for our own."""

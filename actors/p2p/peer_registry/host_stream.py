@@ -26,6 +26,7 @@ class HostStream:
         self._background = background
         self._ended = False
         self._finished = False
+        self._reset = False
 
     async def read(self, most: int = 65536) -> bytes:
         """See `PeerStream`."""
@@ -34,6 +35,7 @@ class HostStream:
         if self._ended:
             await trio.lowlevel.checkpoint()
             return b""
+        self._check()
         try:
             data: bytes = await self._stream.read(most)
         except StreamEOF:
@@ -45,6 +47,7 @@ class HostStream:
 
     async def write(self, data: bytes) -> None:
         """See `PeerStream`."""
+        self._check()
         try:
             await self._stream.write(data)
         except Exception as error:
@@ -62,7 +65,7 @@ class HostStream:
 
     async def reset(self) -> None:
         """See `PeerStream`."""
-        self._finished = self._ended = True
+        self._finished = self._reset = True
         with trio.CancelScope(shield=True):
             await self._background.run(self._stream.reset, RESET_S)
 
@@ -75,11 +78,15 @@ class HostStream:
                 while left > 0 and (data := await self.read(left)):
                     left -= len(data)
         except StreamBrokenError:
-            self._ended = False
-        if not self._ended:
-            await self.reset()
-        else:
+            pass
+        if self._ended:
             await self._background.run(self._stream.close, RESET_S)
+        else:
+            await self.reset()
+
+    def _check(self) -> None:
+        if self._reset:
+            raise StreamBrokenError("it was reset here")
 
 
 def _reason(what: str, error: Exception) -> str:

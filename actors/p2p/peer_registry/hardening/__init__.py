@@ -18,6 +18,7 @@ from actors.p2p.peer_registry.hardening import (
     liveness,
     loggers,
     negotiation,
+    reading,
     receiving,
     sending,
     stand_ins,
@@ -50,6 +51,7 @@ PATCHES: Final[dict[str, Callable[[], None]]] = {
     "B14": sending.wait_for_room,
     "B30": loggers.quiet_loggers,
     "B33": handlers.end_handlers,
+    "B37": reading.tell_ends_apart,
     "B32": handlers.contain_connections,
 }
 """Every patch by the name of its fault."""

@@ -49,6 +49,10 @@ class TooMuchError(trio.TooSlowError):
     """The other side of a connection keeps to no limit."""
 
 
+class BrokenFrameError(trio.TooSlowError):
+    """A frame didn't come whole: the connection can't be read any further."""
+
+
 def inbound_streams(swarm: Any) -> int:  # noqa: ANN401
     """How many streams the other side of each connection may have open."""
     most: int = getattr(swarm, "greenroom_inbound_streams", INBOUND_STREAMS)
