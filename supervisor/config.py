@@ -334,6 +334,12 @@ def _check_sense(draft: _Draft, settings: Settings) -> None:
             f"{_where(draft, 'tools.max_catalogue_bytes', 'channel.max_frame_bytes')}: tools.max_catalogue_bytes = "
             f"{catalogue} for each of {pools} pools do not fit into channel.max_frame_bytes = {frame} together"
         )
+    peers = settings.p2p.peer_registry
+    if peers.ban_max_s < peers.ban_s:
+        draft.faults.append(
+            f"{_where(draft, 'p2p.peer_registry.ban_max_s', 'p2p.peer_registry.ban_s')}: p2p.peer_registry.ban_max_s = "
+            f"{peers.ban_max_s:g} must be at least p2p.peer_registry.ban_s = {peers.ban_s:g}"
+        )
     pool_of: dict[str, str] = {}
     for pool, wanted in settings.tools.pools.items():
         for category in wanted.categories:

@@ -452,6 +452,10 @@ def test_a_pools_name_must_fit_into_a_processes_name(faults, name):
             "supervisor: {heartbeat_s: 3}",
             "config.yaml:1: supervisor.hung_after_s = 5 must be at least twice supervisor.heartbeat_s = 3",
         ),
+        (
+            "p2p: {peer_registry: {ban_max_s: 30}}",
+            "config.yaml:1: p2p.peer_registry.ban_max_s = 30 must be at least p2p.peer_registry.ban_s = 60",
+        ),
         ("server: {max_body_bytes: 16777216}", "config.yaml:1: server.max_body_bytes = 16777216 does not fit into"),
         (
             "tools: {max_catalogue_bytes: 8388608, pools: {a: {}}}",

@@ -29,6 +29,10 @@ def length(ban, clock):
     return ban.until - clock.now
 
 
+def test_a_reason_is_short_and_plain(bans):
+    assert bans.violation(A, "", "a\n\x1b[31m" + "x" * 1000).reason == "a[31m" + "x" * 193
+
+
 def test_a_violation_bans_the_peer_and_everybody_at_its_address(bans, clock):
     ban = bans.violation(A, HOME, "no frame")
     assert (ban.subject, ban.reason, length(ban, clock)) == (A, "no frame", 60.0)
@@ -132,6 +136,15 @@ def test_those_that_are_forgiven_first_go_when_there_are_too_many(bans, clock):
     assert bans.of_peer(A) is not None
     assert bans.of_peer(peer(9999)) is not None
     assert bans.of_peer(peer(10)) is None
+
+
+def test_a_ban_that_became_longer_is_not_driven_out_by_its_old_end(bans, clock):
+    bans.violation(A, "", "x")
+    clock.now = bans.of_peer(A).until
+    bans.lie(A, "", "x")
+    for number in range(10, 20):
+        bans.violation(peer(number), "", "x")
+    assert bans.of_peer(A) is not None
 
 
 def test_ids_do_not_drive_out_addresses(bans):

@@ -79,6 +79,15 @@ async def test_all_that_is_known_is_known_in_another_life(store, clock):
     assert not known.bans.unsaved
 
 
+async def test_a_history_that_has_no_new_point_stays_as_it_was_stored(store, clock):
+    book = filled(clock)
+    await flushed(book, store)
+    book.latency(A, 0.3)
+    assert book.stored(A).history is None
+    await flushed(book, store)
+    assert again(store, clock).get(A).history == book.get(A).history != []
+
+
 async def test_what_is_forgotten_is_not_stored_any_more(store, clock):
     book = filled(clock)
     await flushed(book, store)
@@ -315,6 +324,21 @@ async def test_a_fault_of_the_disk_loses_nothing_and_ends_nothing(clock, no_thre
     assert ids(batch) == [B, A]
     assert batch.peers[1][2] is not None
     assert (batch.peers_gone, batch.offences, batch.offences_gone) == ([], [], [C])
+    assert len(disk.batches) == 2
+
+
+async def test_after_a_flood_and_a_fault_of_the_disk_what_is_stored_is_compared(clock, no_threads, autojump_clock):
+    disk, book = Disk(), book_of(clock, max_peers=2, most_bans=2)
+    async with kept(book, disk):
+        disk.full = True
+        for number in range(50):
+            book.heard(peer(number))
+            book.violated(peer(number), "", "x")
+        for _ in range(2):
+            batch = await disk.next()
+            assert set(batch.only_peers) == set(book) == {peer(48), peer(49)}
+            assert set(batch.only_offences) == {one.subject for one in book.bans.all()}
+            disk.full = False
     assert len(disk.batches) == 2
 
 

@@ -212,4 +212,4 @@ def _ban(offence: Offence) -> Ban:
 
 
 def _cut(reason: str) -> str:
-    return reason[:_REASON_CHARS]
+    return "".join(filter(str.isprintable, reason[:_REASON_CHARS]))
