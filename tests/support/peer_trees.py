@@ -4,13 +4,20 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import time
 from contextlib import contextmanager
 
 from running import GREENROOM, McpClient, started
 
-P2P = {"GREENROOM_P2P__ENABLED": "true", "GREENROOM_P2P__CONNECTIVITY__LISTEN_PORT": "0"}
+
+def p2p():
+    """The settings of a node: it listens at the same port in all the lives of its peer registry."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return {"GREENROOM_P2P__ENABLED": "true", "GREENROOM_P2P__CONNECTIVITY__LISTEN_PORT": str(port)}
 
 
 class PeerTree:
@@ -73,7 +80,7 @@ def peer_tree(data_dir, *arguments, env=None, config=None):
         path = data_dir.with_suffix(".yaml")
         path.write_text(json.dumps(config))
         more += ["--config", str(path)]
-    with started(data_dir, *more, env=P2P | (env or {})) as tree:
+    with started(data_dir, *more, env=p2p() | (env or {})) as tree:
         node = PeerTree(tree)
         with node.client:
             yield node
