@@ -127,6 +127,7 @@ def test_every_token_is_another():
         (make(SECRET, B, A, NOW), A),
         (make(SECRET, A + "1", B[1:], NOW), A),
     ],
+    ids=["another secret", "another callee", "another caller", "turned round", "ids cut elsewhere"],
 )
 def test_a_token_is_of_one_secret_one_caller_and_one_callee(checker, token, caller):
     error = refused(checker, token, caller)
