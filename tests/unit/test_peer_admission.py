@@ -295,3 +295,11 @@ def test_nobody_ever_takes_more_than_its_share(steps):
         for first, begin in enumerate(times):
             for last, end in enumerate(times[first:], first):
                 assert last - first + 1 <= 3 + 2.0 * (end - begin) + 1e-6
+
+
+def test_who_only_looks_at_what_is_granted_is_not_counted_as_refused(clock):
+    admission = admission_of(clock, allow={FRIEND: PeerGrant(tools=["a"])}, secret_grants=PeerGrant(tools=["b"]))
+    assert admission.grant_of(Caller(FRIEND)).tools == ["a"]
+    assert admission.grant_of(member()).tools == ["b"]
+    assert admission.grant_of(Caller(STRANGER)) is None
+    assert not admission.refused

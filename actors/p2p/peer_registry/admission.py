@@ -105,6 +105,17 @@ class Admission:
         self.check_ban(caller)
         return self._grant(caller)[1]
 
+    def grant_of(self, caller: Caller) -> PeerGrant | None:
+        """What it may do here, for those who only look: nothing is counted. None = nothing at all."""
+        settings = self._settings
+        if self._bans.of_peer(caller.peer_id) is not None:
+            return None
+        if caller.peer_id in settings.allow:
+            return settings.allow[caller.peer_id]
+        if self._bans.of_address(caller.address) is not None:
+            return None
+        return settings.secret_grants if caller.proved and settings.secret_file else None
+
     def may(self, caller: Caller, right: Right) -> None:
         """Raises `ForbiddenError` that says what is missing."""
         self.check_ban(caller)

@@ -8,7 +8,7 @@ from typing import Final
 
 import trio
 
-from actors.errors import ForbiddenError, MCPServerError
+from actors.errors import MCPServerError
 from actors.p2p.peer_registry.admission import Admission, Caller
 from actors.p2p.peer_registry.link.hello import About, PeerHello
 from actors.p2p.peer_registry.link.link import Link
@@ -142,9 +142,7 @@ class LinkWork:
 
     def _places(self, most: int, asker: str) -> PeersFound:
         """Peers that were really here lately, for one that may know them."""
-        try:
-            self._admission.welcome(self._caller_of(asker))
-        except ForbiddenError:
+        if self._admission.grant_of(self._caller_of(asker)) is None:
             return PeersFound()
         found = page(self._book, ListPeers(limit=min(most, 1000))).peers
         return PeersFound(

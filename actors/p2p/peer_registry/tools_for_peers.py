@@ -35,19 +35,15 @@ class ToolsForPeers:
 
     def list(self, peer_id: str) -> Sequence[ToolDescriptor]:
         """Those that this peer may call."""
-        try:
-            grant = self._admission.welcome(self._caller_of(peer_id))
-        except ForbiddenError:
-            return []
-        return [tool for tool in self._tools.catalogue.tools if granted(tool.name, grant.tools)]
+        grant = self._admission.grant_of(self._caller_of(peer_id))
+        patterns = grant.tools if grant is not None else []
+        return [tool for tool in self._tools.catalogue.tools if granted(tool.name, patterns)]
 
     def task_types(self, peer_id: str) -> Sequence[str]:
         """Tools that this peer may have run here as tasks."""
-        try:
-            grant = self._admission.welcome(self._caller_of(peer_id))
-        except ForbiddenError:
-            return []
-        return sorted(tool.name for tool in self._tools.catalogue.tools if granted(tool.name, grant.tasks))
+        grant = self._admission.grant_of(self._caller_of(peer_id))
+        patterns = grant.tasks if grant is not None else []
+        return sorted(tool.name for tool in self._tools.catalogue.tools if granted(tool.name, patterns))
 
     async def call(self, peer_id: str, name: str, arguments: bytes, timeout_s: float) -> ToolResult:
         """Run one. Raises `UnknownToolError` also for a tool that this peer may not see, `RateLimitedError`, and what
