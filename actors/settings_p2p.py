@@ -201,6 +201,8 @@ class PeerRegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     """Addresses of nodes to begin with, such as `/ip4/192.0.2.1/tcp/4001/p2p/Qm...`."""
     peer_discovery_interval: Seconds = 60.0
     """Seconds between two searches for peers."""
+    wanted_connections: Annotated[int, Meta(ge=0, le=1000)] = 8
+    """As long as fewer peers are connected, others are looked for and tried; 0 = only those that are named."""
     store_path: str = ""
     """Empty = `peers.sqlite` in the data directory. Its neighbours begin with the same name."""
     max_peers: Annotated[int, Meta(ge=1, le=100_000)] = 1000

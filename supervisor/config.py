@@ -39,7 +39,6 @@ NOT_YET = (
     "monitoring.enable_tracing",
     "monitoring.tracing_endpoint",
     "p2p.mcplusplus.",
-    "p2p.peer_registry.peer_discovery_interval",
     "p2p.peer_registry.queue_protocol.",
 )
 """Keys, and beginnings of keys, that are read and checked but change nothing yet."""

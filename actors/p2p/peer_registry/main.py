@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -87,6 +88,8 @@ async def main(boot: Boot) -> None:
             nursery.start_soon(client.keep_connections, _is_used)
             nursery.start_soon(node.run)
             nursery.start_soon(linked.run)
+            if ours.wanted_connections:
+                nursery.start_soon(partial(service.grow, ours.wanted_connections, every_s=ours.peer_discovery_interval))
             actor.on_draining = linked.leave
             actor.own_work = lambda: linked.runner.running + linked.sender.assigned
 

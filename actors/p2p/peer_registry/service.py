@@ -17,6 +17,7 @@ from actors.errors import (
     UnavailableError,
     code_of,
 )
+from actors.logs import get_logger
 from actors.p2p.peer_registry.bans import Ban
 from actors.p2p.peer_registry.contacts import Contacts, Reached
 from actors.p2p.peer_registry.peer_book import PeerBook
@@ -25,6 +26,8 @@ from actors.peer_messages import KnownPeer, ListPeers, PeerPage
 
 _PEER: Final = "/p2p/"
 _MOST_DISCOVERED: Final = 1000
+_LOOK_S: Final = 20.0
+"""For one search, and for one peer, on our own account."""
 
 
 class Connections(Protocol):
@@ -196,6 +199,30 @@ class PeerService:
         query = ListPeers(capabilities=list(capabilities), limit=most)
         peers = [peer for peer in page(self.book, query).peers if peer.banned_until is None]
         return Discovered(peers=peers, seconds=trio.current_time() - began, methods=methods)
+
+    async def grow(self, wanted: int, *, every_s: float) -> None:
+        """As long as fewer peers are connected than that, look for others and try those that are known, the best ones
+        first. Runs until cancelled."""
+        while True:
+            await trio.sleep(every_s)
+            missing = wanted - self.page(ListPeers(status="connected", limit=1)).total
+            if missing > 0:
+                await self.discover((), most=1, timeout_s=min(every_s, _LOOK_S))
+                async with trio.open_nursery() as nursery:
+                    for peer_id in self._strangers()[:missing]:
+                        nursery.start_soon(self._try, peer_id)
+
+    def _strangers(self) -> list[str]:
+        """Peers that could be connected to, those that were most useful first."""
+        found = self.page(ListPeers(status="disconnected", limit=1000)).peers
+        free = [peer for peer in found if peer.addresses and peer.banned_until is None and peer.peer_id != self.me]
+        return [peer.peer_id for peer in sorted(free, key=lambda peer: -(peer.reputation or 0.0))]
+
+    async def _try(self, peer_id: str) -> None:
+        try:
+            await self._contacts.reach(peer_id, timeout_s=_LOOK_S)
+        except MCPServerError as error:
+            get_logger().debug("a known peer can't be reached", peer=peer_id, reason=error.message)
 
     async def bootstrap(self, nodes: Sequence[str] | None, *, timeout_s: float, most: int) -> Bootstrapped:
         """Connect to at most so many of these nodes, or of the configured ones. What fails is told, node by node."""
