@@ -44,14 +44,14 @@ def test_two_nodes_meet_measure_each_other_and_part(two):
 
 def test_who_is_not_who_it_should_be_is_told_so(two):
     a, b = two
+    with pytest.raises(CallError, match="peer_list names"):
+        a.call("peer_metrics", peer_id=b.id)
     with pytest.raises(CallError, match="another peer"):
         a.call("peer_connect", peer_id=a.id[:-4] + "abcd", multiaddr=b.place, timeout=5, retry_count=0)
     with pytest.raises(CallError, match="names"):
         a.call("peer_connect", peer_id=a.id, multiaddr=b.address)
     with pytest.raises(CallError, match=r"no answer|failed"):
         a.call("peer_connect", peer_id=b.id, multiaddr="/ip4/127.0.0.1/tcp/1", timeout=2, retry_count=0)
-    with pytest.raises(CallError, match="peer_list names"):
-        a.call("peer_metrics", peer_id=b.id)
 
 
 def test_a_peer_whose_process_was_killed_is_connected_to_again(two):
