@@ -5,7 +5,8 @@
     await left.write(b"hello")
     assert await right.read() == b"hello"
 
-What a real network does to a stream is done by the switches of one end: `break_now`, `break_after`, `stall` and `cut`.
+What a real network does to a stream is done by the switches of one end: `break_now`, `break_after`, `stall`, `cut` and
+`part`.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class MemoryStream:
         self._other: MemoryStream
         self._broken = ""
         self._reset = False
+        self._parted = False
 
     # --- the stream ------------------------------------------------------------------------------------------------
 
@@ -107,8 +109,9 @@ class MemoryStream:
 
     def break_now(self, why: str = "broken") -> None:
         """The connection is gone, for both ends; what was not read yet is lost."""
-        for way in (self._incoming, self._outgoing):
-            way.unread.clear()
+        if not self._parted:
+            for way in (self._incoming, self._outgoing):
+                way.unread.clear()
         self._break(why)
 
     def break_after(self, size: int) -> None:
@@ -123,6 +126,12 @@ class MemoryStream:
     def cut(self, size: int) -> None:
         """What is written from here arrives in pieces of at most so many bytes."""
         self._outgoing.most_per_read = size
+
+    def part(self) -> None:
+        """The network between both ends is gone, and neither knows: nothing passes, not even a reset."""
+        for end in (self, self._other):
+            end._parted = True
+            end.stall()
 
     @property
     def broken(self) -> str:
@@ -140,9 +149,10 @@ class MemoryStream:
         return len(self._outgoing.unread)
 
     def _break(self, why: str) -> None:
-        for end in (self, self._other):
+        for end in (self,) if self._parted else (self, self._other):
             end._broken = end._broken or why
             end._incoming.changed.unpark_all()
+            end._outgoing.changed.unpark_all()
 
     def _check(self) -> None:
         if self._broken:

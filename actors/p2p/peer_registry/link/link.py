@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Final, overload
 
 import msgspec
@@ -65,9 +65,11 @@ _encode = msgspec.msgpack.Encoder().encode
 class Link:
     """One link. Whoever opens the stream runs `run`; calls can be made once `ready` is set."""
 
-    def __init__(self, stream: PeerStream, side: OwnSide) -> None:
+    def __init__(self, stream: PeerStream, side: OwnSide, on_ready: Callable[[Link], None] = lambda _: None) -> None:
+        """`on_ready` is called once, when the hello is done."""
         self.peer_id = stream.peer_id
         """Proven by the stream's secure channel."""
+        self.address = stream.address
         self.inbound = stream.inbound
         """The peer dialled."""
         self.ready = trio.Event()
@@ -81,6 +83,7 @@ class Link:
         self._stream = stream
         self._side = side
         self._rules = side.rules
+        self._on_ready = on_ready
         self._peer: PeerHello | None = None
         self._ready_at = math.inf
         self._scope = trio.CancelScope()
@@ -111,6 +114,11 @@ class Link:
     def usable(self) -> bool:
         """Calls can be made."""
         return self._peer is not None and self.ending is None and not self._retiring
+
+    @property
+    def silent_s(self) -> float:
+        """So long nothing has come."""
+        return trio.current_time() - self._incoming.heard_at
 
     # --- calling ---------------------------------------------------------------------------------------------------
 
@@ -232,6 +240,7 @@ class Link:
             writing.start_soon(self._write, handshake.sending)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._keep)
+                self._on_ready(self)
                 self.ready.set()
                 with self._guard():
                     await self._incoming.run(nursery, handshake.receiving)

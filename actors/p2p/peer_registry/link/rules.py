@@ -48,6 +48,10 @@ class LinkRules(msgspec.Struct, frozen=True, kw_only=True):
 
     max_links: int = 256
     """Those in their hello count, too."""
+    max_inbound_links: int = 192
+    """Of them; the others are for peers that this node dials."""
+    max_hellos: int = 32
+    """Inbound links that are in their hello."""
     max_links_per_peer: int = 3
     """At once, while it is being settled which one is kept, or in their hello."""
     drain_s: float = 5.0
