@@ -19,10 +19,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from actors.p2p.peer_registry.host import Host, open_host
 from actors.p2p.peer_registry.host_rules import HostRules
 from actors.p2p.peer_registry.link.link import Link
+from actors.p2p.peer_registry.link.links import PROTOCOL
 from actors.p2p.peer_registry.link.messages import Answer, Echo, Request
 from actors.p2p.peer_registry.link.rules import LinkRules
 from actors.p2p.peer_registry.link.side import OwnSide
-from actors.p2p.peer_registry.node_links import PROTOCOL
 from actors.p2p.peer_registry.shared_secret import load_secret
 from actors.p2p.peer_registry.stream import PeerStream
 

@@ -95,7 +95,7 @@ class Linked:
             beat=self.work.beat,
             on_error=lambda what, error: get_logger().error("a link failed", what=what, exc_info=error),
         )
-        self.links = NodeLinks(host, side, self.work, self.sender, node.violated)
+        self.links = NodeLinks(host, side, node.admission, self.work, self.sender, node.violated)
         self.runner.on_free = self._tell_capacity
 
     # --- `Wires`: the links are made last ---
@@ -114,7 +114,7 @@ class Linked:
         """Link, send and run until cancelled."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self.runner.run)
-            nursery.start_soon(self.links.run)
+            await nursery.start(self.links.run)
             if self._sends:
                 nursery.start_soon(self.sender.run)
 

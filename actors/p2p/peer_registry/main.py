@@ -26,7 +26,6 @@ from actors.p2p.peer_registry.mcp.answering import Answering, ServerFace
 from actors.p2p.peer_registry.mcp.server import McpServer, use_limits
 from actors.p2p.peer_registry.methods import PeerMethods
 from actors.p2p.peer_registry.node import Node
-from actors.p2p.peer_registry.node_links import PROTOCOL
 from actors.p2p.peer_registry.peer_keeper import open_keeper
 from actors.p2p.peer_registry.peer_store import PeerStore
 from actors.p2p.peer_registry.service import PeerService
@@ -65,7 +64,6 @@ async def main(boot: Boot) -> None:
                 return f"{boot.incarnation}-p{next(numbers)}"
 
             linked = Linked(actor, host, node, client, new_call_id, NodeSigner(key), secret)
-            host.serve(PROTOCOL, linked.links.serve)
             node.on_peer = linked.links.peer_changed
             service = PeerService(
                 host, linked.links, node.contacts, book, ours.bootstrap_nodes, now=time.time, stored=keeper.flush

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The links of this node: one with each connected Greenroom node, opened by whoever dialled the connection.
+"""The links of this node with other Greenroom nodes, and what is done when one comes or goes.
 
-Of two links with one peer the one that the node with the smaller id opened is kept, so that both sides keep the same.
+Whoever dialled a connection keeps a link on it; the other side serves it.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from typing import Final
 
 import trio
 
-from actors.errors import MCPServerError, UnavailableError
+from actors.errors import MCPServerError
 from actors.logs import get_logger
+from actors.p2p.peer_registry.admission import Admission, Caller
 from actors.p2p.peer_registry.host import Host
 from actors.p2p.peer_registry.link.link import Link
+from actors.p2p.peer_registry.link.links import PROTOCOL, Links, open_links
 from actors.p2p.peer_registry.link.messages import FindPeers
-from actors.p2p.peer_registry.link.reasons import Cause, Ending
+from actors.p2p.peer_registry.link.reasons import Cause
 from actors.p2p.peer_registry.link.side import OwnSide
 from actors.p2p.peer_registry.link_work import LinkWork
 from actors.p2p.peer_registry.sharing.sender import Sender
 from actors.p2p.peer_registry.stream import PeerStream
 
-PROTOCOL: Final = "/greenroom/link/1.0.0"
 REFRESH_S: Final = 30.0
 """Between two questions for what a peer offers."""
 _OPEN_S: Final = 10.0
@@ -33,35 +34,41 @@ _EXCHANGED_WITH: Final = 8
 
 
 class NodeLinks:
-    """See the module's text. `run` does its part until cancelled; `serve` is the host's handler of `PROTOCOL`."""
+    """See the module's text. Nothing is linked before `run` has started."""
 
     def __init__(
-        self, host: Host, side: OwnSide, work: LinkWork, sender: Sender, violated: Callable[[str, str], None]
+        self,
+        host: Host,
+        side: OwnSide,
+        admission: Admission,
+        work: LinkWork,
+        sender: Sender,
+        violated: Callable[[str, str], None],
     ) -> None:
         """`violated` hears of peers that break the link's rules."""
         self._host = host
         self._side = side
+        self._admission = admission
         self._work = work
         self._sender = sender
         self._violated = violated
-        self._links: dict[str, Link] = {}
-        self._opening: set[str] = set()
+        self._links: Links | None = None
+        self._kept: set[str] = set()
         self._changed = trio.Event()
         self._nursery: trio.Nursery | None = None
 
     # --- which there are -------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return len(self._links)
+        return len(self.all())
 
     def all(self) -> list[Link]:
         """Those on which calls can be made."""
-        return [link for link in self._links.values() if link.usable]
+        return self._links.all() if self._links is not None else []
 
     def get(self, peer_id: str) -> Link | None:
         """The link with this node on which calls can be made."""
-        link = self._links.get(peer_id)
-        return link if link is not None and link.usable else None
+        return self._links.get(peer_id) if self._links is not None else None
 
     def proven(self, peer_id: str) -> bool:
         """Whether this node has proven the shared secret on its link."""
@@ -79,9 +86,9 @@ class NodeLinks:
 
     async def close(self, peer_id: str, reason: str) -> None:
         """Say good-bye on the link with this node, if there is one."""
-        link = self._links.get(peer_id)
-        if link is not None:
-            await link.close(reason[:200])
+        if self._links is not None:
+            self._links.let_go(peer_id)
+            await self._links.disconnect(peer_id, reason[:200])
 
     async def known_elsewhere(self, most: int, timeout_s: float) -> dict[str, list[str]]:
         """Peers that linked nodes know, with addresses. Those that do not answer in time say nothing."""
@@ -105,91 +112,68 @@ class NodeLinks:
 
     # --- life ------------------------------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Open links, and keep what is known of the peers fresh."""
-        async with trio.open_nursery() as self._nursery:
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Link until cancelled; then all links end in good order."""
+        async with (
+            trio.open_nursery() as self._nursery,
+            open_links(
+                self._side,
+                self._opened,
+                admit=self._admit,
+                on_connected=self._linked,
+                on_lost=self._lost,
+                on_ended=self._ended,
+            ) as self._links,
+        ):
+            self._host.serve(PROTOCOL, self._links.serve)
+            task_status.started()
             self.peer_changed("")
             await trio.sleep_forever()
 
     def peer_changed(self, _peer_id: str) -> None:
         """A connection with a peer is there, or has ended."""
-        if self._nursery is None:
+        if self._links is None:
             return
-        for view in self._host.connections():
-            if not view.inbound and view.peer_id not in self._opening and view.peer_id not in self._links:
-                self._opening.add(view.peer_id)
-                self._nursery.start_soon(self._keep, view.peer_id)
+        dialled = {view.peer_id for view in self._host.connections() if not view.inbound}
+        for peer_id in dialled:
+            self._links.retry(peer_id)
+            self._links.keep(peer_id)
+        for peer_id in self._kept - dialled:
+            self._links.let_go(peer_id)
+        self._kept = dialled
 
-    async def _keep(self, peer_id: str) -> None:
-        """A link with a node that this one dialled, again and again while they are connected."""
-        rules = self._side.rules
-        bound_s = rules.retry_base_s
-        try:
-            while any(view.peer_id == peer_id for view in self._host.connections()):
-                if self.get(peer_id) is None:
-                    try:
-                        stream = await self._host.open_stream(peer_id, PROTOCOL, _OPEN_S)
-                    except UnavailableError:
-                        return  # it is no Greenroom node
-                    except MCPServerError as error:
-                        get_logger().debug("no link", peer=peer_id, reason=error.message)
-                    else:
-                        began = trio.current_time()
-                        ending = await self._carry(stream)
-                        if trio.current_time() - began >= rules.steady_after_s:
-                            bound_s = rules.retry_base_s
-                        if ending.cause in {Cause.REFUSED, Cause.INCOMPATIBLE, Cause.ENDED}:
-                            bound_s = max(bound_s, rules.retry_cap_s / 8)
-                await trio.sleep(bound_s * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
-                bound_s = min(rules.retry_cap_s, bound_s * 2)
-        finally:
-            self._opening.discard(peer_id)
+    async def _opened(self, peer_id: str) -> PeerStream:
+        return await self._host.open_stream(peer_id, PROTOCOL, _OPEN_S)
 
-    async def serve(self, stream: PeerStream) -> None:
-        """A link that another node opened."""
-        if len(self._links) >= self._side.rules.max_links and stream.peer_id not in self._links:
-            await stream.reset()
-            return
-        await self._carry(stream)
+    def _admit(self, peer_id: str, address: str) -> None:
+        self._admission.check_ban(Caller(peer_id, address))
 
-    async def _carry(self, stream: PeerStream) -> Ending:
-        link = Link(stream, self._side)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._when_ready, link)
-            ending = await link.run()
-            nursery.cancel_scope.cancel()
-        get_logger().info("link ended", peer=link.peer_id, reason=str(ending))
-        if self._links.get(link.peer_id) is link:
-            del self._links[link.peer_id]
-            self._sender.lost(link.peer_id)
-            self._wake()
-        if ending.cause is Cause.VIOLATION:
-            self._violated(link.peer_id, str(ending))
-        return ending
-
-    async def _when_ready(self, link: Link) -> None:
-        await link.ready.wait()
-        before = self._links.get(link.peer_id)
-        if before is not None and before.usable:
-            if not self._is_kept(link) and self._is_kept(before):
-                link.retire("there is another link")
-                return
-            before.retire("there is another link")
-        self._links[link.peer_id] = link
+    def _linked(self, link: Link) -> None:
+        get_logger().info("linked", peer=link.peer_id, inbound=link.inbound, proven=link.peer.proven)
         self._work.learn(link)
         self._sender.back(link.peer_id)
         self._wake()
-        get_logger().info("linked", peer=link.peer_id, inbound=link.inbound, proven=link.peer.proven)
+        assert self._nursery is not None
+        self._nursery.start_soon(self._refresh, link)
+
+    def _lost(self, link: Link) -> None:
+        self._sender.lost(link.peer_id)
+        self._wake()
+
+    def _ended(self, link: Link) -> None:
+        assert link.ending is not None
+        get_logger().info("link ended", peer=link.peer_id, reason=str(link.ending))
+        if link.ending.cause is Cause.VIOLATION:
+            self._violated(link.peer_id, str(link.ending))
+
+    async def _refresh(self, link: Link) -> None:
         while link.usable:
             try:
                 await self._work.refresh(link, _ASK_S)
             except MCPServerError as error:
                 get_logger().debug("a peer did not say what it offers", peer=link.peer_id, reason=error.message)
-            await trio.sleep(REFRESH_S)
-
-    def _is_kept(self, link: Link) -> bool:
-        """Whether the node with the smaller id opened it."""
-        return link.inbound == (link.peer_id < self._host.peer_id)
+            with trio.move_on_after(REFRESH_S):
+                await link.over.wait()
 
     def _wake(self) -> None:
         self._changed.set()
