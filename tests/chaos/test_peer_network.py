@@ -75,6 +75,7 @@ class Trouble:
         self.nodes = nodes
         self.done = Counter()
         self.stopped = {}
+        self.kills = {}
 
     def step(self):
         """Something bad."""
@@ -86,7 +87,7 @@ class Trouble:
         actors = node.tree.actors()
         name = {"kill tool": "tools.general#0", "kill queue": "task_queue"}.get(what, "peer_registry")
         pid = actors[name]["pid"]
-        if not pid or pid in self.stopped:
+        if not pid or pid in self.stopped or (what.startswith("kill") and not self._may_kill(node, name)):
             return
         if what == "stop registry":
             os.kill(pid, signal.SIGSTOP)
@@ -99,6 +100,16 @@ class Trouble:
         else:
             os.kill(pid, signal.SIGKILL)
         self.done[what] += 1
+
+    def _may_kill(self, node, name):
+        """Fewer deaths than make a supervisor give up."""
+        now = time.monotonic()
+        recent = self.kills.setdefault((node.id, name), [])
+        recent[:] = [at for at in recent if at > now - 30]
+        if len(recent) >= 3:
+            return False
+        recent.append(now)
+        return True
 
     def go_on(self, *, all_=False):
         """Let those go on whose time is over."""
@@ -137,7 +148,8 @@ def test_a_workflow_survives_the_deaths_of_its_network(network, tmp_path):
     finally:
         trouble.go_on(all_=True)
     print(f"{STEPS} steps; {dict(trouble.done)}")
-    assert status == "completed", first.call("workflow_status", workflow_id="w")
+    whole = first.call("workflow_status", workflow_id="w")["steps"]
+    assert status == "completed", [step for step in whole if step["status"] == "failed"]
     result = first.call("workflow_result", workflow_id="w")
     assert {one["step_id"]: one["output"] for one in result["outputs"]} == {f"s{n}": n * n for n in range(STEPS)}
     effects = Counter(int(line.split()[0]) for line in log.read_text().splitlines())
