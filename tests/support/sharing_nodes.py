@@ -78,6 +78,8 @@ class Node:
         self.runs = []
         """Of its tool: who asked, which task, which token."""
         self.cancelled = []
+        self.errors = []
+        """That its tool raises next."""
         self.gate = trio.Event()
         self.gate.set()
         self._news = trio.Event()
@@ -151,6 +153,8 @@ class Node:
     async def _tool(self, origin, offer, progress):
         self.runs.append((origin, offer.task_id, offer.token))
         progress(50.0, "half")
+        if self.errors:
+            raise self.errors.pop()
         try:
             await self.gate.wait()
         except trio.Cancelled:

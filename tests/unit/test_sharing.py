@@ -11,9 +11,10 @@ import trio
 from sharing_nodes import Node
 from trio.testing import wait_all_tasks_blocked
 
+from actors.errors import DeadlineExceededError, OutcomeUnknownError, ToolExecutionError
 from actors.p2p.peer_registry.link.messages import Offer, Refused, TaskResult
 from actors.p2p.peer_registry.sharing.statement import content_id, made_result
-from actors.task_messages import Cancel, TaskState
+from actors.task_messages import Cancel, Expire, TaskState
 from actors.tool_tasks import result_of
 
 
@@ -125,6 +126,9 @@ async def test_after_an_offer_whose_answer_was_lost_nobody_else_has_its_token(no
     here.join(there)
     here.join(other)
     await here.put()
+    while not there.cancelled:
+        await trio.sleep(0.1)
+    there.gate.set()
     await here.ended()
     tokens = [token for node in (there, other) for _, _, token in node.runs]
     assert len(tokens) == len(set(tokens)) >= 2
@@ -279,6 +283,29 @@ async def test_a_result_that_is_too_large_is_an_error(nursery, autojump_clock):
     task = await here.ended()
     assert (task.state, task.error.code) == (TaskState.FAILED, "LIMIT_EXCEEDED")
     nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("error", [OutcomeUnknownError("its process died"), DeadlineExceededError("too slow")])
+async def test_what_has_no_answer_at_the_peer_is_another_attempt(nodes, error, autojump_clock):
+    here, there, _ = nodes
+    there.errors = [error]
+    here.join(there)
+    await here.put()
+    await here.until(lambda task: task.state == TaskState.SCHEDULED or task.attempt > 1)
+    assert (await here.until(lambda _: True)).error.code == error.code
+    here.queue.machine.now += 1000.0  # the back-off is over
+    await here.queue.do(Expire(), object)
+    here.queue.wake()
+    assert (await here.ended()).attempt == 2
+
+
+async def test_an_error_of_the_tool_ends_the_task(nodes, autojump_clock):
+    here, there, _ = nodes
+    there.errors = [ToolExecutionError("work", "general", "no")]
+    here.join(there)
+    await here.put()
+    task = await here.ended()
+    assert (task.state, task.error.code, task.attempt) == (TaskState.FAILED, "TOOL_FAILED", 1)
 
 
 async def test_a_payload_that_is_too_large_is_not_sent(nodes, autojump_clock):

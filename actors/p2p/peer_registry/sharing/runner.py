@@ -21,6 +21,7 @@ from actors.p2p.identity import NodeSigner
 from actors.p2p.peer_registry.link.messages import Accepted, Offer, Progress, Refused, TaskCancel
 from actors.p2p.peer_registry.sharing.statement import content_id, made_result
 from actors.p2p.peer_registry.sharing.wires import Wire, Wires
+from actors.p2p.task_worker.run import told
 from actors.tool_messages import ToolResult
 from actors.tool_tasks import result_text
 
@@ -149,9 +150,9 @@ class Runner:
             ):
                 text = result_text(await self._run_tool(job.key[0], job.offer, self._progress_of(job)))
         except trio.TooSlowError:
-            return "", ErrorInfo(code="TIMEOUT", message="it took too long")
+            return "", ErrorInfo(code="TIMEOUT", message="it took too long", retryable=True)
         except MCPServerError as error:
-            return "", to_info(error)
+            return "", told(error)
         except Exception as error:  # noqa: BLE001 - one task never ends the node, which has others
             get_logger().error("a peer's task failed unexpectedly", tool=job.offer.type, exc_info=error)
             return "", to_info(error)
