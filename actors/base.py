@@ -49,6 +49,7 @@ from actors.settings import Settings
 
 CONTROL_SOCKET = "control.sock"
 _FIRST_DIRECTORY_TIMEOUT_S = 10.0
+_LEAVE_S = 1.0
 _decode_control = msgspec.msgpack.Decoder(ControlMessage).decode
 
 Method = Callable[[IncomingCall], Awaitable[Message]]
@@ -150,6 +151,12 @@ class Actor:
             self._channels.discard(channel)
 
     async def _handle(self, call: IncomingCall) -> Message:
+        try:
+            return await self._answer(call)
+        finally:
+            self._call_ended.set()
+
+    async def _answer(self, call: IncomingCall) -> Message:
         method = self._methods.get(call.method)
         if method is None:
             raise MCPServerError(f"{self.name} has no method {call.method!r}")
@@ -161,8 +168,6 @@ class Actor:
         except Exception:
             self.errors_total += 1
             raise
-        finally:
-            self._call_ended.set()
 
     def post_to_all(self, value: msgspec.Struct) -> None:
         """Send a one-way event to every connected caller."""
@@ -267,12 +272,23 @@ class Actor:
                 await trio.sleep_until(due)
 
     async def finish_calls(self) -> None:
-        """Wait until no call from others is open, for as long as the root allows; it may allow less later on."""
+        """Wait until no call from others is open, for as long as the root allows; it may allow less later on.
+
+        Then have the callers make no more, so that none is lost that was on its way.
+        """
         self._finishing = trio.CancelScope(deadline=trio.current_time() + self.grace_s)
         with self._finishing:
-            while self.open_calls:
-                await self._call_ended.wait()
-                self._call_ended = trio.Event()
+            await self._until_no_calls()
+            with trio.move_on_after(_LEAVE_S):  # a caller that hangs is not waited for
+                async with trio.open_nursery() as nursery:
+                    for channel in self._channels:
+                        nursery.start_soon(channel.leave)
+            await self._until_no_calls()
+
+    async def _until_no_calls(self) -> None:
+        while self.open_calls:
+            await self._call_ended.wait()
+            self._call_ended = trio.Event()
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ On the wire each frame is a length (4 bytes, big endian) and one msgpack value o
 * Inside a call the callee may send items (progress) and ask the caller (elicitation); both end with the call.
 * All that waits is bounded: open calls in each direction (`BusyError` beyond), bytes queued for a slow reader, the
   size of a frame (checked before memory is taken for it), and the time that a peer may take to read or to say hello.
+* A side that has to end can do so without a call of the other side that lies unread (`leave`).
 * A bad frame ends this connection with a reason; nothing else.
 
 It does not promise order between different calls, and it retries nothing.
@@ -24,7 +25,7 @@ import msgspec
 import trio
 
 from actors.calls import Handler, IncomingCall, Message, OnAsk, OnEvent, OnItem, PendingCall, StoppedClock, unwrap
-from actors.errors import ActorDiedError, BusyError, DeadlineExceededError, MCPServerError, to_info
+from actors.errors import ActorDiedError, BusyError, DeadlineExceededError, DrainingError, MCPServerError, to_info
 from actors.framing import EndError, FrameReader, Outbox
 from actors.messages import (
     PROTOCOL_VERSION,
@@ -38,6 +39,8 @@ from actors.messages import (
     Frame,
     Hello,
     Item,
+    Leaving,
+    NoMore,
     Reply,
 )
 
@@ -120,6 +123,10 @@ class Channel:
         self._late = 0
         self._refused = 0
         self._closed = False
+        self.other_leaves = False
+        """The other side takes no new calls."""
+        self._no_more = trio.Event()
+        """The other side makes no new calls, and all that it made were read."""
         self._nursery: trio.Nursery | None = None
         self._look = trio.CancelScope()
         self._look_at = math.inf
@@ -157,6 +164,13 @@ class Channel:
         if self._nursery is not None:
             self._nursery.cancel_scope.cancel()
 
+    async def leave(self) -> None:
+        """Have the other side make no more calls; when this returns, all that it made were read. It may take its time:
+        the caller bounds the wait."""
+        if not self._closed:
+            self.send(Leaving())
+            await self._no_more.wait()
+
     @property
     def closed(self) -> bool:
         """True once no call can be made any more."""
@@ -192,6 +206,7 @@ class Channel:
         if self._closed:
             return
         self._closed = True
+        self._no_more.set()
         self._sock.close()
         pending, self._pending = self._pending, {}
         for call in pending.values():
@@ -216,14 +231,16 @@ class Channel:
 
         `on_item` is called for each element of the call's stream, from the reading task: it must not wait. `on_ask`
         answers the callee's questions.
-        Raises `BusyError` (nothing was sent), `DeadlineExceededError`, `ActorDiedError`, `FrameTooLargeError`, and
-        whatever the handler raised, as `actors.errors.from_info` makes it.
+        Raises `BusyError` and `DrainingError` (nothing was sent), `DeadlineExceededError`, `ActorDiedError`,
+        `FrameTooLargeError`, and whatever the handler raised, as `actors.errors.from_info` makes it.
         """
         if self.queued_bytes > self.limits.max_queued_bytes:
             with trio.move_on_after(timeout_s):
                 await self._outbox.room()
         if self._closed:
             raise ActorDiedError(self.peer.actor, self.peer.incarnation, sent=False)
+        if self.other_leaves:
+            raise DrainingError(f"{self.peer.actor} is ending and takes no new calls")
         if len(self._pending) >= self.limits.max_calls_at_once:
             self._refused += 1
             raise BusyError(f"{len(self._pending)} calls are open to {self.peer.actor}, which is the limit; try again")
@@ -355,6 +372,11 @@ class Channel:
             call = self._incoming.get(frame.id)
             if call is None or not call.answered(frame):
                 self._late += 1
+        elif isinstance(frame, Leaving):
+            self.other_leaves = True
+            self.send(NoMore())
+        elif isinstance(frame, NoMore):
+            self._no_more.set()
         else:
             raise EndError("a second hello")
 

@@ -287,7 +287,7 @@ class ToolClient:
             if entry.state != State.READY or (avoid is not None and entry.incarnation == avoid.incarnation):
                 continue
             channel = self._peers.connected(entry)
-            if channel is None:
+            if channel is None or channel.other_leaves:
                 continue
             if channel.in_flight < self._max_per_process and (best is None or channel.in_flight < best.in_flight):
                 best = channel

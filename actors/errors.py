@@ -78,6 +78,14 @@ class BusyError(MCPServerError):
     retryable = True
 
 
+class RateLimitedError(MCPServerError):
+    """The caller asked for more than its share: nothing was started. Try again after `retry_after_s` seconds (among
+    the details)."""
+
+    code = "RATE_LIMITED"
+    retryable = True
+
+
 class DrainingError(BusyError):
     """A process is about to end or out of service: nothing was started. The way of a call tries another one."""
 
@@ -199,6 +207,7 @@ _BY_CODE: dict[str, type[MCPServerError]] = {
         NotFoundError,
         InvalidArgumentsError,
         BusyError,
+        RateLimitedError,
         DrainingError,
         DeadlineExceededError,
         OutcomeUnknownError,

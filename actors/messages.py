@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Compared in `Hello`; parties of different versions refuse each other."""
 
 
@@ -110,7 +110,15 @@ class Event(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=8):
     body: msgspec.Raw
 
 
-Frame = Hello | Call | Reply | Failure | Item | Ask | Answer | Cancel | Event
+class Leaving(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=9):
+    """This side is about to end, and takes no new calls. The other side answers with `NoMore`."""
+
+
+class NoMore(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=10):
+    """The last of this side's calls was sent before this: so the other side knows that none lies unread."""
+
+
+Frame = Hello | Call | Reply | Failure | Item | Ask | Answer | Cancel | Event | Leaving | NoMore
 
 
 # --- the root and its actors ---------------------------------------------------------------------------------------

@@ -10,6 +10,11 @@ from msgspec import Meta
 
 from actors.setting_types import Count, Port, Seconds, Size
 
+PeerId = Annotated[str, Meta(pattern="^(12D3KooW|16Uiu2HA[1-9A-HJ-NP-Za-km-z]|Qm)[1-9A-HJ-NP-Za-km-z]{44}$")]
+"""As libp2p writes it, for keys of the kinds Ed25519, secp256k1 and RSA."""
+Rate = Annotated[float, Meta(gt=0, le=1_000_000)]
+"""Things per second."""
+
 
 class WorkflowSchedulerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The workflow scheduler."""
@@ -105,6 +110,88 @@ class TaskWorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """So many tasks that wait for an answer of their owner do not count as being done."""
 
 
+class PeerLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much is taken from one side at most."""
+
+    rate_per_s: Rate = 50.0
+    """Calls and offers of work per second."""
+    burst: Count = 100
+    """So many may come at once after a pause."""
+    max_in_flight: Count = 64
+    """That are being answered or done at once."""
+    max_bytes_per_s: Annotated[int, Meta(ge=1024, le=2**40)] = 8 * 1024 * 1024
+    """Bytes per second, in both directions together."""
+
+
+class PeerGrant(PeerLimits, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a peer may do here. Nothing that is not named."""
+
+    tools: list[str] = []
+    """Tools that it may call: names, in which `*` stands for any text."""
+    tasks: list[str] = []
+    """Types of tasks that it may have done here, written in the same way."""
+
+
+class PeerMcpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """MCP over streams between nodes (`/mcp+p2p/1.0.0`)."""
+
+    enabled: bool = True
+    """Answer it. Which peer may call which tool is decided elsewhere."""
+    p2p_messages: bool = False
+    """Answer also the messages of older nodes that are no JSON-RPC, one for each stream."""
+    max_frame_bytes: Size = 1024 * 1024
+    """Of one message in either direction."""
+    max_streams: Count = 32
+    """Open streams of one peer."""
+    max_requests: Count = 64
+    """Requests of one peer that are being answered."""
+    max_requests_in_all: Count = 256
+    """Requests of all peers together that are being answered."""
+    rate_per_s: Annotated[float, Meta(gt=0, le=1_000_000)] = 50.0
+    """Messages of one peer per second."""
+    burst: Count = 100
+    """So many may come at once after a pause."""
+    idle_timeout_s: Seconds = 60.0
+    """A stream on which nothing is asked or answered for so long is closed."""
+    request_timeout_s: Seconds = 30.0
+    """Time for one request."""
+
+
+class QueueProtocolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The task queue for older nodes (`/ipfs-datasets/task-queue/1.0.0`)."""
+
+    enabled: bool = False
+    """Answer it. It needs `secret_file`."""
+    secret_file: str = ""
+    """Holds what older nodes have to show in each request. They send it as it is, so it is to be of use for nothing
+    else. Empty = everybody is refused."""
+    max_message_bytes: Size = 1024 * 1024
+    """Of one request and of one answer."""
+    request_timeout_s: Seconds = 30.0
+    """Time for a request to come, and to be answered; what a request waits for is added."""
+    cache_entries: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    """Values that are kept for peers, in memory; 0 = none."""
+    cache_bytes: Size = 16 * 1024 * 1024
+    """Of all of them, keys included."""
+
+
+class SharingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Work that nodes do for each other. What others may have done here is decided by what they are granted."""
+
+    enabled: bool = True
+    """Send tasks that have to go to peers, and take those of peers."""
+    types: list[str] = []
+    """Types of tasks that may also go to peers when this node has no room: names, in which `*` stands for any text."""
+    slots: Annotated[int, Meta(ge=0, le=10_000)] = 4
+    """Tasks of peers that run here at once; 0 = none."""
+    max_assigned: Count = 500
+    """Tasks of this node that are with peers at once."""
+    lease_s: Seconds = 60.0
+    """How long a task belongs to a peer without a sign of life of it."""
+    grace_s: Seconds = 10.0
+    """A peer whose connection ended may come back for so long before its tasks are given to others."""
+
+
 class PeerRegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which peers are known, and how others are found."""
 
@@ -114,11 +201,39 @@ class PeerRegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     """Addresses of nodes to begin with, such as `/ip4/192.0.2.1/tcp/4001/p2p/Qm...`."""
     peer_discovery_interval: Seconds = 60.0
     """Seconds between two searches for peers."""
+    wanted_connections: Annotated[int, Meta(ge=0, le=1000)] = 8
+    """As long as fewer peers are connected, others are looked for and tried; 0 = only those that are named."""
+    store_path: str = ""
+    """Empty = `peers.sqlite` in the data directory. Its neighbours begin with the same name."""
+    max_peers: Annotated[int, Meta(ge=1, le=100_000)] = 1000
+    """Peers that are remembered; who was useful stays longest."""
+    keep_s: Seconds = 30 * 86400.0
+    """A peer of which nothing was heard for so long is forgotten, unless it was connected to persistently."""
+    allow: dict[PeerId, PeerGrant] = {}
+    """What a peer may do here, by its peer id. Nobody may do anything who is not named, or proves the secret."""
+    secret_file: str = ""
+    """A file with a secret of at least 32 bytes that nodes share; this user's own, with mode 0600. Empty = none."""
+    secret_grants: PeerGrant = PeerGrant()
+    """What peers that prove the secret may do here, if they are not named in `allow`."""
+    per_address: PeerLimits = PeerLimits()
+    """For all peers at one IP address together (IPv6: in one /64), but for those that are named in `allow`."""
+    ban_s: Seconds = 60.0
+    """A first violation of the protocol bans its peer and its address for so long, each further one twice as long."""
+    ban_max_s: Seconds = 86400.0
+    """The longest ban; that for a result that proves wrong."""
+    forgive_s: Seconds = 3600.0
+    """After so long without another violation one is forgiven."""
+    sharing: SharingSettings = SharingSettings()
+    mcp: PeerMcpSettings = PeerMcpSettings()
+    queue_protocol: QueueProtocolSettings = QueueProtocolSettings()
 
 
 class ConnectivitySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The libp2p host."""
 
+    listen_host: str = "127.0.0.1"
+    """IP address to listen on: with the default only peers on this machine can connect; empty = listen nowhere, and
+    only connect to others."""
     listen_port: Port = 4001
     """TCP port of the libp2p host; 0 = any free port."""
     max_connections: Count = 100

@@ -206,6 +206,8 @@ class Claim(Op_, frozen=True, tag="claim"):
     without: list[str] = []
     """Types that are not wanted."""
     capabilities: list[str] = []
+    needing: str = ""
+    """Only tasks that need this one of its capabilities; '' = also those that need nothing."""
     n: int = 1
     same_type: bool = False
     lease_s: float = 0.0
@@ -427,6 +429,7 @@ class Lease(Answer_, frozen=True):
     attempt: int
     payload: str = "{}"
     links: bool = False
+    metadata: str = "{}"
     model_name: str = ""
     owner: str = ""
     priority: float = PRIORITY_DEFAULT

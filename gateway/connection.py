@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 RECV_BYTES = 65536
 PIPELINE_BYTES = 4 * RECV_BYTES
-"""What a watcher keeps; beyond that it stops reading, and with it noticing that the client left."""
+"""What a watcher keeps. Of a client that sends more, it reads on after a read time-out, and drops what comes."""
 LINGER_S = 1.0
 """After a refusal: time for the client to stop sending, so that it reads the refusal instead of a reset."""
 CLOSE_S = 1.0
@@ -50,6 +50,7 @@ class Connection:
         "_head",
         "_head_bytes",
         "_lane",
+        "_overrun",
         "_scope",
         "_sock",
         "_watch_done",
@@ -73,6 +74,8 @@ class Connection:
         self.started_tick = 0
         self._scope = trio.CancelScope()
         self._early = b""
+        self._overrun = False
+        """What came during an answer was more than is kept, and was dropped: the connection ends with that answer."""
         self._head_bytes = b""
         self._head: wire.Head | None = None
         """The last plain head, and its bytes."""
@@ -219,7 +222,7 @@ class Connection:
             if self._watch_scope is not None:
                 await self._stop_watching()
         lane.metrics.count_request("fast", answer.status)
-        return not close
+        return not (close or self._overrun)
 
     async def _ask(self, request: Request) -> Answer | Stream:
         """The protocol's answer, fit to be sent."""
@@ -288,13 +291,18 @@ class Connection:
     async def _watch(self, scope: trio.CancelScope, done: trio.Event) -> None:
         try:
             with scope:
-                while len(self._early) < PIPELINE_BYTES:
+                while True:
+                    if len(self._early) >= PIPELINE_BYTES and not self._overrun:
+                        # Behind bytes that nobody reads, a client's leaving can't be seen.
+                        await trio.sleep(self._lane.settings.read_timeout_s)
+                        self._overrun = True
                     more = await self._receive()
                     if not more:
-                        self._lane.metrics.clients_gone += 1
-                        self._scope.cancel()
-                        return
-                    self._early += more
+                        break
+                    if not self._overrun:
+                        self._early += more
+                self._lane.metrics.clients_gone += 1
+                self._scope.cancel()
         finally:
             done.set()
 

@@ -8,7 +8,7 @@ Each remedy stands alone, so that a test can leave it out and show the fault:
 * `HardenedH11._create_stream`: no WebSocket (an early byte after the upgrade crashed the process).
 * `StrictConnection`: heads as strict as in the fast lane, and the limits on head and body, as they arrive.
 * `GuardedServer._read_data`: time-outs for heads, bodies and idle connections; reading goes on while a pipelined
-  request waits, so that a client's leaving is noticed.
+  request waits, so that a client's leaving is noticed; of one that sends without end, what is too much is dropped.
 * `HandedStream.send_all`: a client that takes nothing is dropped.
 * `withhold_disconnect`: hypercorn tells an application that its own answer's end is a disconnect; Quart then cancels
   hypercorn's clean-up half-way, and the connection is never closed.
@@ -248,7 +248,9 @@ class GuardedServer(TCPServer):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._feed, take, fed)
             with give:
-                await self._pump(give)
+                overrun = await self._pump(give)
+            if overrun:
+                await self._drain(fed)
             # Bytes that came before the end are heeded, unless they wait behind an answer nobody will read.
             while not fed.is_set() and not self.protocol.can_read.waiting:
                 self._settled = trio.Event()
@@ -256,23 +258,50 @@ class GuardedServer(TCPServer):
             nursery.cancel_scope.cancel()
         await self.protocol.handle(Closed())
 
-    async def _pump(self, give: trio.MemorySendChannel[bytes]) -> None:
+    async def _pump(self, give: trio.MemorySendChannel[bytes]) -> bool:
+        """Read and queue. Returns whether the client sends more than is kept while it waits for an answer."""
         while True:
             with trio.CancelScope() as self._patience:
                 self._rearm()
                 try:
                     data = await self.stream.receive_some(2**16)
                 except (trio.ClosedResourceError, trio.BrokenResourceError):
-                    return
+                    return False
             if self._patience.cancelled_caught:
                 if not self._lingering:
                     await self.protocol.time_out()
-                return
+                return False
             if not data:
-                return
+                return False
             self._last_read = trio.current_time()
-            if not self._lingering:
+            if self._lingering:
+                continue
+            with trio.move_on_after(self.settings.read_timeout_s) as patience:
                 await give.send(bytes(data))
+            if patience.cancelled_caught:
+                return True
+
+    async def _drain(self, fed: trio.Event) -> None:
+        """Drop what comes until the client has left, which can't be seen behind bytes that nobody reads, or until all
+        that was kept is answered: the connection ends then."""
+        async with trio.open_nursery() as nursery:
+
+            async def wait() -> None:
+                await fed.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(wait)
+            with contextlib.suppress(trio.ClosedResourceError, trio.BrokenResourceError):
+                more: bytes | bytearray | None = None
+                while more != b"" and not self._over():
+                    more = None
+                    with trio.move_on_after(self.settings.read_timeout_s):
+                        more = await self.stream.receive_some(2**16)
+            nursery.cancel_scope.cancel()
+
+    def _over(self) -> bool:
+        """Whether nothing will be answered any more, whatever the client does."""
+        return self._lingering or (self.protocol.stream is None and self.protocol.can_read.waiting)
 
     async def _feed(self, take: trio.MemoryReceiveChannel[bytes], fed: trio.Event) -> None:
         try:

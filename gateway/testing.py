@@ -21,13 +21,15 @@ JSON = ("content-type", "application/json")
 class EchoProtocol:
     """Answers with what it was asked: `{"method", "length", "repeated"}`. A body that names a deed does that instead.
 
-    `"wait"` waits until it is cancelled (`cancelled` is set then), `"stream"` streams three events, `"endless"` streams
-    one event and waits, `"fail"` raises, `"flood"` answers with 32 MiB, `"header"` sends a header that may not be sent.
+    `"wait"` waits for `release`, or until it is cancelled (`cancelled` is set then), `"stream"` streams three events,
+    `"endless"` streams one event and waits, `"fail"` raises, `"flood"` answers with 32 MiB, `"header"` sends a header
+    that may not be sent.
     """
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
         self.started = trio.Event()
+        self.release = trio.Event()
         self.cancelled = trio.Event()
         self.closed = trio.Event()
 
@@ -52,9 +54,10 @@ class EchoProtocol:
         if deed == "wait":
             self.started.set()
             try:
-                await trio.sleep_forever()
-            finally:
+                await self.release.wait()
+            except trio.Cancelled:
                 self.cancelled.set()
+                raise
         if deed in {"stream", "endless"}:
             return Stream(200, [("content-type", "text/event-stream")], self._events(endless=deed == "endless"))
         if deed == "fail":

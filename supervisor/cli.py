@@ -35,6 +35,7 @@ from supervisor.cli_common import (
     yes_option,
 )
 from supervisor.cli_offers import prompts, resources
+from supervisor.cli_peers import peers
 from supervisor.cli_quarantine import quarantine
 from supervisor.cli_queue import queue, task
 from supervisor.cli_stdio import stdio
@@ -66,6 +67,7 @@ greenroom.add_command(quarantine)
 greenroom.add_command(queue)
 greenroom.add_command(task)
 greenroom.add_command(workflow)
+greenroom.add_command(peers)
 greenroom.add_command(chaos)
 greenroom.add_command(resources)
 greenroom.add_command(prompts)

@@ -39,14 +39,15 @@ NOT_YET = (
     "monitoring.enable_tracing",
     "monitoring.tracing_endpoint",
     "p2p.mcplusplus.",
-    "p2p.peer_registry.bootstrap_nodes",
-    "p2p.peer_registry.peer_discovery_interval",
-    "p2p.connectivity.",
+    "p2p.peer_registry.queue_protocol.",
 )
 """Keys, and beginnings of keys, that are read and checked but change nothing yet."""
 _PATHS = (
+    "p2p.peer_registry.queue_protocol.secret_file",
     "p2p.task_queue.queue_path",
     "p2p.workflow_scheduler.store_path",
+    "p2p.peer_registry.store_path",
+    "p2p.peer_registry.secret_file",
     "supervisor.runtime_dir",
     "tools.roots",
     "tools.paths",
@@ -331,6 +332,12 @@ def _check_sense(draft: _Draft, settings: Settings) -> None:
         draft.faults.append(
             f"{_where(draft, 'tools.max_catalogue_bytes', 'channel.max_frame_bytes')}: tools.max_catalogue_bytes = "
             f"{catalogue} for each of {pools} pools do not fit into channel.max_frame_bytes = {frame} together"
+        )
+    peers = settings.p2p.peer_registry
+    if peers.ban_max_s < peers.ban_s:
+        draft.faults.append(
+            f"{_where(draft, 'p2p.peer_registry.ban_max_s', 'p2p.peer_registry.ban_s')}: p2p.peer_registry.ban_max_s = "
+            f"{peers.ban_max_s:g} must be at least p2p.peer_registry.ban_s = {peers.ban_s:g}"
         )
     pool_of: dict[str, str] = {}
     for pool, wanted in settings.tools.pools.items():

@@ -15,6 +15,8 @@ from msgspec import inspect
 from actors.settings import Settings
 
 _SECRET_WORDS = ("token", "secret", "password", "_key")
+_ABOUT_SECRETS = ("_file", "_grants")
+"""Ends of names of what is no secret itself: where one lies, and what it is good for."""
 _MAX_COMPARED = 200
 
 
@@ -102,7 +104,8 @@ def nearest(key: str, known: Mapping[str, Kind]) -> str:
 
 def is_secret(key: str) -> bool:
     """Whether a key is named like a secret: its value is never shown."""
-    return any(word in key.lower() for word in _SECRET_WORDS)
+    parts = [part for part in key.lower().split(".") if not part.endswith(_ABOUT_SECRETS)]
+    return any(word in part for part in parts for word in _SECRET_WORDS)
 
 
 def flat(settings: Settings) -> dict[str, Any]:

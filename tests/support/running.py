@@ -166,7 +166,7 @@ class McpClient:
             wire_schema.check_message(wire_schema.MODERN, message, method)
         return answer
 
-    def call(self, name: str, **arguments) -> dict:
+    def call(self, name: str, /, **arguments) -> dict:
         """The result of a tool call; protocol errors fail the test."""
         answer = self.request("tools/call", name=name, arguments=arguments).json()
         assert "result" in answer, answer

@@ -122,13 +122,13 @@ class Worker:
         (lease,) = (await self.queue.do(Claim(worker=WORKER), Claimed)).tasks
         return lease
 
-    async def owner(self, lease, **more):
-        return await TaskOwner.of(self.queue, lease, **({"timeout_s": 60.0} | more))
+    def owner(self, lease, **more):
+        return TaskOwner(self.queue, lease, **({"timeout_s": 60.0} | more))
 
     async def work(self, lease=None, **more):
         """Run the tool of the next task, or of this one, to its end."""
         lease = lease or await self.claim()
-        owner = await self.owner(lease, **more)
+        owner = self.owner(lease, **more)
         try:
             result = await owner.call(lambda: self.backend.run_in_task(lease, owner))
         except MCPServerError as error:

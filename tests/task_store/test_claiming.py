@@ -86,6 +86,15 @@ async def test_a_worker_without_what_a_task_needs_does_not_get_it(box):
     assert await ids(box, capabilities=["gpu", "docker", "more"]) == ["a"]
 
 
+async def test_a_claim_may_want_only_tasks_that_need_something(box):
+    await box.put("a")
+    await box.put("b", needs=["p2p"])
+    await box.put("c", needs=["gpu", "p2p"])
+    assert await ids(box, needing="p2p") == []
+    assert await ids(box, needing="p2p", capabilities=["p2p"], n=5) == ["b"]
+    assert await ids(box, n=5) == ["a"]
+
+
 async def test_a_claim_may_want_tasks_of_one_type_only(box):
     for id_, type_ in (("a", "one"), ("b", "two"), ("c", "one")):
         await box.put(id_, type_)

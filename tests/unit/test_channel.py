@@ -17,6 +17,7 @@ from actors.errors import (
     ActorDiedError,
     BusyError,
     DeadlineExceededError,
+    DrainingError,
     InvalidArgumentsError,
     MCPServerError,
     ToolExecutionError,
@@ -282,6 +283,37 @@ async def test_the_callee_refuses_what_is_over_its_own_limit():
         recorder.release.set()
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
+
+
+async def test_a_side_that_leaves_has_read_every_call_before_it_ends():
+    async with pair() as (channel, recorder), trio.open_nursery() as nursery:
+        callee = recorder.callee
+        read = []
+        handle = callee._handler
+
+        async def handler(one):
+            read.append(one.method)
+            return await handle(one)
+
+        callee._handler = handler
+        # It lies in the socket, or is not even written, when the other side decides to leave.
+        for _ in range(3):
+            nursery.start_soon(call, channel, "echo")
+        nursery.start_soon(callee.leave)
+        await wait_all_tasks_blocked()
+        assert read == ["echo"] * 3
+        with pytest.raises(DrainingError):
+            await call(channel, "echo")
+        assert read == ["echo"] * 3
+
+
+async def test_a_side_that_leaves_does_not_wait_for_one_that_is_gone():
+    async with pair() as (channel, recorder), trio.open_nursery() as nursery:
+        nursery.start_soon(recorder.callee.leave)
+        channel.close()
+        recorder.callee.close()
+        with trio.fail_after(1):
+            await recorder.callee.leave()
 
 
 async def test_open_calls_end_when_the_other_side_goes():

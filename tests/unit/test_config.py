@@ -8,7 +8,7 @@ import pytest
 
 from actors.settings import Settings
 from supervisor.config import NOT_YET, ConfigError, describe, find_config_file, find_data_dir, load
-from supervisor.config_keys import flat, known_keys
+from supervisor.config_keys import flat, is_secret, known_keys
 
 SEED = """
 server:
@@ -53,6 +53,7 @@ monitoring:
   enable_tracing: true
   tracing_endpoint: "http://localhost:4318"
 """
+PEER = "12D3KooWGuEhyjCQTdBV6dVWELDWtRgVXfbBMuVGKUzoRN93Nmjk"
 
 
 @pytest.fixture
@@ -404,7 +405,8 @@ def bounds() -> list[tuple[str, object]]:
         if key.startswith("tools.max_concurrent"):
             found += [("tools.max_concurrent.echo", 0), ("tools.max_concurrent.echo", 10**9)]
         elif not (kind.is_list or kind.is_text or kind.is_truth):
-            found += [(key.replace("*", "fat"), value) for value in (-1, 2**63, float("inf"), float("nan"))]
+            named = key.replace("*", PEER if key.startswith("p2p.peer_registry.allow") else "fat")
+            found += [(named, value) for value in (-1, 2**63, float("inf"), float("nan"))]
     return found
 
 
@@ -412,6 +414,30 @@ def bounds() -> list[tuple[str, object]]:
 def test_every_number_has_bounds(key, value):
     with pytest.raises(ConfigError, match=key):
         load(None, {}, {key: value})
+
+
+@pytest.mark.parametrize("name", [PEER, "16Uiu2HAm" + "x" * 44, "Qm" + "x" * 44])
+def test_a_peer_is_allowed_by_its_id(config, name):
+    settings = config(f"p2p: {{peer_registry: {{allow: {{{name}: {{tools: [echo], burst: 5}}}}}}}}").settings
+    grant = settings.p2p.peer_registry.allow[name]
+    assert (grant.tools, grant.tasks, grant.burst) == (["echo"], [], 5)
+
+
+@pytest.mark.parametrize("name", [PEER.lower(), PEER[:-1], PEER + "1", "12D3KooW" + "0" * 44, "somebody"])
+def test_what_is_no_peer_id_is_allowed_nothing(faults, name):
+    [fault, *_] = faults(f"p2p: {{peer_registry: {{allow: {{{name}: {{tools: [echo]}}}}}}}}")
+    assert fault.startswith(f"config.yaml:1: p2p.peer_registry.allow.{name} = ")
+
+
+def test_where_a_secret_lies_and_what_it_grants_is_shown_but_no_secret(config, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/user")
+    loaded = config("p2p: {peer_registry: {secret_file: ~/s, secret_grants: {tools: [echo]}}}")
+    shown = {line.key: line.value for line in describe(loaded)}
+    assert shown["p2p.peer_registry.secret_file"] == "/home/user/s"
+    assert shown["p2p.peer_registry.secret_grants.tools"] == ["echo"]
+    assert is_secret("a.secret")
+    assert is_secret("a.secrets.file")
+    assert is_secret("a.key_file.api_token")
 
 
 @pytest.mark.parametrize("name", ["Fat", "0x", "a b", "a#b", "x" * 25, "../x"])
@@ -425,6 +451,10 @@ def test_a_pools_name_must_fit_into_a_processes_name(faults, name):
         (
             "supervisor: {heartbeat_s: 3}",
             "config.yaml:1: supervisor.hung_after_s = 5 must be at least twice supervisor.heartbeat_s = 3",
+        ),
+        (
+            "p2p: {peer_registry: {ban_max_s: 30}}",
+            "config.yaml:1: p2p.peer_registry.ban_max_s = 30 must be at least p2p.peer_registry.ban_s = 60",
         ),
         ("server: {max_body_bytes: 16777216}", "config.yaml:1: server.max_body_bytes = 16777216 does not fit into"),
         (

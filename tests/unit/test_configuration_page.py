@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from actors.settings import PoolSettings, Settings
-from actors.settings_p2p import TaskTypeSettings
+from actors.settings_p2p import PeerGrant, TaskTypeSettings
 from supervisor.config import _SEED_VARIABLES, NOT_YET, load
 from supervisor.config_keys import flat, known_keys
 
@@ -39,10 +39,12 @@ def defaults() -> dict[str, object]:
     values = flat(Settings())
     pool = PoolSettings()
     task = TaskTypeSettings()
+    grant = PeerGrant()
     return (
         values
         | {f"tools.pools.*.{name}": getattr(pool, name) for name in pool.__struct_fields__}
         | {f"p2p.task_queue.types.*.{name}": getattr(task, name) for name in task.__struct_fields__}
+        | {f"p2p.peer_registry.allow.*.{name}": getattr(grant, name) for name in grant.__struct_fields__}
     )
 
 

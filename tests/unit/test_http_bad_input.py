@@ -274,6 +274,34 @@ async def test_a_client_that_pipelines_and_leaves_cancels_its_call(server: Harne
     await protocol.cancelled.wait()
 
 
+@pytest.mark.parametrize("deed", ["wait", "endless"])
+async def test_a_client_that_pipelines_without_end_and_leaves_cancels_its_call(protocol, way, deed, autojump_clock):
+    async with gateway(protocol, app_for(protocol)) as server:
+        async with server.connect() as client:
+            await take_way(client, way)
+            await client.send(post(b'"%s"' % deed.encode()))
+            await protocol.started.wait()
+            with trio.move_on_after(5):
+                await client.send(post(b"{}") * 500_000)
+        with trio.fail_after(10):
+            await (protocol.cancelled if deed == "wait" else protocol.closed).wait()
+            while server.metrics.connections_closed < server.metrics.connections_opened:
+                await trio.sleep(0.1)
+
+
+async def test_what_was_kept_of_a_client_that_pipelines_without_end_is_answered(protocol, way, autojump_clock):
+    async with gateway(protocol, app_for(protocol)) as server, server.connect() as client:
+        await take_way(client, way)
+        await client.send(post(b'"wait"'), post(b"{}"))
+        await protocol.started.wait()
+        with trio.move_on_after(20):
+            await client.send(post(b"x" * 20_000) * 500)
+        protocol.release.set()
+        assert (await client.response()).status == 200
+        while not await _ended_within(client, 1):
+            pass
+
+
 # Time-outs, on a clock that jumps as soon as everybody waits.
 
 SLOW = {

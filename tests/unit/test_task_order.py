@@ -59,6 +59,7 @@ def eligible(machine, claim, bucket):
             and (not claim.types or task.type in claim.types)
             and task.type not in claim.without
             and set(task.needs) <= set(claim.capabilities)
+            and (not claim.needing or claim.needing in task.needs)
             and (not task.sticky_worker or task.sticky_worker == claim.worker or not alive)
             and by_key[task.fairness_key] < 3
             and (task.type != "a" or by_type["a"] < 4)
@@ -89,6 +90,7 @@ def one_claim(rng, machine, bucket):
         types=rng.choice([[], [], ["a"], ["b", "c"]]),
         without=rng.choice([[], [], ["c"]]),
         capabilities=rng.choice([[], ["gpu"]]),
+        needing=rng.choice(["", "", "gpu"]),
     )
     if (worker := machine.state.workers.get(op.worker)) is not None:
         worker.seen_at = machine.now  # as the claim itself will say

@@ -14,17 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from workflow_definitions import add, described, examples, plain_values, planned, ref, say, step, values
 
-from actors.p2p.workflow_scheduler.content import (
-    cid_of_text,
-    cid_text,
-    definition_block,
-    is_cid,
-    link,
-    memo_key,
-    raw_link,
-    step_cids,
-    workflow_of,
-)
+from actors.p2p.cids import cid_of_text, cid_text, is_cid, link, raw_link
+from actors.p2p.workflow_scheduler.content import definition_block, memo_key, step_cids, workflow_of
 from actors.p2p.workflow_scheduler.document import parse
 from actors.workflow_messages import Step, StepRetry, Workflow
 

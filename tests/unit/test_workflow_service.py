@@ -26,9 +26,9 @@ from actors.errors import (
     RuntimeUnavailableError,
     code_of,
 )
+from actors.p2p.cids import cid_text
 from actors.p2p.workflow_scheduler import submitting
 from actors.p2p.workflow_scheduler.car import read
-from actors.p2p.workflow_scheduler.content import cid_text
 from actors.p2p.workflow_scheduler.machine import WorkflowRun
 from actors.p2p.workflow_scheduler.methods import WorkflowMethods
 from actors.p2p.workflow_scheduler.run_values import Commands
@@ -87,10 +87,10 @@ async def test_a_chain_is_done_in_its_order_and_tells_its_outputs(world):
 async def test_all_of_a_chain_is_in_the_queue_before_its_first_step_is_done(world):
     await world.submit(*CHAIN)
     with trio.fail_after(5):
-        while len(world.side.operations) < 3:
+        while (last := await world.queue.get(GetTask(id="w:c"))) is None:
             await trio.sleep(0.001)
     assert [op.id for op in world.side.operations] == ["w:a", "w:b", "w:c"]
-    assert (await world.queue.get(GetTask(id="w:c"))).task.depends_on == ["w:b"]
+    assert last.task.depends_on == ["w:b"]
 
 
 async def test_one_step_for_each_item_and_then_the_list(world):

@@ -13,6 +13,7 @@ from workflow_desk import Desk
 from workflow_world import World
 
 from actors.errors import InvalidArgumentsError, MCPServerError, NotFoundError, code_of
+from actors.p2p.workflow_scheduler import tools_results
 from actors.p2p.workflow_scheduler.tools_steps import StepGiven
 from actors.p2p_names import WORKFLOW_TOOLS
 from actors.task_messages import Beat, Claim, Complete
@@ -308,7 +309,7 @@ async def test_the_result_has_outputs_by_step_and_why_it_failed(desk, world):
     assert (await desk("workflow_result", workflow_id="w", include_outputs=False))["outputs"] is None
 
 
-async def test_logs_are_those_of_the_tasks(desk, world):
+async def test_logs_are_those_of_the_tasks(desk, world, monkeypatch):
     await desk.submit(A, step("each", for_each=[1, 2]))
     claim = Claim(worker="w", n=3, lease_s=1000.0, wait_s=5.0)
     done = 0
@@ -324,6 +325,11 @@ async def test_logs_are_those_of_the_tasks(desk, world):
         ("each", 0, ["on w:each[0]"]),
         ("each", 1, ["on w:each[1]"]),
     ]
+    assert told["logs_left_out"] == 0
+    monkeypatch.setattr(tools_results, "_MOST_LOGGED", 1)
+    told = await desk("workflow_result", workflow_id="w", include_logs=True)
+    assert [one["step_id"] for one in told["logs"]] == ["a"]
+    assert told["logs_left_out"] == 2
 
 
 async def test_a_cancelled_workflow_names_what_will_not_complete(desk, world):

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from workflow_clocks import cid, made, signer
 from workflow_exports import Story, begun, done, step
 
+from actors.p2p.cids import cid_text
 from actors.p2p.workflow_scheduler.car import CarLimits, written
-from actors.p2p.workflow_scheduler.content import cid_text
 from actors.p2p.workflow_scheduler.findings import MAX_FINDINGS
 from actors.p2p.workflow_scheduler.verify import verified
 

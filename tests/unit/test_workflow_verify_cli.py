@@ -13,7 +13,7 @@ from workflow_exports import begun, done, step
 
 from actors.channel import Channel
 from actors.errors import MCPServerError, NotFoundError, UnavailableError
-from actors.p2p.workflow_scheduler.content import cid_text
+from actors.p2p.cids import cid_text
 from actors.peers import hello
 from actors.workflow_messages import ExportWorkflow
 from supervisor import client_workflow_export

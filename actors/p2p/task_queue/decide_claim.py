@@ -135,6 +135,7 @@ def _lease(task: Task) -> Lease:
         attempt=task.attempt,
         payload=task.payload,
         links=task.links,
+        metadata=task.metadata,
         model_name=task.model_name,
         owner=task.owner,
         priority=task.priority,

@@ -238,6 +238,8 @@ class Ready:
             for lane in self.lanes.get(type_, {}).values():
                 if lane.needs and not lane.needs.issubset(claim.capabilities):
                     continue
+                if claim.needing and claim.needing not in lane.needs:
+                    continue
                 if lane.sticky and lane.sticky != claim.worker and not offline(lane.sticky):
                     continue
                 found.append(lane)

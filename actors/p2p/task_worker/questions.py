@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The questions of a tool that runs as a task: they are stored with the task, and its owner answers sooner or later.
 
-    owner = await TaskOwner.of(queue, lease, timeout_s=settings.questions.task_timeout_s)
+    owner = TaskOwner(queue, lease, timeout_s=settings.questions.task_timeout_s)
     call = ToolCall(..., can=owner.can)
     result = await owner.call(lambda: tools.call(call, timeout_s=..., on_ask=owner.on_ask))
 
@@ -36,21 +36,15 @@ _decode_questions = msgspec.msgpack.Decoder(Questions).decode
 class TaskOwner:
     """Whoever had a task made, as its tool may ask it. For one lease of the task."""
 
-    def __init__(self, queue: TaskClient, lease: Lease, task: Task, *, timeout_s: float) -> None:
+    def __init__(self, queue: TaskClient, lease: Lease, *, timeout_s: float) -> None:
         """`timeout_s`: how long the owner may take for an answer, for each turn of questions."""
-        caller = caller_of(task.metadata)
+        caller = caller_of(lease.metadata)
         self.can = caller.can
         """For `ToolCall.can`."""
         self._queue = queue
         self._lease = lease
         self._timeout_s = timeout_s
-        self._answers = caller.answers | task.answers
-
-    @classmethod
-    async def of(cls, queue: TaskClient, lease: Lease, *, timeout_s: float) -> TaskOwner:
-        """The owner of a leased task. Raises what `TaskClient.get` raises."""
-        view = await queue.get(GetTask(id=lease.id))
-        return cls(queue, lease, _still_ours(lease, view.task if view is not None else None), timeout_s=timeout_s)
+        self._answers = caller.answers | lease.answers
 
     async def call(self, run: Callable[[], Awaitable[ToolResult]]) -> ToolResult:
         """Run the tool, again after each address that the user has to visit first. Raises what it raised."""

@@ -26,7 +26,7 @@ from actors.errors import (
 )
 from actors.logs import get_logger, log_execution
 from actors.messages import ErrorInfo
-from actors.p2p.asking_queue import End, persist
+from actors.p2p.asking_queue import End
 from actors.p2p.lease_keeper import LeaseKeeper
 from actors.p2p.task_worker.links import Results
 from actors.p2p.task_worker.questions import TaskOwner
@@ -145,7 +145,7 @@ class Run:
     async def _call(self) -> ToolResult:
         lease = self.lease
         tool = self._tools.find(lease.type)
-        owner = await persist(lambda: TaskOwner.of(self._queue, lease, timeout_s=self._rules.ask_timeout_s))
+        owner = TaskOwner(self._queue, lease, timeout_s=self._rules.ask_timeout_s)
         payload = await self._results.filled(lease)
         timeout_s = tool.timeout_s if lease.timeout_s is None else lease.timeout_s
 

@@ -15,7 +15,7 @@ import libipld
 import msgspec
 
 from actors.errors import MCPServerError
-from actors.p2p.workflow_scheduler.content import CID_BYTES, RAW, is_cid
+from actors.p2p.cids import CID_BYTES, RAW, is_cid
 from actors.workflow_report import MOST_EXPORT_BYTES
 
 PIECE_BYTES: Final = 256 * 1024

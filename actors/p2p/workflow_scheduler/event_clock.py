@@ -23,9 +23,9 @@ import msgspec
 from msgspec import Meta
 
 from actors.errors import MCPServerError
+from actors.p2p.cids import CID_BYTES, DAG_CBOR, cid_text, is_cid
 from actors.p2p.identity import SIGNATURE_LENGTH, verify
 from actors.p2p.workflow_scheduler.ancestry import Ancestry
-from actors.p2p.workflow_scheduler.content import CID_BYTES, DAG_CBOR, cid_text, is_cid
 
 MAX_NODE_BYTES: Final = 8 * 1024
 MAX_PAYLOAD_BYTES: Final = 64 * 1024

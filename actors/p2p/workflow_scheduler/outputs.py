@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from actors.p2p.workflow_scheduler.content import raw_link
+from actors.p2p.cids import raw_link
 from actors.p2p.workflow_scheduler.run_values import Outputs
 
 

@@ -14,8 +14,8 @@ import trio
 from actors.errors import InvalidArgumentsError, NotFoundError, RuntimeUnavailableError
 from actors.p2p.answers import refuse
 from actors.p2p.changes import Watcher
+from actors.p2p.cids import cid_of_text
 from actors.p2p.workflow_scheduler.building import Builder
-from actors.p2p.workflow_scheduler.content import cid_of_text
 from actors.p2p.workflow_scheduler.engine import Engine
 from actors.p2p.workflow_scheduler.exporting import exported
 from actors.p2p.workflow_scheduler.journal import OF_WORKFLOWS

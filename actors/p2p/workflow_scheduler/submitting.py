@@ -13,8 +13,8 @@ import trio
 
 from actors.errors import BusyError, InvalidArgumentsError
 from actors.p2p.answers import refuse
+from actors.p2p.cids import cid_text
 from actors.p2p.workflow_scheduler.building import Builder
-from actors.p2p.workflow_scheduler.content import cid_text
 from actors.p2p.workflow_scheduler.definition import Plan
 from actors.p2p.workflow_scheduler.engine import Engine
 from actors.p2p.workflow_scheduler.line import Waiting

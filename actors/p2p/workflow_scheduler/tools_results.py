@@ -45,11 +45,15 @@ class WorkflowResult(Done):
     """Of completed steps, in their order; null when they were not asked for, or are too large for one answer."""
     logs: list[StepLog] | None
     """Of steps that wrote something, while the queue keeps their tasks."""
+    logs_left_out: int
+    """Tasks, the last ones, whose logs were not looked for because there are too many; `task_result` has them."""
     execution_time: float | None
     """Seconds from its begin to its end."""
 
 
-def result_of(view: WorkflowView, *, outputs: bool, logs: list[StepLog] | None = None) -> WorkflowResult:
+def result_of(
+    view: WorkflowView, *, outputs: bool, logs: list[StepLog] | None = None, logs_left_out: int = 0
+) -> WorkflowResult:
     """Of a workflow that has ended."""
     return WorkflowResult(
         success=True,
@@ -58,6 +62,7 @@ def result_of(view: WorkflowView, *, outputs: bool, logs: list[StepLog] | None =
         result=end_of(view),
         outputs=_outputs_of(view) if outputs else None,
         logs=logs,
+        logs_left_out=logs_left_out,
         execution_time=execution_time(view),
     )
 
@@ -70,8 +75,8 @@ def _outputs_of(view: WorkflowView) -> list[StepOutput]:
     ]
 
 
-async def logs_of(view: WorkflowView, tasks: Tasks) -> list[StepLog]:
-    """What the queue has of them. Raises what it raises."""
+async def logs_of(view: WorkflowView, tasks: Tasks) -> tuple[list[StepLog], int]:
+    """What the queue has of them, and how many tasks were not looked at. Raises what the queue raises."""
     wanted = [(step, index) for step in view.steps if step.attempt or step.items for index in _indices(step)]
     logs: list[StepLog] = []
     for step, index in wanted[:_MOST_LOGGED]:
@@ -79,7 +84,7 @@ async def logs_of(view: WorkflowView, tasks: Tasks) -> list[StepLog]:
         found = await tasks.get(GetTask(id=task_id))
         if found is not None and found.task.logs:
             logs.append(StepLog(step_id=step.step_id, index=index, task_id=task_id, lines=found.task.logs))
-    return logs
+    return logs, len(wanted[_MOST_LOGGED:])
 
 
 def _indices(step: StepView) -> list[int | None]:

@@ -325,8 +325,8 @@ class WorkflowTools:
         if view.status not in WORKFLOW_ENDED:
             refuse("NOT_FINISHED", f"workflow {workflow_id} is {view.status}; ask again after its end")
         view = await self._access.view(ctx.principal, workflow_id, outputs=include_outputs)
-        logs = await logs_of(view, self._access.tasks) if include_logs else None
-        return result_of(view, outputs=include_outputs, logs=logs)
+        logs, left_out = await logs_of(view, self._access.tasks) if include_logs else (None, 0)
+        return result_of(view, outputs=include_outputs, logs=logs, logs_left_out=left_out)
 
     def all(self) -> list[Any]:
         """Each of them."""

@@ -13,8 +13,9 @@ from typing import Any, Final
 import libipld
 import msgspec
 
+from actors.p2p.cids import cid_text
 from actors.p2p.workflow_scheduler import car, verify_rules
-from actors.p2p.workflow_scheduler.content import cid_text, workflow_of
+from actors.p2p.workflow_scheduler.content import workflow_of
 from actors.p2p.workflow_scheduler.event_clock import EventClock
 from actors.p2p.workflow_scheduler.findings import Findings, Said
 from actors.p2p.workflow_scheduler.payloads import KINDS, StepCompleted, StepExpanded, Submitted

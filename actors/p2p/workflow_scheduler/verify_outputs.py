@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from actors.p2p.workflow_scheduler.content import RAW
+from actors.p2p.cids import RAW
 from actors.p2p.workflow_scheduler.findings import Findings, Said, part_of
 from actors.p2p.workflow_scheduler.payloads import StepCompleted, StepExpanded
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import msgspec
 
 from actors.messages import ErrorInfo
-from actors.p2p.workflow_scheduler.content import cid_text
+from actors.p2p.cids import cid_text
 from actors.p2p.workflow_scheduler.findings import Findings, Said
 from actors.p2p.workflow_scheduler.payloads import (
     Begun,

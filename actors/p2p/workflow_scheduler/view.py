@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actors.p2p.workflow_scheduler.content import cid_text
+from actors.p2p.cids import cid_text
 from actors.p2p.workflow_scheduler.steps import Part
 from actors.workflow_messages import StepView, WorkflowView
 

@@ -34,10 +34,12 @@ from actors.p2p.peer_registry.link.messages import (
     Describe,
     Echo,
     End,
+    FindPeers,
     Heartbeat,
     Note,
     Offer,
     PeerDescription,
+    PeersFound,
     Refused,
     Request,
     ResultTaken,
@@ -132,6 +134,8 @@ class Link:
     async def call(self, request: Echo, timeout_s: float) -> Echo: ...
     @overload
     async def call(self, request: Describe, timeout_s: float) -> PeerDescription: ...
+    @overload
+    async def call(self, request: FindPeers, timeout_s: float) -> PeersFound: ...
 
     async def call(self, request: Request, timeout_s: float) -> Answer:
         """Have the peer answer a request.

@@ -86,6 +86,8 @@ class Refused(Said, frozen=True, tag="refused"):
 
     reason: Text
     free_slots: Count = 0
+    code: NameOrNone = ""
+    """`BUSY`, or why it never will: `FORBIDDEN`, `UNKNOWN_TOOL`, `INVALID_PARAMS`, ..."""
 
 
 class TaskResult(Said, frozen=True, tag="task_result"):
@@ -177,10 +179,10 @@ class CallTool(Said, frozen=True, tag="call_tool"):
 
 
 class ToolAnswer(Said, frozen=True, tag="tool_answer"):
-    """What the tool answered, as MCP has it (`CallToolResult`)."""
+    """What the tool answered."""
 
     result: Json
-    is_error: bool = False
+    """As `actors.tool_tasks.result_text` writes it."""
 
 
 class Echo(Said, frozen=True, tag="echo"):
@@ -210,6 +212,25 @@ class PeerDescription(Said, frozen=True, tag="peer_description"):
     uptime_s: Seconds = 0.0
 
 
+class FindPeers(Said, frozen=True, tag="find_peers"):
+    """Say whom you know -> `PeersFound`."""
+
+    n: Annotated[int, Meta(ge=1, le=1000)] = 100
+
+
+class PeerPlace(Said, frozen=True, tag="peer_place"):
+    """Where a peer was reached lately."""
+
+    peer_id: Annotated[str, Meta(min_length=1, max_length=128)]
+    addresses: Annotated[list[Annotated[str, Meta(min_length=1, max_length=256)]], Meta(max_length=8)]
+
+
+class PeersFound(Said, frozen=True, tag="peers_found"):
+    """Hearsay: none of it is proven."""
+
+    peers: Annotated[list[PeerPlace], Meta(max_length=1000)] = []
+
+
 class End(Said, frozen=True, tag="end"):
     """The last that a side says. Of a link's own; never given to a handler."""
 
@@ -218,8 +239,8 @@ class End(Said, frozen=True, tag="end"):
     """Requests with higher ids were not taken: nothing of them was done."""
 
 
-Request = Offer | TaskResult | ClockHeads | ClockEvents | CallTool | Echo | Describe
-Answer = Accepted | Refused | ResultTaken | ClockEvents | ToolAnswer | Echo | PeerDescription
+Request = Offer | TaskResult | ClockHeads | ClockEvents | CallTool | Echo | Describe | FindPeers
+Answer = Accepted | Refused | ResultTaken | ClockEvents | ToolAnswer | Echo | PeerDescription | PeersFound
 Note = Progress | TaskCancel | Pull | Heartbeat
 Message = Request | Answer | Note
 Body = Message | Problem | End
@@ -232,6 +253,7 @@ ANSWERS: Final[dict[type[Said], tuple[type[Said], ...]]] = {
     CallTool: (ToolAnswer,),
     Echo: (Echo,),
     Describe: (PeerDescription,),
+    FindPeers: (PeersFound,),
 }
 """Request -> what may answer it."""
 NOTES: Final[frozenset[type[Said]]] = frozenset({Progress, TaskCancel, Pull, Heartbeat})

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What the peer registry tells of this node and its peers, and how it is asked. Times are Unix seconds; what was not
+measured is None.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+Status = Literal["connected", "connecting", "disconnected"]
+
+
+class Point(msgspec.Struct, frozen=True, array_like=True):
+    """What was measured of a peer in ten minutes of its history."""
+
+    at: float
+    """Their end."""
+    latency_s: float | None = None
+    """Mean time of a ping."""
+    bandwidth_bps: float | None = None
+    """Bits per second of what was transferred."""
+    pings: int = 0
+    answered: int = 0
+    """Of these pings."""
+    successes: int = 0
+    failures: int = 0
+
+
+class KnownPeer(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a peer at one moment."""
+
+    peer_id: str
+    status: Status
+    connected_since: float | None
+    address: str
+    """Of the connection; empty = none, or unknown."""
+    addresses: list[str]
+    """Multiaddrs at which it may be reached, the best one first."""
+    capabilities: list[str]
+    """What it says that it can do: a claim."""
+    protocols: list[str]
+    agent: str
+    first_seen: float
+    """When it was first heard of."""
+    last_seen: float | None
+    """When it was last here; None = only others told of it."""
+    latency_s: float | None
+    """Moving average of pings."""
+    bandwidth_bps: float | None
+    """Bits per second, moving average of real transfers."""
+    answered: float | None
+    """Share of pings that were answered, moving average."""
+    successes: int
+    failures: int
+    lies: int
+    """Results that proved wrong."""
+    speed: float | None
+    """Tasks per second, moving average."""
+    reputation: float | None
+    """0 to 1; None = it did nothing so far."""
+    banned_until: float | None
+    """None = it is not banned."""
+    ban_reason: str
+    persistent: bool
+    """It is connected to again whenever the connection ends."""
+    history: list[Point]
+    """The oldest first."""
+
+    @property
+    def success_share(self) -> float | None:
+        """Of all counted outcomes; None = there are none."""
+        whole = self.successes + self.failures
+        return self.successes / whole if whole else None
+
+
+SortBy = Literal["last_seen", "latency", "bandwidth", "peer_id"]
+
+
+class ListPeers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Method `peers/list` -> `PeerPage`: which peers, and in which order."""
+
+    status: Status | None = None
+    capabilities: list[str] = []
+    """They claim to have all of these."""
+    sort_by: SortBy = "last_seen"
+    """The latest, fastest and widest first; those that this is not known of come last."""
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+    offset: Annotated[int, Meta(ge=0)] = 0
+
+
+class PeerPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of those that match."""
+
+    peers: list[KnownPeer]
+    total: int
+
+    def has_more(self, query: ListPeers) -> bool:
+        """There are others behind them."""
+        return query.offset + len(self.peers) < self.total
+
+
+class ConnectPeer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Method `peers/connect` -> `KnownPeer`."""
+
+    address: str
+    """A multiaddr with `/p2p/` and the peer id at its end."""
+    timeout_s: Annotated[float, Meta(gt=0, le=300)] = 30.0
+    persist: bool = True
+    """Remember it, and connect again whenever the connection ends."""
+
+
+class DisconnectPeer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Method `peers/disconnect` -> `PeerChanged`."""
+
+    peer_id: str
+    reason: str = ""
+
+
+class BanPeer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Method `peers/ban` -> `BanShown`."""
+
+    peer_id: str
+    reason: str = ""
+
+
+class ForgivePeer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Method `peers/forgive` -> `PeerChanged`."""
+
+    subject: str
+    """A peer id, or an IP address as `peers/bans` names it."""
+
+
+class PeerChanged(msgspec.Struct, frozen=True, kw_only=True):
+    """Something was asked for that may have been so before."""
+
+    changed: bool
+    """There was a connection to end, or something to forgive."""
+
+
+class BanShown(msgspec.Struct, frozen=True, kw_only=True):
+    """One ban that holds."""
+
+    subject: str
+    """A peer id or an IP address."""
+    until: float
+    reason: str
+
+
+class BanList(msgspec.Struct, frozen=True, kw_only=True):
+    """Method `peers/bans` (null): those that hold, those that end first at the beginning."""
+
+    bans: list[BanShown]
+
+
+class NodeShown(msgspec.Struct, frozen=True, kw_only=True):
+    """Method `peers/me` (null): this node, and its peers in numbers."""
+
+    peer_id: str
+    addresses: list[str]
+    """Where it listens."""
+    known: int
+    """Peers in the book."""
+    connected: int
+    linked: int
+    """Of these, Greenroom nodes with which there is a link."""
+    bans: int
+    turned_away: int
+    """Peers that there was no room for in the book."""
+    refused: dict[str, int]
+    """What peers were refused, by error code."""
+    sent: int
+    """Tasks that are with peers now."""
+    running: int
+    """Tasks of peers that run here now."""

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""This node and its peers as text for people."""
+
+from __future__ import annotations
+
+import time
+
+from actors.peer_messages import BanList, KnownPeer, NodeShown, PeerPage
+from supervisor.screen import duration
+
+
+def node_text(node: NodeShown) -> str:
+    """Who this node is, and whom it knows."""
+    lines = [node.peer_id, *(f"  listens on {address}" for address in node.addresses or ["nothing: it only dials"])]
+    lines.append(f"  {node.connected} connected, {node.linked} of them Greenroom nodes; {node.known} known")
+    if node.sent or node.running:
+        lines.append(f"  {node.sent} tasks are with peers, {node.running} of theirs run here")
+    if node.bans:
+        lines.append(f"  {node.bans} bans hold: greenroom peers bans")
+    if node.refused:
+        lines.append("  refused: " + ", ".join(f"{count} x {code}" for code, count in sorted(node.refused.items())))
+    return "\n".join(lines)
+
+
+def list_text(page: PeerPage) -> str:
+    """A line for each peer."""
+    if not page.peers:
+        return "no peer is known; greenroom peers connect ADDRESS makes the first one"
+    lines = [_line(peer) for peer in page.peers]
+    if page.total > len(page.peers):
+        lines.append(f"{page.total - len(page.peers)} more")
+    return "\n".join(lines)
+
+
+def _line(peer: KnownPeer) -> str:
+    facts: list[str] = [peer.status]
+    now = time.time()
+    if peer.connected_since is not None:
+        facts.append(f"for {duration(max(0.0, now - peer.connected_since))}")
+    elif peer.last_seen is not None:
+        facts.append(f"seen {duration(max(0.0, now - peer.last_seen))} ago")
+    if peer.latency_s is not None:
+        facts.append(f"{peer.latency_s * 1e3:.1f} ms")
+    if peer.reputation is not None:
+        facts.append(f"reputation {peer.reputation:.2f}")
+    if peer.banned_until is not None:
+        facts.append(f"banned for {duration(max(0.0, peer.banned_until - now))} ({peer.ban_reason})")
+    if peer.persistent:
+        facts.append("kept")
+    place = peer.address or next(iter(peer.addresses), "")
+    return f"{peer.peer_id}  {', '.join(facts)}  {place}".rstrip()
+
+
+def bans_text(found: BanList) -> str:
+    """A line for each ban."""
+    if not found.bans:
+        return "nobody is banned"
+    now = time.time()
+    return "\n".join(f"{ban.subject}  for {duration(max(0.0, ban.until - now))}: {ban.reason}" for ban in found.bans)
