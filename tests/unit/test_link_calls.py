@@ -84,6 +84,22 @@ async def test_what_is_due_at_the_same_time_leaves_together():
         assert left.link.statistics().writes == right.link.statistics().writes == 1
 
 
+async def test_answers_that_are_ready_within_a_few_turns_leave_together():
+    async with linked() as (left, right):
+
+        async def soon(request):
+            for _ in range(int(request.data) % 3):
+                await trio.lowlevel.checkpoint()
+            return request
+
+        right.answer = soon
+        async with trio.open_nursery() as nursery:
+            for n in range(30):
+                nursery.start_soon(left.link.call, echo(n), 1)
+        assert right.link.statistics().frames_out == 30
+        assert right.link.statistics().writes == 1
+
+
 async def test_a_handler_s_error_arrives_as_it_is():
     async with linked() as (left, right):
 

@@ -190,6 +190,21 @@ async def test_a_peer_that_started_anew_gets_its_link_at_once_and_old_calls_end(
             assert a.links.get(B).peer.instance == link._side.instance.hex()
 
 
+@pytest.mark.parametrize("dialler", [A, B])
+async def test_a_peer_that_dials_again_has_lost_its_former_link(autojump_clock, dialler):
+    async with network_of(A, B) as stations:
+        one, two = stations if dialler == A else stations[::-1]
+        old = await one.links.link_to(two.peer_id, 5)
+        await settle(1)
+        one.network.streams[0].part()
+        old.end(Ending(Cause.LOST, "the dialler has noticed"))
+        await settle(1)
+        assert two.links.get(one.peer_id).usable
+        await one.links.link_to(two.peer_id, 5)
+        await settle()
+        assert two.links.get(one.peer_id)._stream is one.network.streams[1]._other
+
+
 async def test_a_link_of_which_nothing_comes_gives_way_whoever_dialled(autojump_clock):
     async with network_of(A, B, rules=LinkRules(dead_after_s=100)) as (a, b):
         old = await a.links.link_to(B, 5)
@@ -411,6 +426,16 @@ async def test_strangers_that_say_nothing_take_few_places_and_only_for_a_while(a
         assert all(stream.was_reset for stream in streams)
         assert (await a.links.link_to(B, 5)).usable
         assert b.links.statistics().links == 1
+
+
+async def test_peers_whose_hello_is_done_are_not_in_their_hello(autojump_clock):
+    async with network_of(A, B, rules=LinkRules(max_hellos=1)) as (a, b):
+        await a.links.link_to(B, 5)
+        async with a.network.station(C) as c:
+            await c.links.link_to(B, 5)
+        await settle()
+        await inbound(b, "stranger")
+        assert (await inbound(b, "another")).was_reset
 
 
 async def test_inbound_links_leave_room_for_those_that_this_node_dials(autojump_clock):

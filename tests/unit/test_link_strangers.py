@@ -212,6 +212,16 @@ async def test_requests_that_are_large_together_are_busy_but_a_single_one_is_not
         assert len(node.requests) == 1
 
 
+async def test_what_was_answered_does_not_count_any_more():
+    async with met(LinkRules(max_serving_bytes=5000, max_queued_bytes=5000)) as (stranger, node):
+        for n in range(1, 10):
+            await stranger.send(n, Op.REQUEST, Echo(data=bytes(2000)))
+            assert (await stranger.receive())[:2] == (n, Op.ANSWER)
+        await stranger.stream.write(stranger.sealed(*(encode((n, Op.REQUEST, Echo())) for n in (10, 11))))
+        assert [(await stranger.receive())[1] for _ in range(2)] == [Op.ANSWER] * 2
+        assert node.link.statistics().queued_bytes == node.link.statistics().serving == 0
+
+
 async def test_a_peer_that_asks_on_and_on_and_reads_nothing_is_ended():
     rules = LinkRules(max_serving=1, outbox=8)
     async with met(rules) as (stranger, node):
@@ -427,6 +437,27 @@ async def test_this_side_says_which_requests_it_took():
         node.link.end(Ending(Cause.CLOSED, "enough"))
         assert await stranger.receive() == (0, Op.END, End("enough", last_id=3))
         assert await stranger.receive() is None
+
+
+async def test_a_peer_that_broke_a_rule_gets_none_of_what_waited_for_it():
+    async with met() as (stranger, node):
+        node.stream.stall()
+        for n in range(1, 10):
+            await stranger.send(n, Op.REQUEST, echo(n))
+            await wait_all_tasks_blocked()
+        await stranger.send(1, Op.REQUEST, echo(1))
+        await wait_all_tasks_blocked()
+        node.stream.stall(False)
+        said = [(await stranger.receive())[1] for _ in range(2)]
+        assert said == [Op.ANSWER, Op.END]  # the answer was in the writer's hand
+
+
+async def test_who_reads_late_hears_of_the_end_all_the_same(autojump_clock):
+    async with met(LinkRules(linger_s=1)) as (stranger, node), trio.open_nursery() as nursery:
+        nursery.start_soon(node.link.close, "enough")
+        await trio.sleep(0.9)
+        assert await stranger.receive() == (0, Op.END, End("enough", last_id=0))
+        await stranger.stream.finish()
 
 
 # --- errors that a peer makes up -----------------------------------------------------------------------------------

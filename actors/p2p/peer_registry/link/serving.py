@@ -68,7 +68,7 @@ class Serving:
         on_error: OnError,
         on_violation: Callable[[LinkViolation], None],
     ) -> None:
-        """`on_error` hears of errors of `handle` that were not raised on purpose."""
+        """`on_error` hears of errors of `handle` that were not raised on purpose; `on_violation` ends the link."""
         self.most_bytes = rules.max_frame_bytes
         """Of an answer."""
         self.bytes = 0
@@ -176,6 +176,9 @@ class Serving:
             frame = _encode((job.id, Op.ANSWER, answer))
             if len(frame) > self.most_bytes:
                 frame = self._failure(job, too_large(len(frame), self.most_bytes))
+        except LinkViolation as violation:
+            self._on_violation(violation)
+            return
         except Exception as error:  # noqa: BLE001
             frame = self._failure(job, error)
         if self._outgoing.is_full():
@@ -183,9 +186,7 @@ class Serving:
         self._put(job, frame)
 
     def _failure(self, job: _Job, error: BaseException) -> bytes:
-        if isinstance(error, LinkViolation):
-            self._on_violation(error)
-        elif not isinstance(error, MCPServerError):
+        if not isinstance(error, MCPServerError):
             self._on_error(type(job.request).__name__, error)
         return _encode((job.id, Op.FAILURE, problem_of(error)))
 
