@@ -43,8 +43,8 @@ _SETTINGS: Final[dict[str, Any]] = {
 _WAL_SLACK: Final = 64 << 10
 """What DuckDB adds to a group in its WAL, and what a file system may add to a torn one."""
 _SMALL: Final = 8 << 10
-"""Groups up to this size are written by a prepared statement, in two thirds of the time. DuckDB takes its values as text
-only, which costs more than it saves where they are large."""
+"""Groups up to this size are written by a prepared statement, in two thirds of the time. DuckDB takes its values as
+text only, which costs more than it saves where they are large."""
 _READ_BYTES: Final = 8 << 20
 """About so much is read at once: DuckDB has the whole answer to a query in memory."""
 _READ_GROUPS: Final = 256
@@ -157,7 +157,7 @@ class DuckDBLog(SegmentedLog):
     def _prepare(self, table: str) -> None:
         if self._prepared != table:
             # A statement of this name is replaced.
-            self._db.execute(f"PREPARE add_row AS INSERT INTO {table} VALUES ($1, $2, $3, from_base64($4))")
+            self._db.execute(f"PREPARE add_row AS INSERT INTO {table} VALUES ($1, $2, $3, from_base64($4))")  # noqa: S608
             self._prepared = table
 
     def _switch(self, new: Segment, rows: Sequence[Row], old: Segment | None) -> None:
