@@ -168,7 +168,7 @@ class McpClient:
 
     def call(self, name: str, /, **arguments) -> dict:
         """The result of a tool call; protocol errors fail the test."""
-        answer = self.request("tools/call", name=name, arguments=arguments).json()
+        answer = _messages(self.request("tools/call", name=name, arguments=arguments))[-1]
         assert "result" in answer, answer
         return answer["result"]
 
