@@ -235,7 +235,7 @@ class ConnectivitySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     """IP address to listen on: with the default only peers on this machine can connect; empty = listen nowhere, and
     only connect to others."""
     listen_port: Port = 4001
-    """TCP port of the libp2p host; 0 = any free port."""
+    """TCP port of the libp2p host; 0 = any free port, and after a restart the same one if it is still free."""
     max_connections: Count = 100
     """Connections with peers at once."""
     connection_timeout: Seconds = 30.0

@@ -8,6 +8,7 @@ import trio
 from peer_books import Clock, book_of, peer
 
 from actors.errors import (
+    BusyError,
     InvalidArgumentsError,
     NotFoundError,
     PeerIdMismatchError,
@@ -36,6 +37,8 @@ class World:
         self.tried = []
         self.writes = True
         self.looked = 0
+        self.silence_s = 0.0
+        self.error = None
         self.service = PeerService(self, self, self, self.book, bootstrap, now=lambda: 0.0, stored=self.stored)
 
     async def stored(self):
@@ -45,6 +48,9 @@ class World:
     async def reach(self, peer_id, given=(), *, timeout_s, retries=0):
         await trio.lowlevel.checkpoint()
         self.tried.append(peer_id)
+        await trio.sleep(self.silence_s)
+        if self.error is not None:
+            raise self.error
         if peer_id not in self.answers:
             raise PeerUnreachableError(f"{peer_id} is silent")
         self.book.connected(peer_id, given[0] if given else PLACE, inbound=False)
@@ -89,6 +95,46 @@ async def test_a_peer_that_was_connected_to_is_wanted_and_on_disk():
     world.writes = False
     with pytest.raises(UnavailableError, match="can't be written"):
         await world.service.connect(A, PLACE, timeout_s=1, retries=0, persist=True)
+
+
+async def test_a_peer_that_is_to_be_remembered_is_wanted_although_it_is_away():
+    world = World()
+    with pytest.raises(PeerUnreachableError, match="silent; it is tried again"):
+        await world.service.connect(A, PLACE, timeout_s=1, retries=0, persist=True)
+    found = world.service.get(A)
+    assert (found.persistent, found.addresses, world.looked) == (True, [PLACE], 1)
+    with pytest.raises(PeerUnreachableError, match=r"silent$"):
+        await world.service.connect(B, PLACE, timeout_s=1, retries=0, persist=False)
+    assert world.book.persistent() == [A]
+
+
+async def test_a_peer_is_wanted_although_its_asker_did_not_wait(autojump_clock):
+    world = World()
+    world.silence_s = 10.0
+    with trio.move_on_after(1):
+        await world.service.connect(A, PLACE, timeout_s=60, retries=0, persist=True)
+    assert world.book.persistent() == [A]
+
+
+@pytest.mark.parametrize("error", [InvalidArgumentsError("no address"), PeerIdMismatchError("another one")])
+async def test_who_can_not_be_there_is_not_remembered(error):
+    world = World()
+    world.error = error
+    with pytest.raises(type(error)):
+        await world.service.connect(A, PLACE, timeout_s=1, retries=0, persist=True)
+    assert world.book.persistent() == []
+
+
+async def test_only_so_many_are_remembered_and_no_dial_is_made_for_more():
+    world = World()
+    world.book.max_persistent = 1
+    world.answers |= {A, B}
+    await world.service.connect(A, PLACE, timeout_s=1, retries=0, persist=True)
+    with pytest.raises(BusyError, match="no more than 1"):
+        await world.service.connect(B, PLACE, timeout_s=1, retries=0, persist=True)
+    assert world.tried == [A]
+    await world.service.connect(A, PLACE, timeout_s=1, retries=0, persist=True)
+    await world.service.connect(B, PLACE, timeout_s=1, retries=0, persist=False)
 
 
 async def test_an_address_that_names_another_peer_is_refused():
@@ -153,6 +199,21 @@ async def test_what_others_know_is_discovered_and_hearsay():
     assert found.peers[0].last_seen is None
     assert {one.name: one.found for one in found.methods}["peer_exchange"] == 1
     assert [one.peer_id for one in (await world.service.discover(("gpu",), most=10, timeout_s=1)).peers] == []
+
+
+async def test_who_can_not_be_reached_stands_back_for_those_that_were_not_tried(nursery, autojump_clock):
+    world = World()
+    world.told = {A: [PLACE], B: [PLACE], C: [PLACE]}
+
+    async def grow():
+        await world.service.grow(1, every_s=60)
+
+    nursery.start_soon(grow)
+    await trio.sleep(200)
+    assert sorted(world.tried) == sorted([A, B, C])
+    await trio.sleep(180)
+    assert world.tried[3:] == world.tried[:3]
+    nursery.cancel_scope.cancel()
 
 
 async def test_others_are_tried_only_while_there_are_too_few(nursery, autojump_clock):

@@ -20,7 +20,8 @@ from actors.p2p.identity import NodeSigner, load_or_create_key
 from actors.p2p.peer_registry.admission import Admission, Caller
 from actors.p2p.peer_registry.call_tokens import Checker
 from actors.p2p.peer_registry.configured import contact_rules, host_rules, new_book, store_path
-from actors.p2p.peer_registry.host import Host, open_host
+from actors.p2p.peer_registry.host import Host
+from actors.p2p.peer_registry.kept_port import open_host_again
 from actors.p2p.peer_registry.linked import Linked
 from actors.p2p.peer_registry.mcp.answering import Answering, ServerFace
 from actors.p2p.peer_registry.mcp.server import McpServer, use_limits
@@ -55,7 +56,7 @@ async def main(boot: Boot) -> None:
         numbers = itertools.count(1)
         async with (
             open_keeper(book, PeerStore(store_path(ours, data_dir))) as keeper,
-            open_host(host_rules(connectivity), key) as host,
+            open_host_again(host_rules(connectivity), key, data_dir) as host,
             trio.open_nursery() as nursery,
         ):
             node = Node(host, book, admission, ours.bootstrap_nodes, contact_rules(connectivity))

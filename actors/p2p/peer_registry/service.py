@@ -10,10 +10,12 @@ import msgspec
 import trio
 
 from actors.errors import (
+    BusyError,
     InvalidArgumentsError,
     MCPServerError,
     NotFoundError,
     PeerIdMismatchError,
+    PeerUnreachableError,
     UnavailableError,
     code_of,
 )
@@ -108,6 +110,7 @@ class PeerService:
         self._contacts = contacts
         self._bootstrap_nodes = list(bootstrap_nodes)
         self._stored = stored
+        self._tried: dict[str, float] = {}
 
     def addresses(self) -> list[str]:
         """Where this node listens."""
@@ -129,18 +132,40 @@ class PeerService:
     async def connect(
         self, peer_id: str, address: str, *, timeout_s: float, retries: int, persist: bool
     ) -> tuple[Reached, KnownPeer]:
-        """Connect to a peer, and remember it. Raises what `Contacts.reach` raises."""
+        """Connect to a peer. With `persist` it is remembered, and tried again also when it can't be reached now.
+
+        Raises what `Contacts.reach` raises; `BusyError` when no further peer can be remembered so.
+        """
         address, named = split(address)
         if named and named != peer_id:
             raise PeerIdMismatchError(f"the address names {named}, not {peer_id}", peer_id=peer_id)
         if not address:
             raise InvalidArgumentsError("an address like /ip4/192.0.2.1/tcp/4001 is needed")
-        reached = await self._contacts.reach(peer_id, [address], timeout_s=timeout_s, retries=retries)
+        if persist and not self.book.may_persist(peer_id):
+            raise BusyError(f"no more than {self.book.max_persistent} peers are remembered like that; disconnect one")
+        try:
+            reached = await self._contacts.reach(peer_id, [address], timeout_s=timeout_s, retries=retries)
+        except PeerUnreachableError as error:
+            if not persist or not self._keep(peer_id, address):
+                raise
+            await self._store()
+            message = f"{error.message}; it is tried again from time to time"
+            raise PeerUnreachableError(message, peer_id=peer_id) from None
+        except trio.Cancelled:
+            if persist:
+                self._keep(peer_id, address)
+            raise
         if persist:
-            self.book.persist(peer_id, addresses=[address])
-            self._contacts.look()
+            if not self._keep(peer_id, address):
+                raise BusyError("it is connected, but there is no room to remember it")
             await self._store()
         return reached, self.get(peer_id)
+
+    def _keep(self, peer_id: str, address: str) -> bool:
+        """Want it from now on; False = there is no room."""
+        done = self.book.persist(peer_id, addresses=[address])
+        self._contacts.look()
+        return done
 
     async def disconnect(self, peer_id: str, *, reason: str, graceful: bool) -> bool:
         """End the connection with a peer, and want none any more. Returns whether there was one."""
@@ -213,12 +238,16 @@ class PeerService:
                         nursery.start_soon(self._try, peer_id)
 
     def _strangers(self) -> list[str]:
-        """Peers that could be connected to, those that were most useful first."""
+        """Peers that could be connected to: those that were not tried yet, the most useful first, then those whose
+        last try is longest ago."""
         found = self.page(ListPeers(status="disconnected", limit=1000)).peers
         free = [peer for peer in found if peer.addresses and peer.banned_until is None and peer.peer_id != self.me]
-        return [peer.peer_id for peer in sorted(free, key=lambda peer: -(peer.reputation or 0.0))]
+        self._tried = {peer.peer_id: self._tried[peer.peer_id] for peer in free if peer.peer_id in self._tried}
+        free.sort(key=lambda peer: (self._tried.get(peer.peer_id, 0.0), -(peer.reputation or 0.0)))
+        return [peer.peer_id for peer in free]
 
     async def _try(self, peer_id: str) -> None:
+        self._tried[peer_id] = trio.current_time()
         try:
             await self._contacts.reach(peer_id, timeout_s=_LOOK_S)
         except MCPServerError as error:
