@@ -488,3 +488,17 @@ def test_a_loopback_address_is_fine(config, host):
 def test_what_was_checked_can_be_sent_to_an_actor(config):
     settings = config(SEED).settings
     assert msgspec.json.decode(msgspec.json.encode(settings), type=Settings) == settings
+
+
+@pytest.mark.parametrize("host", ["::", "::1", "localhost"])
+def test_multicast_dns_needs_an_ipv4_address_to_listen_on(config, host):
+    given = f"p2p: {{connectivity: {{listen_host: '{host}'}}, peer_registry: {{discovery: {{mdns: true}}}}}}"
+    with pytest.raises(ConfigError, match=r"discovery\.mdns needs an IPv4 address"):
+        config(given)
+    assert config(given.replace("mdns: true", "mdns: false"))
+
+
+@pytest.mark.parametrize("host", ["", "127.0.0.1", "0.0.0.0"])
+def test_multicast_dns_is_spoken_where_the_host_listens(config, host):
+    loaded = config(f"p2p: {{connectivity: {{listen_host: '{host}'}}, peer_registry: {{discovery: {{mdns: true}}}}}}")
+    assert loaded.settings.p2p.peer_registry.discovery.mdns

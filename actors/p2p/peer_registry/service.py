@@ -22,12 +22,14 @@ from actors.errors import (
 from actors.logs import get_logger
 from actors.p2p.peer_registry.bans import Ban
 from actors.p2p.peer_registry.contacts import Contacts, Reached
+from actors.p2p.peer_registry.discovery.switches import SWITCHES, Way
 from actors.p2p.peer_registry.peer_book import PeerBook
 from actors.p2p.peer_registry.peer_query import page
 from actors.peer_messages import KnownPeer, ListPeers, PeerPage
 
 _PEER: Final = "/p2p/"
 _MOST_DISCOVERED: Final = 1000
+_GATHER_S: Final = 2.0
 _LOOK_S: Final = 20.0
 """For one search, and for one peer, on our own account."""
 
@@ -100,8 +102,10 @@ class PeerService:
         *,
         now: Callable[[], float],
         stored: Callable[[], Awaitable[bool]],
+        ways: Sequence[Way] = (),
     ) -> None:
-        """`stored` writes what is to be remembered now; False = that failed, and is tried again later."""
+        """`stored` writes what is to be remembered now; False = that failed, and is tried again later. `ways` are those
+        that are on."""
         self.me = host.peer_id
         self.book = book
         self.now = now
@@ -110,7 +114,9 @@ class PeerService:
         self._contacts = contacts
         self._bootstrap_nodes = list(bootstrap_nodes)
         self._stored = stored
+        self._ways = list(ways)
         self._tried: dict[str, float] = {}
+        self._news = trio.Event()
 
     def addresses(self) -> list[str]:
         """Where this node listens."""
@@ -221,18 +227,44 @@ class PeerService:
         else:
             new = [peer_id for peer_id, places in told.items() if self.book.heard(peer_id, places)]
             methods.append(Outcome(name="peer_exchange", outcome="ok", found=len(new)))
+        methods += await self._look(max(0.1, began + timeout_s - trio.current_time()))
         query = ListPeers(capabilities=list(capabilities), limit=most)
         peers = [peer for peer in page(self.book, query).peers if peer.banned_until is None]
         return Discovered(peers=peers, seconds=trio.current_time() - began, methods=methods)
+
+    async def _look(self, timeout_s: float) -> list[Outcome]:
+        """In all further ways at once."""
+        found: dict[str, int] = {}
+
+        async def one(way: Way) -> None:
+            found[way.name] = await way.look(timeout_s)
+
+        async with trio.open_nursery() as nursery:
+            for way in self._ways:
+                nursery.start_soon(one, way)
+        return [Outcome(name=way.name, outcome=way.state, found=found[way.name]) for way in self._ways] + [
+            Outcome(name=name, outcome=f"off: {setting} is not set")
+            for name, setting in SWITCHES.items()
+            if name not in found
+        ]
+
+    def news(self) -> None:
+        """There is a peer that nobody knew: it is tried soon, if there are too few."""
+        self._news.set()
 
     async def grow(self, wanted: int, *, every_s: float) -> None:
         """As long as fewer peers are connected than that, look for others and try those that are known, the best ones
         first. Runs until cancelled."""
         while True:
-            await trio.sleep(every_s)
+            self._news = trio.Event()
+            with trio.move_on_after(every_s):
+                await self._news.wait()
+                # What is found at the same time is tried together.
+                await trio.sleep(min(every_s, _GATHER_S))
             missing = wanted - self.page(ListPeers(status="connected", limit=1)).total
             if missing > 0:
-                await self.discover((), most=1, timeout_s=min(every_s, _LOOK_S))
+                if not self._news.is_set():
+                    await self.discover((), most=1, timeout_s=min(every_s, _LOOK_S))
                 async with trio.open_nursery() as nursery:
                     for peer_id in self._strangers()[:missing]:
                         nursery.start_soon(self._try, peer_id)
