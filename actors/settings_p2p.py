@@ -201,6 +201,8 @@ class DiscoverySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     mdns: bool = False
     """Find nodes in the local network, and be found there, by multicast DNS. It is spoken where the host listens: with
     a loopback address on this machine only."""
+    dht: bool = False
+    """Kademlia; not provided: true is refused."""
 
 
 class PeerRegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -252,6 +254,12 @@ class ConnectivitySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     """Connections with peers at once."""
     connection_timeout: Seconds = 30.0
     """Seconds for reaching a peer."""
+    circuit_relay: bool = False
+    """Not provided: true is refused."""
+    autonat: bool = False
+    """Not provided: true is refused."""
+    hole_punching: bool = False
+    """Not provided: true is refused."""
 
 
 class McpPlusPlusSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

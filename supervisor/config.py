@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from actors.errors import MCPServerError
+from actors.peer_provided import NOT_PROVIDED
 from actors.settings import Settings
 from supervisor.config_keys import Kind, find_key, flat, is_secret, known_keys, nearest, sections
 from supervisor.yaml_lines import Parsed, parse_scalar, read_yaml
@@ -345,7 +346,14 @@ def _check_sense(draft: _Draft, settings: Settings) -> None:
 
 
 def _check_peers(draft: _Draft, settings: Settings) -> None:
-    """The same, of the services between nodes."""
+    """The same, of the services between nodes; and what they do not provide."""
+    values = flat(settings)
+    for feature in NOT_PROVIDED:
+        if feature.setting and values[feature.setting]:
+            draft.faults.append(
+                f"{_where(draft, feature.setting)}: {feature.setting} can't be switched on, this is not provided: "
+                f"{feature.why_not}"
+            )
     peers = settings.p2p.peer_registry
     if peers.ban_max_s < peers.ban_s:
         draft.faults.append(

@@ -29,7 +29,7 @@ class World:
     peer_id = ME
     addresses = (f"{PLACE}/p2p/{ME}",)
 
-    def __init__(self, bootstrap=(), wanted=()):
+    def __init__(self, bootstrap=(), ways=()):
         self.book = book_of(Clock())
         self.answers = set()
         self.told = {}
@@ -39,7 +39,9 @@ class World:
         self.looked = 0
         self.silence_s = 0.0
         self.error = None
-        self.service = PeerService(self, self, self, self.book, bootstrap, now=lambda: 0.0, stored=self.stored)
+        self.service = PeerService(
+            self, self, self, self.book, bootstrap, now=lambda: 0.0, stored=self.stored, ways=ways
+        )
 
     async def stored(self):
         await trio.lowlevel.checkpoint()
@@ -199,6 +201,67 @@ async def test_what_others_know_is_discovered_and_hearsay():
     assert found.peers[0].last_seen is None
     assert {one.name: one.found for one in found.methods}["peer_exchange"] == 1
     assert [one.peer_id for one in (await world.service.discover(("gpu",), most=10, timeout_s=1)).peers] == []
+
+
+class Way:
+    """A way that is on and finds so many."""
+
+    def __init__(self, name, finds=0, state="ok"):
+        self.name, self.finds, self.state = name, finds, state
+        self.looked = []
+
+    async def look(self, timeout_s):
+        self.looked.append(timeout_s)
+        await trio.sleep(min(1.0, timeout_s))
+        return self.finds
+
+
+async def test_a_search_goes_all_ways_at_once_and_tells_of_those_that_are_off(autojump_clock):
+    ways = [Way("peer_file", state="can't be read: no"), Way("mdns", 2)]
+    world = World(ways=ways)
+    found = await world.service.discover((), most=10, timeout_s=5)
+    assert found.seconds == pytest.approx(1.0)
+    told = {one.name: one for one in found.methods}
+    assert (told["mdns"].outcome, told["mdns"].found) == ("ok", 2)
+    assert told["peer_file"].outcome == "can't be read: no"
+    assert told["dht"].outcome.startswith("not provided: libp2p")
+    assert all(0 < one.looked[0] <= 5 for one in ways)
+    off = {one.name: one.outcome for one in (await World().service.discover((), most=10, timeout_s=5)).methods}
+    assert off["mdns"] == "off: p2p.peer_registry.discovery.mdns is not set"
+
+
+async def test_who_is_news_is_tried_soon_and_not_searched_for(nursery, autojump_clock):
+    way = Way("mdns")
+    world = World(ways=[way])
+    world.answers |= {A, B}
+
+    async def grow():
+        await world.service.grow(2, every_s=60)
+
+    nursery.start_soon(grow)
+    await trio.sleep(10)
+    for one in (A, B):
+        world.book.heard(one, [PLACE])
+        world.service.news()
+    await trio.sleep(5)
+    assert set(world.tried) == {A, B}
+    assert way.looked == []
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_flood_of_news_is_tried_in_bunches(nursery, autojump_clock):
+    world = World()
+
+    async def grow():
+        await world.service.grow(8, every_s=60)
+
+    nursery.start_soon(grow)
+    for n in range(100):
+        world.book.heard(peer(1000 + n), [PLACE])
+        world.service.news()
+        await trio.sleep(0.1)
+    assert len(world.tried) <= 8 * 6
+    nursery.cancel_scope.cancel()
 
 
 async def test_who_can_not_be_reached_stands_back_for_those_that_were_not_tried(nursery, autojump_clock):

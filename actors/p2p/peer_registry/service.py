@@ -22,10 +22,11 @@ from actors.errors import (
 from actors.logs import get_logger
 from actors.p2p.peer_registry.bans import Ban
 from actors.p2p.peer_registry.contacts import Contacts, Reached
-from actors.p2p.peer_registry.discovery.switches import SWITCHES, Way
+from actors.p2p.peer_registry.discovery.way import Way
 from actors.p2p.peer_registry.peer_book import PeerBook
 from actors.p2p.peer_registry.peer_query import page
 from actors.peer_messages import KnownPeer, ListPeers, PeerPage
+from actors.peer_provided import WAYS
 
 _PEER: Final = "/p2p/"
 _MOST_DISCOVERED: Final = 1000
@@ -67,7 +68,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     outcome: str
-    """`ok`, `off`, or why it failed."""
+    """`ok`, `off`, `not provided`, or why it failed."""
     found: int = 0
 
 
@@ -242,11 +243,13 @@ class PeerService:
         async with trio.open_nursery() as nursery:
             for way in self._ways:
                 nursery.start_soon(one, way)
-        return [Outcome(name=way.name, outcome=way.state, found=found[way.name]) for way in self._ways] + [
-            Outcome(name=name, outcome=f"off: {setting} is not set")
-            for name, setting in SWITCHES.items()
-            if name not in found
-        ]
+        told = [Outcome(name=way.name, outcome=way.state, found=found[way.name]) for way in self._ways]
+        for feature in WAYS:
+            if not feature.provided:
+                told.append(Outcome(name=feature.name, outcome=f"not provided: {feature.why_not}"))
+            elif feature.name not in found:
+                told.append(Outcome(name=feature.name, outcome=f"off: {feature.setting} is not set"))
+        return told
 
     def news(self) -> None:
         """There is a peer that nobody knew: it is tried soon, if there are too few."""

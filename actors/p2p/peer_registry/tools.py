@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
@@ -13,6 +13,7 @@ from actors.p2p.answers import Done
 from actors.p2p.peer_registry.peer_query import PeerMetrics, history, metrics
 from actors.p2p.peer_registry.service import PeerService
 from actors.peer_messages import KnownPeer, ListPeers, Point, SortBy, Status
+from actors.peer_provided import NOT_PROVIDED
 from actors.settings import Settings
 from actors.toolkit import tool
 from actors.tools.loader import Loaded, load_functions
@@ -155,7 +156,7 @@ class Identity(msgspec.Struct):
     """Where it listens."""
 
 
-NOT_PROVIDED = ["packet_loss_percent", "autonat", "circuit_relay", "hole_punching", "quic"]
+NOT_MEASURED: Final = ("packet_loss_percent",)
 
 
 class PeerTools:
@@ -294,7 +295,7 @@ class PeerTools:
                 protocol_version=self._service.protocol_version(peer_id),
             ),
             history=[_point(point) for point in history(peer, history_hours, now)] if include_history else [],
-            not_provided=NOT_PROVIDED,
+            not_provided=[*NOT_MEASURED, *(feature.name for feature in NOT_PROVIDED)],
         )
 
     @tool(open_world=True, idempotent=True)

@@ -10,7 +10,7 @@ import trio
 from actors.p2p.peer_registry.discovery.candidates import Candidates
 from actors.p2p.peer_registry.discovery.mdns import Mdns
 from actors.p2p.peer_registry.discovery.peer_file import PeerFile
-from actors.p2p.peer_registry.discovery.switches import Way
+from actors.p2p.peer_registry.discovery.way import Way
 from actors.p2p.peer_registry.host import Host
 from actors.p2p.peer_registry.node import Node
 from actors.settings_p2p import ConnectivitySettings, PeerRegistrySettings

@@ -1,15 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Which further ways of finding peers there are, and what switches each on."""
+"""A way of finding peers, as those see it who use it."""
 
 from __future__ import annotations
 
-from typing import Final, Protocol
-
-SWITCHES: Final = {
-    "peer_file": "p2p.peer_registry.discovery.peer_file",
-    "mdns": "p2p.peer_registry.discovery.mdns",
-}
-"""Settings, by the way's name."""
+from typing import Protocol
 
 
 class Way(Protocol):
