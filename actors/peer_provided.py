@@ -30,6 +30,7 @@ class Feature(msgspec.Struct, frozen=True):
 FEATURES: Final = (
     Feature("peer_file", f"{_DISCOVERY}.peer_file"),
     Feature("mdns", f"{_DISCOVERY}.mdns"),
+    Feature("rendezvous", f"{_DISCOVERY}.rendezvous"),
     Feature(
         "dht",
         f"{_DISCOVERY}.dht",

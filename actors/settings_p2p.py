@@ -201,6 +201,13 @@ class DiscoverySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     mdns: bool = False
     """Find nodes in the local network, and be found there, by multicast DNS. It is spoken where the host listens: with
     a loopback address on this machine only."""
+    rendezvous: Annotated[list[str], Meta(max_length=16)] = []
+    """Addresses of meeting points, such as `/ip4/192.0.2.1/tcp/4001/p2p/12D3KooW...`: this node registers there, and
+    asks who else has."""
+    rendezvous_namespace: Annotated[str, Meta(min_length=1, max_length=255)] = "greenroom"
+    """The name under which nodes meet there."""
+    rendezvous_point: bool = False
+    """Be a meeting point for others."""
     dht: bool = False
     """Kademlia; not provided: true is refused."""
 

@@ -4,12 +4,22 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import networks
 import pytest
+import trio
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from peer_trees import peer_tree
 from running import started, wait_until
+
+from actors.p2p.peer_registry import hardening
+from actors.p2p.peer_registry.discovery.candidates import candidate
+from actors.p2p.peer_registry.discovery.rendezvous import Rendezvous
+from actors.p2p.peer_registry.discovery.rendezvous_messages import PROTOCOL
+from actors.p2p.peer_registry.discovery.rendezvous_point import RendezvousPoint
+from actors.p2p.peer_registry.host import open_host
+from actors.p2p.peer_registry.host_rules import HostRules
 
 pytestmark = pytest.mark.process
 
@@ -63,6 +73,79 @@ def test_a_node_that_was_not_told_to_finds_nobody_and_is_not_found(tmp_path):
         wait_until(lambda: peer_id(b) in connected(a), 30, "b at a")
         assert [one["peer_id"] for one in peers(a)] == [peer_id(b)]
         assert peers(silent) == []
+
+
+def test_nodes_find_each_other_at_a_meeting_point(tmp_path):
+    serving = {"GREENROOM_P2P__PEER_REGISTRY__DISCOVERY__RENDEZVOUS_POINT": "true"}
+    with peer_tree(tmp_path / "point", env=serving) as point:
+        going = {"p2p": {"peer_registry": {"discovery": {"rendezvous": [point.address]}}}}
+        with peer_tree(tmp_path / "a", config=going) as a, peer_tree(tmp_path / "b", config=going) as b:
+            b.until(lambda: b.peer(point), "the point at b")
+            methods = {one["name"]: one["outcome"] for one in a.call("peer_discover", timeout=5)["methods"]}
+            assert methods["rendezvous"] == "ok"
+            a.until(lambda: a.status(b) == "connected", "b at a")
+            assert b.until(lambda: b.status(a) == "connected", "a at b")
+
+
+async def test_a_meeting_point_and_a_visitor_of_libp2p_itself_are_understood():
+    hardening.apply()
+    from libp2p.discovery.rendezvous.client import RendezvousClient
+    from libp2p.discovery.rendezvous.service import RendezvousService
+    from libp2p.peer.id import ID
+
+    with trio.fail_after(30):
+        async with hosts(3) as (ours, theirs, other):
+            point = RendezvousPoint(lambda *_: pytest.fail("it broke the protocol"))
+            ours.serve(PROTOCOL, point.serve)
+            await theirs.dial(place(ours), ours.peer_id, 5)
+            client = RendezvousClient(theirs._host, ID.from_string(ours.peer_id))
+            assert await client.register("greenroom", 7200) == 7200
+            found, _ = await client.discover("greenroom")
+            assert [str(one.peer_id) for one in found] == [theirs.peer_id]
+            await client.unregister("greenroom")
+
+            RendezvousService(other._host)
+            await theirs.dial(place(other), other.peer_id, 5)
+            await RendezvousClient(theirs._host, ID.from_string(other.peer_id)).register("greenroom", 7200)
+            told = {}
+            way = Rendezvous(
+                Visiting(ours),
+                [candidate(other.addresses[0])],
+                lambda _, found: told.update({one.peer_id: one.place for one in found}) or len(told),
+                namespace="greenroom",
+                every_s=60,
+            )
+            assert await way.look() == 2
+            assert (way.state, told[theirs.peer_id], told[ours.peer_id]) == ("ok", place(theirs), place(ours))
+
+
+@asynccontextmanager
+async def hosts(count):
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(open_host(HostRules(), Ed25519PrivateKey.generate())) for _ in range(count)
+        ]
+
+
+def place(host):
+    return host.addresses[0].rpartition("/p2p/")[0]
+
+
+class Visiting:
+    """A host, as a visitor of meeting points sees it."""
+
+    def __init__(self, host):
+        self.peer_id, self.host = host.peer_id, host
+
+    async def announced(self):
+        return [place(self.host)]
+
+    async def reach(self, peer_id, places, timeout_s):
+        await self.host.dial(places[0], peer_id, timeout_s)
+        return places[0]
+
+    async def open_stream(self, peer_id, protocol, timeout_s):
+        return await self.host.open_stream(peer_id, protocol, timeout_s)
 
 
 def test_peers_of_a_file_are_connected_when_they_are_written_there(tmp_path):

@@ -208,9 +208,13 @@ class Node:
             where=ip if where is None else where,
             every_s=every_s,
             open_wire=lan.open,
-            own=lambda: self.own,
+            own=self.own_addresses,
             between=lambda least, most: (least + most) / 2,
         )
+
+    async def own_addresses(self):
+        await trio.lowlevel.checkpoint()
+        return self.own
 
     def take(self, way, candidates):
         new = {one.peer_id for one in candidates} - self.found.keys()

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import ipaddress
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 import trio
 
 from actors.logs import get_logger
 from actors.p2p.peer_registry.discovery.candidates import Candidate, candidate
+from actors.p2p.peer_registry.discovery.interfaces import own_ipv4
 from actors.p2p.peer_registry.discovery.mdns_packets import MOST_ADDRESSES, answer, new_name, question, read
-from actors.p2p.peer_registry.discovery.mdns_wire import PORT, MulticastWire, Wire, own_addresses
+from actors.p2p.peer_registry.discovery.mdns_wire import PORT, MulticastWire, Wire
 from actors.p2p.peer_registry.shares import Bucket
 
 MOST_INTERFACES: Final = 16
@@ -168,7 +169,7 @@ class Mdns:
         where: str,
         every_s: float,
         open_wire: Callable[[str], Wire] = MulticastWire,
-        own: Callable[[], list[str]] = own_addresses,
+        own: Callable[[], Awaitable[list[str]]] = own_ipv4,
         between: Callable[[float, float], float] = random.uniform,
     ) -> None:
         """`listening` are this node's multiaddrs with its id at their end, `where` the IPv4 address that it listens on;
@@ -222,7 +223,7 @@ class Mdns:
             await trio.lowlevel.checkpoint()
             return [self._where], ""
         try:
-            found = await trio.to_thread.run_sync(self._own)
+            found = await self._own()
         except OSError as error:
             return [], str(error)
         return found[:MOST_INTERFACES], "there is no IPv4 address"

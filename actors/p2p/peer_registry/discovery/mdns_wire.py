@@ -7,7 +7,6 @@ import socket
 import sys
 from typing import Final, Protocol
 
-import ifaddr
 import trio
 
 from actors.p2p.peer_registry.discovery.mdns_packets import MOST_BYTES
@@ -71,8 +70,3 @@ class MulticastWire:
     def close(self) -> None:
         """See `Wire`."""
         self._socket.close()
-
-
-def own_addresses() -> list[str]:
-    """The IPv4 addresses of this machine. It asks the system: call it in a thread. Raises `OSError`."""
-    return [str(one.ip) for adapter in ifaddr.get_adapters() for one in adapter.ips if one.is_IPv4]
