@@ -16,6 +16,7 @@ from actors.errors import (
     UnavailableError,
 )
 from actors.p2p.peer_registry.contacts import Reached
+from actors.p2p.peer_registry.reputation import Outcome
 from actors.p2p.peer_registry.service import PeerService, split
 from actors.peer_messages import ListPeers
 
@@ -277,6 +278,17 @@ async def test_who_can_not_be_reached_stands_back_for_those_that_were_not_tried(
     await trio.sleep(180)
     assert world.tried[3:] == world.tried[:3]
     nursery.cancel_scope.cancel()
+
+
+async def test_of_many_that_somebody_made_up_none_stands_before_all_others():
+    world = World()
+    for n in range(50):
+        world.book.heard(peer(1000 + n), [PLACE])
+    first = {world.service._strangers()[0] for _ in range(200)}
+    assert len(first) > 10
+    useful = peer(1007)
+    world.book.outcome(useful, Outcome(ok=True, seconds=1.0))
+    assert world.service._strangers()[0] == useful
 
 
 async def test_others_are_tried_only_while_there_are_too_few(nursery, autojump_clock):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
@@ -104,6 +105,7 @@ class PeerService:
         now: Callable[[], float],
         stored: Callable[[], Awaitable[bool]],
         ways: Sequence[Way] = (),
+        chance: Callable[[], float] = random.random,
     ) -> None:
         """`stored` writes what is to be remembered now; False = that failed, and is tried again later. `ways` are those
         that are on."""
@@ -116,6 +118,7 @@ class PeerService:
         self._bootstrap_nodes = list(bootstrap_nodes)
         self._stored = stored
         self._ways = list(ways)
+        self._chance = chance
         self._tried: dict[str, float] = {}
         self._news = trio.Event()
 
@@ -274,11 +277,12 @@ class PeerService:
 
     def _strangers(self) -> list[str]:
         """Peers that could be connected to: those that were not tried yet, the most useful first, then those whose
-        last try is longest ago."""
+        last try is longest ago. Among equals chance decides: of many that somebody made up none stands before all
+        others."""
         found = self.page(ListPeers(status="disconnected", limit=1000)).peers
         free = [peer for peer in found if peer.addresses and peer.banned_until is None and peer.peer_id != self.me]
         self._tried = {peer.peer_id: self._tried[peer.peer_id] for peer in free if peer.peer_id in self._tried}
-        free.sort(key=lambda peer: (self._tried.get(peer.peer_id, 0.0), -(peer.reputation or 0.0)))
+        free.sort(key=lambda peer: (self._tried.get(peer.peer_id, 0.0), -(peer.reputation or 0.0), self._chance()))
         return [peer.peer_id for peer in free]
 
     async def _try(self, peer_id: str) -> None:
