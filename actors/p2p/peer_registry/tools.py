@@ -47,7 +47,7 @@ class Method(msgspec.Struct, kw_only=True):
 
     name: str
     outcome: str
-    """`ok`, `off` or why it failed."""
+    """`ok`, `off`, `not provided`, or why it failed."""
 
 
 class Found(Done, kw_only=True):
@@ -210,7 +210,7 @@ class PeerTools:
             multiaddr: Where it is, such as /ip4/192.0.2.1/tcp/4001.
             timeout: Seconds in all.
             retry_count: So many further attempts.
-            persist: Remember it, and connect again whenever the connection ends.
+            persist: Remember it: it is tried again when it can't be reached, and whenever the connection ends.
         """
         reached, peer = await self._service.connect(
             peer_id, multiaddr, timeout_s=timeout, retries=retry_count, persist=persist
