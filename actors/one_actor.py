@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The way to an actor of which there is one, and to which everything can be said twice without harm: it is waited for
-while it restarts, and asked again, up to the deadline."""
+"""The way to an actor of which there is one, and to which (almost) everything can be said twice without harm: it is
+waited for while it restarts, and asked again, up to the deadline."""
 
 from __future__ import annotations
 
@@ -41,15 +41,20 @@ class OneActor:
         deadline: float,
         again: Callable[[], Message] | None = None,
         on_item: Callable[[msgspec.Raw], None] | None = None,
+        *,
+        once: bool = False,
     ) -> msgspec.Raw:
         """Ask, as often as it takes; `again` makes the body of a repeat. Raises what it answers,
-        `DeadlineExceededError`, and `RuntimeUnavailableError` when it is off or not back in time."""
+        `DeadlineExceededError`, and `RuntimeUnavailableError` when it is off or not back in time. With `once`, nothing
+        is repeated that may have taken effect: raises `ActorDiedError`, too."""
         while True:
             channel = self._ready_channel() or await self._hold(deadline)
             try:
                 left = max(0.0, deadline - trio.current_time())
                 return await channel.call(method, body, timeout_s=left, on_item=on_item)
             except (DrainingError, ActorDiedError) as error:
+                if once and isinstance(error, ActorDiedError) and error.sent:
+                    raise
                 body = body if again is None else again()
                 if isinstance(error, DrainingError):
                     # It knows before the directory tells; nothing was started there.

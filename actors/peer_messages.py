@@ -175,3 +175,47 @@ class NodeShown(msgspec.Struct, frozen=True, kw_only=True):
     """Tasks that are with peers now."""
     running: int
     """Tasks of peers that run here now."""
+
+
+Way = Literal["link", "mcp"]
+"""How a peer's tool is called: over the link between Greenroom nodes, or by MCP (`/mcp+p2p/1.0.0`)."""
+
+
+class ListPeerTools(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Method `peers/tools` -> `PeerToolList`: the tools that a connected peer lets this node call."""
+
+    peer_id: str
+    timeout_s: Annotated[float, Meta(gt=0, le=300)] = 10.0
+
+
+class PeerTool(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool as its peer describes it: a claim."""
+
+    name: str
+    description: str
+    input_schema: bytes
+    """JSON text."""
+
+
+class PeerToolList(msgspec.Struct, frozen=True, kw_only=True):
+    """All of them."""
+
+    tools: list[PeerTool]
+
+
+class CallPeerTool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Method `peers/call` -> `PeerToolAnswer`. It is done once; whoever asks twice has it done twice."""
+
+    peer_id: str
+    tool: Annotated[str, Meta(min_length=1, max_length=200)]
+    arguments: bytes = b"{}"
+    """A JSON object."""
+    timeout_s: Annotated[float, Meta(gt=0, le=300)] = 30.0
+
+
+class PeerToolAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a peer's tool gave."""
+
+    value: bytes
+    """JSON text: its structured content; else its text, when that is all there is; else its content."""
+    way: Way

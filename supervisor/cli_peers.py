@@ -148,3 +148,39 @@ def peers_forgive(subject: str, data_dir: Path | None) -> None:
 
     was = _ask(data_dir, lambda registry: registry.forgive(ForgivePeer(subject=subject)))
     click.echo("forgiven" if was else "there was nothing to forgive")
+
+
+@peers.command("tools")
+@click.argument("peer_id", metavar="ID")
+@data_dir_option
+@json_option
+def peers_tools(peer_id: str, data_dir: Path | None, as_json: bool) -> None:
+    """Tools that a connected peer lets this node call.
+
+    Example: greenroom peers tools 12D3KooW...
+    """
+    from actors.peer_messages import ListPeerTools
+    from supervisor import peers_text
+
+    found = _ask(data_dir, lambda registry: registry.tools(ListPeerTools(peer_id=peer_id)))
+    click.echo(peers_text.tools_json(found) if as_json else peers_text.tools_text(found))
+
+
+@peers.command("call")
+@click.argument("peer_id", metavar="ID")
+@click.argument("tool")
+@click.argument("arguments", metavar="[JSON]", default="{}")
+@click.option("--timeout", type=click.FloatRange(0.1, 300), default=30.0, show_default=True, help="Seconds.")
+@data_dir_option
+@json_option
+def peers_call(peer_id: str, tool: str, arguments: str, timeout: float, data_dir: Path | None, as_json: bool) -> None:
+    """Call a TOOL of a connected peer, once, with arguments that are a JSON object.
+
+    Example: greenroom peers call 12D3KooW... echo '{"text": "hello"}'
+    """
+    from actors.peer_messages import CallPeerTool
+    from supervisor import peers_text
+
+    wanted = CallPeerTool(peer_id=peer_id, tool=tool, arguments=arguments.encode(errors="replace"), timeout_s=timeout)
+    answer = _ask(data_dir, lambda registry: registry.call(wanted))
+    click.echo(peers_text.answer_json(answer) if as_json else peers_text.answer_text(answer))

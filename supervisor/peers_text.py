@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import time
 
-from actors.peer_messages import BanList, KnownPeer, NodeShown, PeerPage
+import msgspec
+
+from actors.peer_messages import BanList, KnownPeer, NodeShown, PeerPage, PeerToolAnswer, PeerToolList
 from supervisor.screen import duration
 
 
@@ -57,3 +59,36 @@ def bans_text(found: BanList) -> str:
         return "nobody is banned"
     now = time.time()
     return "\n".join(f"{ban.subject}  for {duration(max(0.0, ban.until - now))}: {ban.reason}" for ban in found.bans)
+
+
+def tools_text(found: PeerToolList) -> str:
+    """A line for each tool of a peer."""
+    if not found.tools:
+        return "this peer lets us call nothing"
+    lines = [" ".join([tool.name, "", *tool.description.split("\n")[:1]]).rstrip() for tool in found.tools]
+    return "\n".join(map(_shown, lines))
+
+
+def tools_json(found: PeerToolList) -> str:
+    """The same with what each takes."""
+    tools = [
+        {"name": tool.name, "description": tool.description, "input_schema": msgspec.Raw(tool.input_schema)}
+        for tool in found.tools
+    ]
+    return msgspec.json.encode({"tools": tools}).decode()
+
+
+def answer_text(answer: PeerToolAnswer) -> str:
+    """What a peer's tool gave: text as it is, all else as JSON."""
+    value = msgspec.json.decode(answer.value)
+    return _shown(value if isinstance(value, str) else msgspec.json.format(answer.value, indent=2).decode())
+
+
+def _shown(text: str) -> str:
+    """What a peer says, without what would steer a terminal."""
+    return "".join(sign for sign in text if sign.isprintable() or sign in "\n\t")
+
+
+def answer_json(answer: PeerToolAnswer) -> str:
+    """The same, and how it came."""
+    return msgspec.json.encode({"result": msgspec.Raw(answer.value), "way": answer.way}).decode()

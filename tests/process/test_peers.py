@@ -127,6 +127,14 @@ def test_a_node_calls_what_a_peer_lets_it_call(tmp_path):
                 a.call("peer_call_tool", peer_id=b.id, tool_name="sleep", arguments={"seconds": 0})
             with pytest.raises(CallError, match="text"):
                 a.call("peer_call_tool", peer_id=b.id, tool_name="echo")
+            assert a.cli("tools", b.id).startswith("echo  ")
+            assert json.loads(a.cli("tools", b.id, "--json"))["tools"][0]["input_schema"]["required"] == ["text"]
+            assert a.cli("call", b.id, "echo", '{"text": "hi"}') == "hi\n"
+            said = a.cli("call", b.id, "echo", '{"text": "hi"}', "--json")
+            assert json.loads(said) == {"result": "hi", "way": "link"}
+            assert "UNKNOWN_TOOL" in a.cli("call", b.id, "sleep", '{"seconds": 0}', code=1)
+            assert "INVALID_ARGUMENTS" in a.cli("call", b.id, "echo", "text=hi", code=1)
+            assert "lets us call nothing" in b.cli("tools", a.id)
             # Nobody granted anything in the other direction.
             assert b.call("peer_tools", peer_id=a.id)["tools"] == []
             with pytest.raises(CallError, match="no tool 'echo'"):

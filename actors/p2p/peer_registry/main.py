@@ -75,7 +75,8 @@ async def main(boot: Boot) -> None:
             )
             ways.candidates.on_new = service.news
             Served(actor, host, node, client, admission, new_call_id).serve(secret, queue_secret)
-            loaded = load_peer_tools(settings, service, remote_tools(actor, host, linked, secret))
+            remote = remote_tools(actor, host, linked, secret)
+            loaded = load_peer_tools(settings, service, remote)
             most = settings.channel.max_calls_at_once
             tools = ToolHost(actor, loaded.tools, loaded.broken, most, loaded.offers)
             nursery.start_soon(flush_loop)
@@ -104,7 +105,7 @@ async def main(boot: Boot) -> None:
                     running=linked.runner.running,
                 )
 
-            await actor.serve(PeerMethods(service, me).all() | tools.methods())
+            await actor.serve(PeerMethods(service, remote, me).all() | tools.methods())
             nursery.start_soon(tools.send_notices)
             actor.ready(f"listens on {', '.join(host.addresses)}" if host.addresses else "listens nowhere")
             await actor.stopping.wait()

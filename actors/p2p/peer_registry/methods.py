@@ -11,19 +11,25 @@ from actors.base import Method
 from actors.calls import IncomingCall, decoded
 from actors.errors import InvalidArgumentsError
 from actors.p2p.peer_registry.bans import Ban
+from actors.p2p.peer_registry.remote_tools import RemoteTools
 from actors.p2p.peer_registry.service import PeerService, split
 from actors.peer_messages import (
     BanList,
     BanPeer,
     BanShown,
+    CallPeerTool,
     ConnectPeer,
     DisconnectPeer,
     ForgivePeer,
     KnownPeer,
     ListPeers,
+    ListPeerTools,
     NodeShown,
     PeerChanged,
     PeerPage,
+    PeerTool,
+    PeerToolAnswer,
+    PeerToolList,
 )
 
 _decode_list = msgspec.msgpack.Decoder(ListPeers).decode
@@ -31,13 +37,17 @@ _decode_connect = msgspec.msgpack.Decoder(ConnectPeer).decode
 _decode_disconnect = msgspec.msgpack.Decoder(DisconnectPeer).decode
 _decode_ban = msgspec.msgpack.Decoder(BanPeer).decode
 _decode_forgive = msgspec.msgpack.Decoder(ForgivePeer).decode
+_decode_tools = msgspec.msgpack.Decoder(ListPeerTools).decode
+_decode_call = msgspec.msgpack.Decoder(CallPeerTool).decode
+_decode_arguments = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class PeerMethods:
     """See the module's text."""
 
-    def __init__(self, service: PeerService, me: Callable[[], NodeShown]) -> None:
+    def __init__(self, service: PeerService, remote: RemoteTools, me: Callable[[], NodeShown]) -> None:
         self._service = service
+        self._remote = remote
         self._shown = me
 
     def all(self) -> dict[str, Method]:
@@ -50,6 +60,8 @@ class PeerMethods:
             "peers/ban": self._ban,
             "peers/bans": self._bans,
             "peers/forgive": self._forgive,
+            "peers/tools": self._tools,
+            "peers/call": self._call,
         }
 
     async def _me(self, _call: IncomingCall) -> NodeShown:
@@ -80,6 +92,25 @@ class PeerMethods:
 
     async def _forgive(self, call: IncomingCall) -> PeerChanged:
         return PeerChanged(changed=await self._service.forgive(decoded(_decode_forgive, call).subject))
+
+    async def _tools(self, call: IncomingCall) -> PeerToolList:
+        ask = decoded(_decode_tools, call)
+        return PeerToolList(
+            tools=[
+                PeerTool(
+                    name=tool.name, description=tool.description, input_schema=msgspec.json.encode(tool.input_schema)
+                )
+                for tool in await self._remote.list(ask.peer_id, ask.timeout_s)
+            ]
+        )
+
+    async def _call(self, call: IncomingCall) -> PeerToolAnswer:
+        ask = decoded(_decode_call, call)
+        try:
+            _decode_arguments(ask.arguments)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            raise InvalidArgumentsError(f"the arguments of {ask.tool} are no JSON object: {error}") from None
+        return await self._remote.call(ask.peer_id, ask.tool, ask.arguments, ask.timeout_s)
 
 
 def _shown(ban: Ban) -> BanShown:

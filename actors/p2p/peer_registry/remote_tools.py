@@ -8,21 +8,25 @@ that is what is said.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import msgspec
+import trio
 
 from actors.errors import (
+    DeadlineExceededError,
     InvalidArgumentsError,
     MCPServerError,
+    OutcomeUnknownError,
     PeerUnreachableError,
     ToolExecutionError,
-    UnknownToolError,
+    UnavailableError,
 )
-from actors.p2p.peer_registry.link.messages import CallTool, ToolAnswer
+from actors.p2p.peer_registry.link.messages import CallTool
 from actors.p2p.peer_registry.mcp.client import McpClient, open_client
 from actors.p2p.peer_registry.mcp.opening import ClientFace
 from actors.p2p.peer_registry.mcp.results import RemoteTool
+from actors.peer_messages import PeerToolAnswer
 from actors.tool_tasks import result_of
 
 if TYPE_CHECKING:
@@ -36,7 +40,6 @@ LINK_ARGUMENT_BYTES: Final = 900_000
 """Of arguments that go over a link, whose frames have a limit."""
 _MOST_TEXT: Final = 2000
 
-Way = Literal["link", "mcp"]
 T = TypeVar("T")
 
 
@@ -51,13 +54,6 @@ class Streams(Protocol):
 
     async def open_stream(self, peer_id: str, protocol: str, timeout_s: float, /) -> PeerStream:
         """A stream over it."""
-
-
-class RemoteAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a peer's tool gave."""
-
-    value: Any
-    way: Way
 
 
 class RemoteTools:
@@ -86,24 +82,18 @@ class RemoteTools:
             return [RemoteTool(name=name) for name in link.peer.about.tools]
         raise _no_way(peer_id)
 
-    async def call(self, peer_id: str, name: str, arguments: dict[str, Any], timeout_s: float) -> RemoteAnswer:
-        """Run one. Raises what the tool failed with or the call was refused with, `PeerUnreachableError` when the peer
-        is not connected, `DeadlineExceededError`, and `OutcomeUnknownError`."""
-        try:
-            return await self._called(peer_id, name, msgspec.json.encode(arguments), timeout_s)
-        except (UnknownToolError, InvalidArgumentsError) as error:
-            # Said of the peer's tool; here, it would be said of the tool that calls it.
-            raise ToolExecutionError(name, "p2p", error.message[:_MOST_TEXT]) from None
-
-    async def _called(self, peer_id: str, name: str, body: bytes, timeout_s: float) -> RemoteAnswer:
+    async def call(self, peer_id: str, name: str, arguments: bytes, timeout_s: float) -> PeerToolAnswer:
+        """Run one; `arguments` is a JSON object. Raises what the tool failed with or the call was refused with
+        (`UnknownToolError` also for a tool that this node may not call), `PeerUnreachableError` when nothing was asked
+        of the peer, and `OutcomeUnknownError` also when its time ran out."""
         link = self._link(peer_id)
-        if link is not None and len(body) <= LINK_ARGUMENT_BYTES:
-            return await self._by_link(link, name, body, timeout_s)
+        if link is not None and len(arguments) <= LINK_ARGUMENT_BYTES:
+            return await self._by_link(link, name, arguments, timeout_s)
         if self._speaks_mcp(peer_id):
-            found = await self._by_mcp(peer_id, lambda client: client.call_tool(name, body, timeout_s))
-            return RemoteAnswer(value=found.value, way="mcp")
+            return await self._call_by_mcp(peer_id, name, arguments, timeout_s)
         if link is not None:
-            raise InvalidArgumentsError(f"the arguments have {len(body)} bytes; a link carries {LINK_ARGUMENT_BYTES}")
+            size = len(arguments)
+            raise InvalidArgumentsError(f"the arguments have {size} bytes; a link carries {LINK_ARGUMENT_BYTES}")
         raise _no_way(peer_id)
 
     def _speaks_mcp(self, peer_id: str) -> bool:
@@ -112,15 +102,39 @@ class RemoteTools:
         said = self._streams.says(peer_id)
         return said is None or MCP_PROTOCOL in said.protocols
 
-    async def _by_link(self, link: Link, name: str, body: bytes, timeout_s: float) -> RemoteAnswer:
-        said = await link.call(CallTool(name=name, arguments=body.decode(), timeout_s=timeout_s), timeout_s)
-        assert isinstance(said, ToolAnswer)
-        result = result_of(said.result)
-        value = msgspec.json.decode(result.value)
+    async def _by_link(self, link: Link, name: str, body: bytes, timeout_s: float) -> PeerToolAnswer:
+        try:
+            said = await link.call(CallTool(name=name, arguments=body.decode(), timeout_s=timeout_s), timeout_s)
+        except DeadlineExceededError as error:
+            raise _unknown(name, error) from None
+        try:
+            result = result_of(said.result)
+            value = msgspec.json.decode(result.value)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            raise _no_result(name) from None
         if result.is_error:
             raise ToolExecutionError(name, "p2p", str(value)[:_MOST_TEXT])
         # As it comes by MCP, too.
-        return RemoteAnswer(value={"result": value} if result.shape == "wrapped" else value, way="link")
+        wrapped = b'{"result":' + result.value + b"}"
+        return PeerToolAnswer(value=wrapped if result.shape == "wrapped" else result.value, way="link")
+
+    async def _call_by_mcp(self, peer_id: str, name: str, body: bytes, timeout_s: float) -> PeerToolAnswer:
+        deadline = trio.current_time() + timeout_s
+
+        async def call(client: McpClient) -> bytes:
+            try:
+                await client.connect(timeout_s)
+            except DeadlineExceededError as error:
+                raise PeerUnreachableError(error.message, peer_id=peer_id) from None
+            try:
+                found = await client.call_tool(name, body, max(0.0, deadline - trio.current_time()))
+                return msgspec.json.encode(found.value)
+            except DeadlineExceededError as error:
+                raise _unknown(name, error) from None
+            except (UnicodeError, RecursionError):
+                raise _no_result(name) from None
+
+        return PeerToolAnswer(value=await self._by_mcp(peer_id, call), way="mcp")
 
     async def _by_mcp(self, peer_id: str, ask: Callable[[McpClient], Awaitable[T]]) -> T:
         async def opened(timeout_s: float) -> PeerStream:
@@ -138,6 +152,14 @@ class RemoteTools:
         if failed is not None:
             raise failed
         return found
+
+
+def _unknown(name: str, error: DeadlineExceededError) -> OutcomeUnknownError:
+    return OutcomeUnknownError(f"{error.message}; {name} may or may not have taken effect", tool=name)
+
+
+def _no_result(name: str) -> UnavailableError:
+    return UnavailableError(f"{name} was run, and what the peer answered is no result that can be read")
 
 
 def _no_way(peer_id: str) -> PeerUnreachableError:

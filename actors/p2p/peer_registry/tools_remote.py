@@ -5,11 +5,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+import msgspec
 from msgspec import Meta
 
+from actors.errors import InvalidArgumentsError, ToolExecutionError, UnknownToolError
 from actors.p2p.answers import Done
 from actors.p2p.peer_registry.mcp.results import RemoteTool
-from actors.p2p.peer_registry.remote_tools import RemoteTools, Way
+from actors.p2p.peer_registry.remote_tools import RemoteTools
+from actors.peer_messages import Way
 from actors.toolkit import tool
 
 PeerId = Annotated[str, Meta(min_length=1, max_length=128, pattern="^[1-9A-HJ-NP-Za-km-z]+$")]
@@ -59,7 +62,8 @@ class RemoteToolTools:
         arguments: dict[str, Any] | None = None,
         timeout: Seconds = 30,
     ) -> ResultOfPeer:
-        """Call a tool of a connected peer, once: when the answer is lost, the error says that the outcome is unknown.
+        """Call a tool of a connected peer, once: when the answer is lost or late, the error says that the outcome is
+        unknown.
 
         Args:
             peer_id: Its id.
@@ -67,8 +71,12 @@ class RemoteToolTools:
             arguments: Its arguments; null = none.
             timeout: Seconds.
         """
-        answer = await self._remote.call(peer_id, tool_name, arguments or {}, timeout)
-        return ResultOfPeer(peer_id=peer_id, tool=tool_name, result=answer.value, way=answer.way)
+        try:
+            answer = await self._remote.call(peer_id, tool_name, msgspec.json.encode(arguments or {}), timeout)
+        except (UnknownToolError, InvalidArgumentsError) as error:
+            # Said of the peer's tool; here, it would be said of the tool that calls it.
+            raise ToolExecutionError(tool_name, "p2p", error.message, peer_code=error.code) from None
+        return ResultOfPeer(peer_id=peer_id, tool=tool_name, result=msgspec.json.decode(answer.value), way=answer.way)
 
     def all(self) -> list[Any]:
         """Each of them."""
