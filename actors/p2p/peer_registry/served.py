@@ -79,7 +79,12 @@ class Served:
 
         face = ServerFace(peer_id=self._host.peer_id, name="greenroom", version=version("greenroom"))
         return Answering(
-            tools, face, self._settings.mcp, check_token=check, queue=None if queue is None else queue.reply
+            tools,
+            face,
+            self._settings.mcp,
+            check_token=check,
+            queue=None if queue is None else queue.reply,
+            violation=self._node.violated,
         )
 
     # --- the queue, for older nodes --------------------------------------------------------------------------------
