@@ -244,6 +244,11 @@ class PeerRegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     """The longest ban; that for a result that proves wrong."""
     forgive_s: Seconds = 3600.0
     """After so long without another violation one is forgiven."""
+    max_refused: Count = 100
+    """Calls and offers that a peer was not granted, and those of all peers at one IP address that are not named in
+    `allow`; one more is a violation of the protocol."""
+    refused_forgive_s: Seconds = 10.0
+    """After so long one of these is forgiven."""
     sharing: SharingSettings = SharingSettings()
     mcp: PeerMcpSettings = PeerMcpSettings()
     queue_protocol: QueueProtocolSettings = QueueProtocolSettings()

@@ -24,7 +24,7 @@ from actors.p2p.peer_registry.link.links import PROTOCOL
 from actors.p2p.peer_registry.link.messages import Body, CallTool
 from actors.p2p.peer_registry.link.rules import LinkRules
 from actors.p2p.peer_registry.link.side import About, OwnSide
-from actors.p2p.peer_registry.stream import PeerStream
+from actors.p2p.peer_registry.stream import PeerStream, StreamBrokenError
 
 ELSEWHERE = "127.0.0.66"
 PATIENCE_S = 10
@@ -117,7 +117,7 @@ class Insider:
 
     async def until_ended(self) -> None:
         """Read until the target has had enough."""
-        with trio.fail_after(PATIENCE_S), suppress(EOFError, OSError):
+        with trio.fail_after(PATIENCE_S), suppress(EOFError, StreamBrokenError):
             while True:
                 await self._frame()
 

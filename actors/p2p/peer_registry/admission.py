@@ -17,8 +17,9 @@ from typing import Final, Literal
 import msgspec
 
 from actors.errors import ForbiddenError, MCPServerError, RateLimitedError
-from actors.p2p.peer_registry.addresses import neighbour
+from actors.p2p.peer_registry.addresses import is_own_machine, neighbour
 from actors.p2p.peer_registry.bans import Ban, Bans
+from actors.p2p.peer_registry.refusals import Refusals
 from actors.p2p.peer_registry.shares import IN_FLIGHT_RETRY_S, Over, Share, Shares
 from actors.settings_p2p import PeerGrant, PeerLimits, PeerRegistrySettings
 
@@ -77,12 +78,15 @@ class Admission:
     ) -> None:
         self.refused: Counter[str] = Counter()
         """Refusals by error code."""
+        self.on_abuse: Callable[[str, str], None] = lambda *_: None
+        """Told the peer that asked too often for what it was not granted, and what it did."""
         self._settings = settings
         self._bans = bans
         self._now = now
         self._named = Shares(len(settings.allow) + 1)
         self._others = Shares(most)
         self._addresses = Shares(most)
+        self._not_granted = Refusals(settings.max_refused, settings.refused_forgive_s, subjects=2 * most)
 
     def __len__(self) -> int:
         """Peers and addresses whose use is counted."""
@@ -117,8 +121,27 @@ class Admission:
         return settings.secret_grants if caller.proved and settings.secret_file else None
 
     def may(self, caller: Caller, right: Right) -> None:
-        """Raises `ForbiddenError` that says what is missing."""
+        """Raises `ForbiddenError` that says what is missing; whoever goes on asking breaks the protocol."""
         self.check_ban(caller)
+        try:
+            self._check(caller, right)
+        except ForbiddenError:
+            self.not_granted(caller)
+            raise
+
+    def not_granted(self, caller: Caller) -> None:
+        """It has asked for what it may not have. One that does so too often is reported; so is the one that is one too
+        many at an IP address, unless it is named in `allow`, or comes from this machine."""
+        now = self._now()
+        subjects = [caller.peer_id]
+        address = neighbour(caller.address)
+        if address and caller.peer_id not in self._settings.allow and not is_own_machine(address):
+            subjects.append(address)
+        too_many = [subject for subject in subjects if self._not_granted.add(subject, now)]
+        if too_many:
+            self.on_abuse(caller.peer_id, "it asks on and on for what it was not granted")
+
+    def _check(self, caller: Caller, right: Right) -> None:
         section, grant = self._grant(caller)
         names = grant.tools if right.kind == "tool" else grant.tasks
         if len(right.name) > MOST_NAME_CHARS or not granted(right.name, names):

@@ -77,6 +77,7 @@ class Node:
         self._pings = trio.CapacityLimiter(_PINGS_AT_ONCE)
         self._unwanted: list[str] = []
         self._news = trio.Event()
+        admission.on_abuse = self.violated
         host.on_connected = self._connected
         host.on_disconnected = self._disconnected
         host.on_identified = self._identified

@@ -104,10 +104,12 @@ class Served:
 
     def _may(self, peer_id: str, right: Right, what: str) -> bool:
         """Besides the secret, which all of them send as it is, a peer has to be named in `allow`."""
-        grant = self._admission.grant_of(Caller(peer_id, self._node.address_of(peer_id)))
-        if grant is None:
-            return False
-        return right in ("ask", "cache") or granted(what, grant.tasks)
+        caller = Caller(peer_id, self._node.address_of(peer_id))
+        grant = self._admission.grant_of(caller)
+        may = grant is not None and (right in ("ask", "cache") or granted(what, grant.tasks))
+        if not may and right in ("ask", "submit"):  # with the others it is only looked what there is for a peer
+            self._admission.not_granted(caller)
+        return may
 
 
 def remote_tools(actor: Actor, host: Host, linked: Linked, secret: SharedSecret | None) -> RemoteTools:
