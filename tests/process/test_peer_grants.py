@@ -56,7 +56,7 @@ class GuardedNode:
         return sorted(tool.name for tool in await remote.list(self.target.peer_id, 10))
 
     async def shows(self, remote, *names):
-        """Just these, once all its pools have told what they have."""
+        """Just these, once the node knows what its pools have."""
         with trio.fail_after(20):
             while await self.tools(remote) != list(names):
                 await trio.sleep(0.1)
@@ -87,7 +87,7 @@ def node(tmp_path_factory, secret_file):
     ours = {
         "secret_file": str(secret_file),
         "secret_grants": {"tools": ["sleep"]},
-        "allow": {peer_id(FRIEND): {"tools": ["ec*", "file_h*h"]}},
+        "allow": {peer_id(FRIEND): {"tools": ["ec*", "ha*_f*e"]}},
         "max_refused": MOST,
         "refused_forgive_s": 3600,
     }
@@ -106,7 +106,7 @@ async def test_a_node_that_grants_nothing_gives_nothing(tmp_path, secret_file):
 
 async def test_who_is_named_calls_what_its_globs_match_and_nothing_else(node):
     async with node.met(FRIEND) as friend:
-        await node.shows(friend, "echo", "file_hash")
+        await node.shows(friend, "echo", "hash_file")
         assert await node.call(friend, "echo", text="hello") == "hello"
         with pytest.raises(UnknownToolError, match=r"its operator can add the name to .*allow.*tools"):
             await node.call(friend, "sleep", seconds=0)
