@@ -18,8 +18,11 @@ from actors.errors import MCPServerError, UnknownToolError, code_of
 from actors.p2p.identity import peer_id
 from actors.p2p.peer_registry import call_tokens
 from actors.p2p.peer_registry.link.frames import Op
+from actors.p2p.peer_registry.link.link import Link
+from actors.p2p.peer_registry.link.links import PROTOCOL
 from actors.p2p.peer_registry.link.messages import CallTool
-from actors.p2p.peer_registry.link.reasons import LinkEndError
+from actors.p2p.peer_registry.link.reasons import Cause, LinkEndError
+from actors.p2p.peer_registry.link.side import OwnSide
 from actors.p2p.peer_registry.mcp.opening import ClientFace
 from actors.p2p.peer_registry.remote_tools import RemoteTools
 from actors.p2p.peer_registry.shared_secret import load_secret
@@ -124,6 +127,17 @@ async def test_a_name_alone_opens_nothing_where_there_is_a_secret(node):
         assert await node.refusal(node.tools(friend)) == "UNAUTHORIZED"
         assert await node.refusal(node.call(friend, "echo", text="x")) == "UNAUTHORIZED"
     assert peer_id(FRIEND) not in await node.banned()
+
+
+async def test_there_is_no_link_with_a_name_alone_where_there_is_a_secret(node):
+    async with host_at(node.target, FRIEND) as host:
+        stream = await host.open_stream(node.target.peer_id, PROTOCOL, 10)
+        link = Link(stream, OwnSide(peer_id=host.peer_id, secret=None))
+        with trio.fail_after(10):
+            await link.run()
+        assert not link.ready.is_set()
+        assert link.ending.cause in (Cause.INCOMPATIBLE, Cause.ENDED)
+    assert peer_id(FRIEND) not in await node.banned(), "it is a mistake of its operator"
 
 
 async def test_a_link_with_another_secret_bans_whatever_the_name(node):
