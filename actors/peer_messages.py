@@ -140,43 +140,6 @@ class PeerChanged(msgspec.Struct, frozen=True, kw_only=True):
     """There was a connection to end, or something to forgive."""
 
 
-class BanShown(msgspec.Struct, frozen=True, kw_only=True):
-    """One ban that holds."""
-
-    subject: str
-    """A peer id or an IP address."""
-    until: float
-    reason: str
-
-
-class BanList(msgspec.Struct, frozen=True, kw_only=True):
-    """Method `peers/bans` (null): those that hold, those that end first at the beginning."""
-
-    bans: list[BanShown]
-
-
-class NodeShown(msgspec.Struct, frozen=True, kw_only=True):
-    """Method `peers/me` (null): this node, and its peers in numbers."""
-
-    peer_id: str
-    addresses: list[str]
-    """Where it listens."""
-    known: int
-    """Peers in the book."""
-    connected: int
-    linked: int
-    """Of these, Greenroom nodes with which there is a link."""
-    bans: int
-    turned_away: int
-    """Peers that there was no room for in the book."""
-    refused: dict[str, int]
-    """What peers were refused, by error code."""
-    sent: int
-    """Tasks that are with peers now."""
-    running: int
-    """Tasks of peers that run here now."""
-
-
 Way = Literal["link", "mcp"]
 """How a peer's tool is called: over the link between Greenroom nodes, or by MCP (`/mcp+p2p/1.0.0`)."""
 
@@ -219,3 +182,40 @@ class PeerToolAnswer(msgspec.Struct, frozen=True, kw_only=True):
     value: bytes
     """JSON text: its structured content; else its text, when that is all there is; else its content."""
     way: Way
+
+
+class BanShown(msgspec.Struct, frozen=True, kw_only=True):
+    """One ban that holds."""
+
+    subject: str
+    """A peer id or an IP address."""
+    until: float
+    reason: str
+
+
+class BanList(msgspec.Struct, frozen=True, kw_only=True):
+    """Method `peers/bans` (null): those that hold, those that end first at the beginning."""
+
+    bans: list[BanShown]
+
+
+class NodeShown(msgspec.Struct, frozen=True, kw_only=True):
+    """Method `peers/me` (null): this node, and its peers in numbers."""
+
+    peer_id: str
+    addresses: list[str]
+    """Where it listens."""
+    known: int
+    """Peers in the book."""
+    connected: int
+    linked: int
+    """Of these, Greenroom nodes with which there is a link."""
+    bans: int
+    turned_away: int
+    """Peers that there was no room for in the book."""
+    refused: dict[str, int]
+    """What peers were refused, by error code."""
+    sent: int
+    """Tasks that are with peers now."""
+    running: int
+    """Tasks of peers that run here now."""
