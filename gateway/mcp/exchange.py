@@ -15,26 +15,23 @@ from typing import Final, Protocol, TypeVar
 import trio
 
 from actors.catalogue_view import CatalogueView
+from actors.jsonrpc import (
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    PARSE_ERROR,
+    UNSUPPORTED_VERSION,
+    error_message,
+    result_message,
+)
 from actors.settings import Settings
 from actors.task_messages import Answer_, Op
 from actors.task_views import GetTask, ScanTasks, TaskPage, TaskView
 from actors.tool_messages import ToolCall, ToolItem, ToolResult
 from gateway.mcp.eras import E
 from gateway.mcp.http import JSON_HEADERS, NO_HEADERS
-from gateway.mcp.jsonrpc import (
-    HEADER_MISMATCH,
-    INTERNAL_ERROR,
-    INVALID_PARAMS,
-    INVALID_REQUEST,
-    METHOD_NOT_FOUND,
-    MISSING_CAPABILITY,
-    PARSE_ERROR,
-    UNSUPPORTED_VERSION,
-    Frame,
-    McpError,
-    error_body,
-    result_body,
-)
+from gateway.mcp.jsonrpc import HEADER_MISMATCH, MISSING_CAPABILITY, Frame, McpError
 from gateway.mcp.sessions import Session
 from gateway.mcp.shaping import Shaper
 from gateway.types import Answer, Respondent, Stream
@@ -179,7 +176,7 @@ class Core:
             failure = McpError(INTERNAL_ERROR, "internal error; the server's log has the details")
             return self.error(exchange.id_json, failure, exchange.revision)
         if isinstance(result, bytes):
-            return Answer(200, JSON_HEADERS, result_body(exchange.id_json, result))
+            return Answer(200, JSON_HEADERS, result_message(exchange.id_json, result))
         return result
 
     def cancelled(self, id_json: bytes) -> Answer:
@@ -190,7 +187,7 @@ class Core:
     def stopping(id_json: bytes) -> Answer:
         """The answer to what the gateway could not bring to an end."""
         error = McpError(INTERNAL_ERROR, "the gateway is stopping; whether the call took effect is unknown")
-        return Answer(503, JSON_HEADERS, error_body(id_json, error))
+        return Answer(503, JSON_HEADERS, error_message(id_json, error))
 
     @staticmethod
     def error(id_json: bytes, error: McpError, revision: int) -> Answer:
@@ -198,4 +195,4 @@ class Core:
         status = error.status
         if status is None:
             status = _MODERN_STATUS.get(error.code, 200) if revision == E else 200
-        return Answer(status, JSON_HEADERS, error_body(id_json, error))
+        return Answer(status, JSON_HEADERS, error_message(id_json, error))

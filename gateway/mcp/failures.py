@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from actors.errors import InvalidArgumentsError, MCPServerError, NotFoundError, ToolExecutionError, code_of
-from gateway.mcp.jsonrpc import INTERNAL_ERROR, INVALID_PARAMS, McpError
+from actors.jsonrpc import INTERNAL_ERROR, INVALID_PARAMS
+from gateway.mcp.jsonrpc import McpError
 
 
 def protocol_error(what: str, error: MCPServerError, data: dict[str, object]) -> McpError:

@@ -15,8 +15,9 @@ from typing import Final
 
 import msgspec
 
+from actors.jsonrpc import INVALID_PARAMS
 from actors.param_headers import PARAM_PREFIX, ParamRule
-from gateway.mcp.jsonrpc import HEADER_MISMATCH, INVALID_PARAMS, McpError
+from gateway.mcp.jsonrpc import HEADER_MISMATCH, McpError
 
 NAME_FIELDS: Final = {
     "tools/call": "name",

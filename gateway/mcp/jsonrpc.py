@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""JSON-RPC frames: reading them in one pass, errors, and the bytes of answers. No MCP state.
+"""JSON-RPC frames of clients: reading them in one pass, and errors. No MCP state.
 
 `parse` reads only what routing needs; everything else stays JSON. Values may have any JSON type here: whoever uses a
 field checks it, so that errors are found in the order that the protocol wants. What `params_as` decodes is typed.
@@ -7,47 +7,36 @@ field checks it, so that errors are found in the order that the protocol wants. 
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeGuard, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, field
 
-PARSE_ERROR: Final = -32700
-INVALID_REQUEST: Final = -32600
-METHOD_NOT_FOUND: Final = -32601
-INVALID_PARAMS: Final = -32602
-INTERNAL_ERROR: Final = -32603
+from actors.jsonrpc import INVALID_PARAMS, INVALID_REQUEST, MAX_ID_LENGTH, META, PARSE_ERROR, RpcError, encode, is_id
+
 HEADER_MISMATCH: Final = -32020
 MISSING_CAPABILITY: Final = -32021
-UNSUPPORTED_VERSION: Final = -32022
 URL_REQUIRED: Final = -32042
 """Of 2025-11-25 alone."""
 
-MAX_ID_LENGTH: Final = 256
-"""Characters of a request id or progress token that is a string; three times as many bits of a number. Ours."""
 MAX_BATCH: Final = 100
 """Messages in one array (2025-03-26). Ours."""
 
-_META: Final = "io.modelcontextprotocol/"
 
-
-class McpError(Exception):
+class McpError(RpcError):
     """A protocol error; it becomes the `error` member of a response. `status` overrides the HTTP status of its code."""
 
     def __init__(self, code: int, message: str, data: object = None, *, status: int | None = None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.data = data
+        super().__init__(code, message, data)
         self.status = status
 
 
 class Meta(msgspec.Struct, gc=False):
     """`params._meta`, as far as it is ours to read. UNSET = absent; `version` may hold any JSON value."""
 
-    version: Any = field(name=_META + "protocolVersion", default=UNSET)
-    capabilities: Any = field(name=_META + "clientCapabilities", default=UNSET)
-    log_level: Any = field(name=_META + "logLevel", default=UNSET)
+    version: Any = field(name=META + "protocolVersion", default=UNSET)
+    capabilities: Any = field(name=META + "clientCapabilities", default=UNSET)
+    log_level: Any = field(name=META + "logLevel", default=UNSET)
     progress_token: Any = field(name="progressToken", default=None)
 
 
@@ -85,9 +74,6 @@ MALFORMED: Final = Params()
 
 _frame = msgspec.json.Decoder(Frame)
 _array = msgspec.json.Decoder(list[Raw])
-_encoder = msgspec.json.Encoder()
-encode = _encoder.encode
-"""Value -> JSON on one line."""
 
 T = TypeVar("T")
 
@@ -126,20 +112,6 @@ def _parse_odd(body: bytes) -> Frame | list[Raw]:
     )
 
 
-def is_id(value: object) -> TypeGuard[int | str]:
-    """Whether a value may be a request id or a progress token: a string or an integer of bounded length."""
-    if type(value) is str:
-        return len(value) <= MAX_ID_LENGTH
-    return type(value) is int and value.bit_length() <= 3 * MAX_ID_LENGTH
-
-
-def id_json(value: object) -> bytes:
-    """An id as JSON; b'' when it can't be echoed."""
-    if not is_id(value):
-        return b""
-    return encode(value) if isinstance(value, str) else b"%d" % value
-
-
 def check_envelope(frame: Frame) -> None:
     """Raise INVALID_REQUEST unless this is a well-formed request or notification."""
     if frame.jsonrpc != "2.0":
@@ -166,20 +138,6 @@ def params_as(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         return decoder.decode(b"{}" if raw == b"null" else raw)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as problem:
         raise McpError(INVALID_PARAMS, f"params: {problem}") from None
-
-
-def result_body(id_: bytes, result: bytes) -> bytes:
-    """A response from the JSON of its id and result."""
-    return b'{"jsonrpc":"2.0","id":' + id_ + b',"result":' + result + b"}"
-
-
-def error_body(id_: bytes, error: McpError) -> bytes:
-    """An error response. Without an id (b'') the member is left out: no schema allows null."""
-    content: dict[str, object] = {"code": error.code, "message": error.message}
-    if error.data is not None:
-        content["data"] = error.data
-    middle = b',"id":' + id_ if id_ else b""
-    return b'{"jsonrpc":"2.0"' + middle + b',"error":' + encode(content) + b"}"
 
 
 def notification(method: str, params: dict[str, object] | None = None) -> bytes:

@@ -15,25 +15,12 @@ import msgspec
 import trio
 from msgspec import UNSET, Raw
 
+from actors.jsonrpc import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, error_message, id_json, is_id
 from actors.tool_messages import SessionNote
 from gateway.mcp.eras import VERSIONS, B, C, D, negotiate
 from gateway.mcp.exchange import CAPABILITIES, Core, Exchange, Handler
 from gateway.mcp.http import JSON_HEADERS, NO_HEADERS
-from gateway.mcp.jsonrpc import (
-    INVALID_PARAMS,
-    INVALID_REQUEST,
-    MALFORMED,
-    MAX_BATCH,
-    METHOD_NOT_FOUND,
-    Frame,
-    McpError,
-    check_envelope,
-    error_body,
-    id_json,
-    is_id,
-    params_as,
-    parse,
-)
+from gateway.mcp.jsonrpc import MALFORMED, MAX_BATCH, Frame, McpError, check_envelope, params_as, parse
 from gateway.mcp.requests import Requests, Siblings
 from gateway.mcp.sessions import Session, Sessions
 from gateway.mcp.tools_methods import ToolMethods, check_level
@@ -193,7 +180,7 @@ class Legacy:
             if isinstance(frame, list) or frame.method == "initialize":
                 raise McpError(INVALID_REQUEST, "not allowed inside an array")
         except McpError as error:
-            return error_body(b"", error)
+            return error_message(b"", error)
         answer = await self._one(principal, session, frame, body, may_stream=False)
         assert isinstance(answer, Answer)  # it may not stream
         return answer.body

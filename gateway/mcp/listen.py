@@ -16,20 +16,13 @@ from typing import Final
 import msgspec
 import trio
 
+from actors.jsonrpc import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, result_message
 from actors.tool_messages import Kind, SessionNote
 from actors.uris import MAX_URI_CHARS
 from gateway.mcp.calls import Outbox
 from gateway.mcp.exchange import Core, Exchange
 from gateway.mcp.http import SSE_HEADERS, sse
-from gateway.mcp.jsonrpc import (
-    INTERNAL_ERROR,
-    INVALID_PARAMS,
-    INVALID_REQUEST,
-    McpError,
-    notification,
-    params_as,
-    result_body,
-)
+from gateway.mcp.jsonrpc import McpError, notification, params_as
 from gateway.mcp.keeping import KeptSubscriptions, NotKeptError
 from gateway.mcp.news import KINDS, News
 from gateway.mcp.offers_methods import not_found
@@ -325,7 +318,7 @@ class Listeners:
         outbox.put(
             sse(notification("notifications/subscriptions/acknowledged", {"_meta": tag, "notifications": accepted}))
         )
-        end = sse(result_body(x.id_json, self._shaper.result({"_meta": tag})))
+        end = sse(result_message(x.id_json, self._shaper.result({"_meta": tag})))
         self._listens[outbox] = _Listen(tag, frozenset(kinds), frozenset(uris), end)
         for uri in uris:
             self._add(uri, outbox)

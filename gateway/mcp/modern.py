@@ -13,23 +13,12 @@ from typing import Final
 
 from msgspec import UNSET
 
+from actors.jsonrpc import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, UNSUPPORTED_VERSION, id_json
 from gateway.mcp.eras import MODERN_VERSION, MODERN_VERSIONS, E
 from gateway.mcp.exchange import CAPABILITIES, Core, Exchange, Handler
 from gateway.mcp.headers import NAME_FIELDS, check_name, check_not_repeated, check_params, mismatch
 from gateway.mcp.http import NO_HEADERS
-from gateway.mcp.jsonrpc import (
-    INVALID_PARAMS,
-    INVALID_REQUEST,
-    MALFORMED,
-    METHOD_NOT_FOUND,
-    UNSUPPORTED_VERSION,
-    Frame,
-    McpError,
-    Meta,
-    Params,
-    check_envelope,
-    id_json,
-)
+from gateway.mcp.jsonrpc import MALFORMED, Frame, McpError, Meta, Params, check_envelope
 from gateway.mcp.quirks import NO_TASK_NAME, Quirks
 from gateway.mcp.task_shaping import TASKS
 from gateway.mcp.tools_methods import ToolMethods, check_level

@@ -10,6 +10,7 @@ import msgspec
 
 from actors.catalogue_view import CatalogueView
 from actors.errors import MCPServerError, NotFoundError
+from actors.jsonrpc import INVALID_PARAMS, encode
 from actors.tool_messages import (
     CompletionAsk,
     Offered,
@@ -24,7 +25,7 @@ from gateway.mcp import offers_shaping
 from gateway.mcp.eras import E
 from gateway.mcp.exchange import Core, Exchange
 from gateway.mcp.failures import protocol_error
-from gateway.mcp.jsonrpc import INVALID_PARAMS, McpError, encode, params_as
+from gateway.mcp.jsonrpc import McpError, params_as
 from gateway.mcp.paging import Pages
 from gateway.mcp.shaping import Shaper
 from gateway.mcp.tools_methods import CallMethods, arguments_of, list_params, wanted

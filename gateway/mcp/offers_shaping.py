@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import msgspec
 
+from actors.jsonrpc import encode
 from actors.tool_messages import Annotations, PromptDescriptor, ResourceDescriptor, ToolResult
 from gateway.mcp.eras import C, D
-from gateway.mcp.jsonrpc import encode
 from gateway.mcp.shaping import Shaper, icon_list, listed_meta, one_line
 
 

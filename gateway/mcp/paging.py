@@ -14,7 +14,8 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Final
 
-from gateway.mcp.jsonrpc import INVALID_PARAMS, McpError
+from actors.jsonrpc import INVALID_PARAMS
+from gateway.mcp.jsonrpc import McpError
 
 _MAC_BYTES: Final = 8
 _PURPOSE: Final = b"greenroom mcp cursor 1\n"

@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 import msgspec
 import trio
 
+from actors.jsonrpc import INVALID_REQUEST, error_message, id_json
 from actors.settings import Settings
 from actors.tool_messages import Changed, Kind, SessionNote
 from gateway.mcp.dialogues import Dialogues
@@ -24,7 +25,7 @@ from gateway.mcp.eras import LEGACY_VERSIONS, MODERN_VERSION, Way, classify
 from gateway.mcp.exchange import Backend, Core, Handler, Tasks
 from gateway.mcp.guard import Guard
 from gateway.mcp.http import JSON_HEADERS, NO_HEADERS, SSE_HEADERS, Accepts, accepts, is_json, sse
-from gateway.mcp.jsonrpc import INVALID_REQUEST, Frame, McpError, error_body, id_json, parse
+from gateway.mcp.jsonrpc import Frame, McpError, parse
 from gateway.mcp.keeping import KeptSubscriptions
 from gateway.mcp.legacy import Legacy
 from gateway.mcp.listen import Listeners
@@ -228,7 +229,7 @@ class Protocol:
         try:
             message = parse(request.body)
         except McpError as error:
-            return Answer(400, JSON_HEADERS, error_body(b"", error))
+            return Answer(400, JSON_HEADERS, error_message(b"", error))
         answer = await self._route(request, message, may_stream=takes.sse)
         if not takes.json and isinstance(answer, Answer) and answer.status == 200:
             return Answer(200, [*SSE_HEADERS, *answer.headers[1:]], sse(answer.body))
@@ -350,7 +351,7 @@ class Protocol:
 
 
 def _refused(status: int, reason: str) -> Answer:
-    return Answer(status, JSON_HEADERS, error_body(b"", McpError(INVALID_REQUEST, reason)))
+    return Answer(status, JSON_HEADERS, error_message(b"", McpError(INVALID_REQUEST, reason)))
 
 
 def _not_served(way: Way, echo: bytes) -> Answer:
@@ -359,4 +360,4 @@ def _not_served(way: Way, echo: bytes) -> Answer:
         Way.BAD_VERSION: (400, "MCP-Protocol-Version must name the version of the session"),
         Way.UNKNOWN_SESSION: (404, "unknown or ended session; send initialize again"),
     }.get(way, (400, "no session: send initialize first, or _meta of revision 2026-07-28"))
-    return Answer(status, JSON_HEADERS, error_body(echo, McpError(INVALID_REQUEST, reason)))
+    return Answer(status, JSON_HEADERS, error_message(echo, McpError(INVALID_REQUEST, reason)))

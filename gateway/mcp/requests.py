@@ -16,13 +16,14 @@ import msgspec
 import trio
 
 from actors.errors import BusyError, NoAnswerError
+from actors.jsonrpc import encode
 from actors.settings import QuestionsSettings
 from actors.tool_messages import Question, SessionNote
 from actors.tool_tasks import answer_text, fingerprint
 from gateway.mcp.answers import BadAnswerError, read_answer
 from gateway.mcp.calls import LiveCall
 from gateway.mcp.capabilities import for_revision
-from gateway.mcp.jsonrpc import encode, notification
+from gateway.mcp.jsonrpc import notification
 from gateway.mcp.respondents import MayBecomeTask
 from gateway.mcp.sessions import Session
 from gateway.types import EventSource

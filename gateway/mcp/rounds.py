@@ -18,6 +18,7 @@ import msgspec
 import trio
 
 from actors.errors import NoAnswerError
+from actors.jsonrpc import INVALID_PARAMS
 from actors.settings import QuestionsSettings
 from actors.tool_messages import Question
 from actors.tool_tasks import answer_text, fingerprint
@@ -25,7 +26,7 @@ from gateway.mcp.answers import BadAnswerError, read_answer
 from gateway.mcp.capabilities import for_revision
 from gateway.mcp.eras import E
 from gateway.mcp.exchange import Core, Exchange
-from gateway.mcp.jsonrpc import INVALID_PARAMS, McpError, params_as
+from gateway.mcp.jsonrpc import McpError, params_as
 from gateway.mcp.respondents import MayBecomeTask
 from gateway.mcp.tokens import Signer
 

@@ -13,9 +13,10 @@ from typing import Any, Final
 import msgspec
 
 from actors.errors import MCPServerError, UnknownToolError, code_of
+from actors.jsonrpc import INVALID_PARAMS, encode
 from actors.tool_messages import Icon, LogItem, Offered, Progress, Runtime, ToolDescriptor, ToolResult
 from gateway.mcp.eras import B, C, D, E
-from gateway.mcp.jsonrpc import INVALID_PARAMS, McpError, encode, notification
+from gateway.mcp.jsonrpc import McpError, notification
 
 LOG_LEVELS: Final = {
     name: rank

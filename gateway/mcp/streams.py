@@ -20,10 +20,11 @@ from typing import Final
 import msgspec
 import trio
 
+from actors.jsonrpc import INTERNAL_ERROR, error_message
 from actors.settings import StreamsSettings
 from gateway.mcp.calls import Outbox
 from gateway.mcp.http import SSE_HEADERS, sse
-from gateway.mcp.jsonrpc import INTERNAL_ERROR, McpError, error_body
+from gateway.mcp.jsonrpc import McpError
 from gateway.types import Stream
 
 _EVENT_ID: Final = re.compile(r"([0-9]{1,18})-([0-9]{1,18})\.([0-9]{1,18})\.([A-Za-z0-9_-]{0,512})")
@@ -246,5 +247,5 @@ def lost(at: EventId) -> Stream:
         {"code": "OUTCOME_UNKNOWN", "retryable": False},
     )
     outbox = Outbox()
-    outbox.finish(sse(error_body(at.request, error)))
+    outbox.finish(sse(error_message(at.request, error)))
     return Stream(200, SSE_HEADERS, outbox)

@@ -18,6 +18,7 @@ import msgspec
 import trio
 
 from actors.errors import CannotAskError, MCPServerError
+from actors.jsonrpc import INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND
 from actors.task_messages import (
     FINAL,
     AnswerOwner,
@@ -39,7 +40,7 @@ from gateway.mcp.dialogues import can_of
 from gateway.mcp.eras import VERSIONS, D, E
 from gateway.mcp.exchange import Core, Exchange, Handler, Tasks
 from gateway.mcp.failures import protocol_error
-from gateway.mcp.jsonrpc import INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, McpError, params_as
+from gateway.mcp.jsonrpc import McpError, params_as
 from gateway.mcp.task_news import TaskNews
 from gateway.mcp.task_shaping import TASKS, TaskShaper
 from gateway.mcp.tokens import Signer

@@ -13,6 +13,7 @@ import msgspec
 import trio
 
 from actors.errors import BusyError, NoAnswerError
+from actors.jsonrpc import INVALID_PARAMS
 from actors.task_messages import FINAL, Task
 from actors.task_views import GetTask, TaskView
 from actors.tool_messages import Question
@@ -20,7 +21,7 @@ from actors.tool_tasks import answer_text, fingerprint, no_answer_text, question
 from gateway.mcp.dialogues import Dialogues, can_of, run_live
 from gateway.mcp.exchange import Core, Exchange
 from gateway.mcp.failures import may_pass
-from gateway.mcp.jsonrpc import INVALID_PARAMS, McpError
+from gateway.mcp.jsonrpc import McpError
 from gateway.mcp.requests import LateError, SessionRespondent
 from gateway.mcp.task_methods import TaskMethods
 from gateway.mcp.task_shaping import RELATED, TaskShaper

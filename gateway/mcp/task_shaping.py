@@ -16,6 +16,7 @@ import msgspec
 
 from actors.catalogue_view import CatalogueView
 from actors.errors import CannotAskError, from_info
+from actors.jsonrpc import INTERNAL_ERROR
 from actors.messages import ErrorInfo
 from actors.settings import Settings
 from actors.task_messages import FINAL, Task, TaskState
@@ -23,7 +24,7 @@ from actors.task_views import TaskView
 from actors.tool_tasks import question_of, result_of
 from gateway.mcp.capabilities import for_revision, missing_capability
 from gateway.mcp.eras import D, E
-from gateway.mcp.jsonrpc import INTERNAL_ERROR, McpError
+from gateway.mcp.jsonrpc import McpError
 from gateway.mcp.shaping import Shaper
 
 TASKS: Final = "io.modelcontextprotocol/tasks"

@@ -19,6 +19,7 @@ import trio
 
 from actors.catalogue_view import CatalogueView
 from actors.errors import CannotAskError, MCPServerError, UrlRequiredError
+from actors.jsonrpc import INVALID_PARAMS, is_id
 from actors.param_headers import ParamRule, param_rules
 from actors.tool_messages import (
     STREAM,
@@ -36,7 +37,7 @@ from gateway.mcp.capabilities import missing
 from gateway.mcp.dialogues import Dialogues, asked_instead, can_of, run_live
 from gateway.mcp.eras import D, E
 from gateway.mcp.exchange import Core, Exchange
-from gateway.mcp.jsonrpc import INVALID_PARAMS, McpError, is_id, params_as
+from gateway.mcp.jsonrpc import McpError, params_as
 from gateway.mcp.paging import Pages
 from gateway.mcp.requests import SessionRespondent
 from gateway.mcp.respondents import TaskStart

@@ -19,8 +19,9 @@ from typing import Final
 import trio
 
 from actors.errors import MCPServerError
+from actors.jsonrpc import INTERNAL_ERROR, is_id
 from actors.settings import Settings
-from gateway.mcp.jsonrpc import INTERNAL_ERROR, McpError, is_id
+from gateway.mcp.jsonrpc import McpError
 from gateway.stdio.lines import LineReader, TooLong
 from gateway.stdio.messages import (
     Kind,

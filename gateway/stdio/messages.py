@@ -11,22 +11,11 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET
 
+from actors.jsonrpc import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, error_message, id_json
 from actors.param_headers import ParamRule
 from gateway.mcp.eras import KNOWN_VERSIONS
 from gateway.mcp.headers import NAME_FIELDS
-from gateway.mcp.jsonrpc import (
-    INTERNAL_ERROR,
-    INVALID_PARAMS,
-    INVALID_REQUEST,
-    METHOD_NOT_FOUND,
-    Frame,
-    McpError,
-    check_envelope,
-    error_body,
-    id_json,
-    params_as,
-    parse,
-)
+from gateway.mcp.jsonrpc import Frame, McpError, check_envelope, params_as, parse
 from gateway.stdio.lines import TooLong
 
 LISTEN: Final = "subscriptions/listen"
@@ -73,7 +62,7 @@ def read(line: bytes) -> Message:
     try:
         frame = parse(line)
     except McpError as error:
-        raise Refused(error_body(b"", error)) from None
+        raise Refused(error_message(b"", error)) from None
     if isinstance(frame, list):
         return Message(Kind.ARRAY, line, tuple(_ids(frame)))
     if frame.is_response:
@@ -81,7 +70,7 @@ def read(line: bytes) -> Message:
     try:
         check_envelope(frame)
     except McpError as error:
-        raise Refused(error_body(id_json(frame.id), error)) from None
+        raise Refused(error_message(id_json(frame.id), error)) from None
     version = _version(frame)
     kind, ids = (Kind.NOTIFICATION, ()) if frame.id is UNSET else (Kind.REQUEST, (frame.id,))
     return Message(kind, line, ids, frame.method, modern=version is not UNSET, version=version)
@@ -210,13 +199,13 @@ def refused(message: Message, error: McpError) -> Refused:
 
 def errors(ids: Iterable[int | str], error: McpError) -> list[bytes]:
     """The same error for each of these requests."""
-    return [error_body(id_json(id_), error) for id_ in ids]
+    return [error_message(id_json(id_), error) for id_ in ids]
 
 
 def too_long(line: TooLong, limit: int) -> bytes:
     """The answer to a line that was not kept."""
     text = f"the message has {line.size} bytes, and may have {limit}; the setting is server.max_body_bytes"
-    return error_body(line.id_json, McpError(INVALID_REQUEST, text))
+    return error_message(line.id_json, McpError(INVALID_REQUEST, text))
 
 
 def lost() -> McpError:

@@ -15,8 +15,9 @@ import httpx
 import msgspec
 import trio
 
+from actors.jsonrpc import INTERNAL_ERROR
 from actors.param_headers import ParamRule, param_rules
-from gateway.mcp.jsonrpc import HEADER_MISMATCH, INTERNAL_ERROR, McpError
+from gateway.mcp.jsonrpc import HEADER_MISMATCH, McpError
 from gateway.sse import EventReader, EventTooLongError
 from gateway.stdio.messages import (
     CALL,

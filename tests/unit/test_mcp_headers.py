@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.jsonrpc import INVALID_PARAMS
 from actors.param_headers import param_rules
 from gateway.mcp.headers import check_params, unwrap
-from gateway.mcp.jsonrpc import HEADER_MISMATCH, INVALID_PARAMS, McpError
+from gateway.mcp.jsonrpc import HEADER_MISMATCH, McpError
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
+from actors.jsonrpc import INVALID_REQUEST, PARSE_ERROR, is_id
 from gateway.mcp.calls import MAX_QUEUED, Outbox
 from gateway.mcp.http import accepts
-from gateway.mcp.jsonrpc import INVALID_REQUEST, MALFORMED, PARSE_ERROR, Frame, McpError, is_id, parse
+from gateway.mcp.jsonrpc import MALFORMED, Frame, McpError, parse
 from gateway.mcp.testing import HEADERS, META, open_session, post, protocol, said
 from gateway.types import Answer
 

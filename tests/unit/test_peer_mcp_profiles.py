@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from actors.jsonrpc import RpcError
 from actors.p2p.peer_registry.mcp.profiles import (
     PROFILES,
     current_capabilities,
@@ -13,7 +14,6 @@ from actors.p2p.peer_registry.mcp.profiles import (
     read_current,
     read_legacy,
 )
-from actors.p2p.peer_registry.mcp.rpc import RpcError
 
 LEGACY, CURRENT = "mcp-binding/legacy-2024-11-05", "mcp-binding/2026-07-28"
 

@@ -23,7 +23,8 @@ from actors.errors import (
 )
 from actors.p2p.peer_registry.link.messages import ToolAnswer
 from actors.p2p.peer_registry.mcp.opening import ClientFace
-from actors.p2p.peer_registry.remote_tools import LINK_ARGUMENT_BYTES, MCP_PROTOCOL, RemoteTools
+from actors.p2p.peer_registry.mcp.rpc import PROTOCOL as MCP_PROTOCOL
+from actors.p2p.peer_registry.remote_tools import LINK_ARGUMENT_BYTES, RemoteTools
 from actors.p2p.peer_registry.tools_remote import RemoteToolTools
 from actors.tool_tasks import result_text
 

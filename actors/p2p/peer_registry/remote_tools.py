@@ -26,6 +26,7 @@ from actors.p2p.peer_registry.link.messages import CallTool
 from actors.p2p.peer_registry.mcp.client import McpClient, open_client
 from actors.p2p.peer_registry.mcp.opening import ClientFace
 from actors.p2p.peer_registry.mcp.results import RemoteTool
+from actors.p2p.peer_registry.mcp.rpc import PROTOCOL
 from actors.peer_messages import PeerToolAnswer
 from actors.tool_tasks import result_of
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from actors.p2p.peer_registry.link.link import Link
     from actors.p2p.peer_registry.stream import PeerStream
 
-MCP_PROTOCOL: Final = "/mcp+p2p/1.0.0"
 LINK_ARGUMENT_BYTES: Final = 900_000
 """Of arguments that go over a link, whose frames have a limit."""
 _MOST_TEXT: Final = 2000
@@ -100,7 +100,7 @@ class RemoteTools:
         if all(view.peer_id != peer_id for view in self._streams.connections()):
             raise PeerUnreachableError(f"peer {peer_id} is not connected; peer_connect connects to it")
         said = self._streams.says(peer_id)
-        return said is None or MCP_PROTOCOL in said.protocols
+        return said is None or PROTOCOL in said.protocols
 
     async def _by_link(self, link: Link, name: str, body: bytes, timeout_s: float) -> PeerToolAnswer:
         try:
@@ -138,7 +138,7 @@ class RemoteTools:
 
     async def _by_mcp(self, peer_id: str, ask: Callable[[McpClient], Awaitable[T]]) -> T:
         async def opened(timeout_s: float) -> PeerStream:
-            return await self._streams.open_stream(peer_id, MCP_PROTOCOL, timeout_s)
+            return await self._streams.open_stream(peer_id, PROTOCOL, timeout_s)
 
         make = self._token
         token = None if make is None else lambda: make(peer_id)
@@ -163,4 +163,4 @@ def _no_result(name: str) -> UnavailableError:
 
 
 def _no_way(peer_id: str) -> PeerUnreachableError:
-    return PeerUnreachableError(f"peer {peer_id} answers neither {MCP_PROTOCOL} nor a Greenroom link")
+    return PeerUnreachableError(f"peer {peer_id} answers neither {PROTOCOL} nor a Greenroom link")

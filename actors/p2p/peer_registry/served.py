@@ -17,13 +17,14 @@ from actors.p2p.peer_registry.linked import Linked
 from actors.p2p.peer_registry.mcp.answering import Answering, ServerFace
 from actors.p2p.peer_registry.mcp.opening import ClientFace
 from actors.p2p.peer_registry.mcp.profiles import TRANSPORT
+from actors.p2p.peer_registry.mcp.rpc import PROTOCOL as MCP_PROTOCOL
 from actors.p2p.peer_registry.mcp.server import McpServer, use_limits
 from actors.p2p.peer_registry.node import Node
 from actors.p2p.peer_registry.queue_protocol.answering import QueueAnswering
 from actors.p2p.peer_registry.queue_protocol.reach import Right
 from actors.p2p.peer_registry.queue_protocol.server import QueueServer
 from actors.p2p.peer_registry.queue_protocol.words import PROTOCOL as QUEUE_PROTOCOL
-from actors.p2p.peer_registry.remote_tools import MCP_PROTOCOL, RemoteTools
+from actors.p2p.peer_registry.remote_tools import RemoteTools
 from actors.p2p.peer_registry.shared_secret import SharedSecret
 from actors.p2p.peer_registry.stream_use import StreamUse
 from actors.p2p.peer_registry.tools_for_peers import ToolsForPeers

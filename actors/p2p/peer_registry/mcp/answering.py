@@ -15,9 +15,10 @@ import trio
 from msgspec import UNSET
 
 from actors.errors import DeadlineExceededError, MCPServerError, code_of
+from actors.jsonrpc import INVALID_PARAMS, RpcError
 from actors.p2p.peer_registry.mcp.failures import RATE_LIMITED, UNAUTHORIZED, refused
 from actors.p2p.peer_registry.mcp.profiles import TRANSPORT, Profiles
-from actors.p2p.peer_registry.mcp.rpc import INVALID_PARAMS, Meta, Params, RpcError
+from actors.p2p.peer_registry.mcp.rpc import Meta, Params
 from actors.settings_p2p import PeerMcpSettings
 from actors.tool_messages import ToolDescriptor, ToolResult
 

@@ -9,19 +9,10 @@ import trio
 from msgspec import UNSET
 
 from actors.errors import DeadlineExceededError, OutcomeUnknownError, RuntimeUnavailableError
+from actors.jsonrpc import INTERNAL_ERROR, METHOD_NOT_FOUND, RpcError, error_message, id_json, result_message
 from actors.p2p.peer_registry.mcp.failures import LIMIT_EXCEEDED, refused
 from actors.p2p.peer_registry.mcp.frames import FrameError, FrameReader, FrameWriter
-from actors.p2p.peer_registry.mcp.rpc import (
-    INTERNAL_ERROR,
-    METHOD_NOT_FOUND,
-    Frame,
-    RpcError,
-    error_message,
-    id_json,
-    parse,
-    request_message,
-    result_message,
-)
+from actors.p2p.peer_registry.mcp.rpc import Frame, parse, request_message
 from actors.p2p.peer_registry.stream import PeerStream, StreamBrokenError
 from actors.p2p.peer_registry.stream_end import part
 

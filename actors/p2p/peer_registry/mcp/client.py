@@ -15,6 +15,7 @@ import msgspec
 import trio
 
 from actors.errors import DeadlineExceededError, OutcomeUnknownError, UnavailableError
+from actors.jsonrpc import RpcError
 from actors.logs import get_logger
 from actors.p2p.peer_registry.mcp.asking import AskedStream
 from actors.p2p.peer_registry.mcp.failures import from_peer
@@ -26,7 +27,7 @@ from actors.p2p.peer_registry.mcp.opening import (
     open_legacy,
 )
 from actors.p2p.peer_registry.mcp.results import RemoteResult, RemoteTool, read_page, read_result
-from actors.p2p.peer_registry.mcp.rpc import CURRENT_BINDING, TOKEN_KEY, RpcError
+from actors.p2p.peer_registry.mcp.rpc import CURRENT_BINDING, TOKEN_KEY
 from actors.p2p.peer_registry.stream import PeerStream, StreamBrokenError
 
 OpenStream = Callable[[float], Awaitable[PeerStream]]

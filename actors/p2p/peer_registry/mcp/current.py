@@ -8,6 +8,7 @@ from typing import Final
 from msgspec import UNSET
 
 from actors.errors import MCPServerError
+from actors.jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND, UNSUPPORTED_VERSION, RpcError
 from actors.p2p.peer_registry.mcp import failures
 from actors.p2p.peer_registry.mcp.answering import LISTED_BYTES, Answering, cursor_of
 from actors.p2p.peer_registry.mcp.profiles import (
@@ -17,18 +18,7 @@ from actors.p2p.peer_registry.mcp.profiles import (
     most_bytes_of,
     read_current,
 )
-from actors.p2p.peer_registry.mcp.rpc import (
-    CURRENT_BINDING,
-    CURRENT_VERSION,
-    INVALID_PARAMS,
-    METHOD_NOT_FOUND,
-    UNSUPPORTED_VERSION,
-    Frame,
-    Meta,
-    Params,
-    RpcError,
-    params_of,
-)
+from actors.p2p.peer_registry.mcp.rpc import CURRENT_BINDING, CURRENT_VERSION, Frame, Meta, Params, params_of
 from actors.p2p.peer_registry.mcp.shaping import Shaper, page, shown_tool
 
 SUPPORTED: Final = [CURRENT_VERSION]

@@ -20,17 +20,9 @@ from actors.errors import (
     code_of,
     from_info,
 )
+from actors.jsonrpc import INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, RpcError
 from actors.messages import ErrorInfo
-from actors.p2p.peer_registry.mcp.rpc import (
-    INIT_REQUIRED,
-    INTERNAL_ERROR,
-    INVALID_PARAMS,
-    LEGACY_RATE_LIMITED,
-    LEGACY_TOOL_ERROR,
-    LEGACY_UNAUTHORIZED,
-    METHOD_NOT_FOUND,
-    RpcError,
-)
+from actors.p2p.peer_registry.mcp.rpc import INIT_REQUIRED, LEGACY_RATE_LIMITED, LEGACY_TOOL_ERROR, LEGACY_UNAUTHORIZED
 
 UNAUTHORIZED: Final = "UNAUTHORIZED"
 FORBIDDEN: Final = "FORBIDDEN"
@@ -100,7 +92,7 @@ def as_legacy(error: MCPServerError) -> RpcError:
 def from_peer(error: RpcError, what: str) -> MCPServerError:
     """What the other side answered to `what` (a tool, or a method), as near as this side knows it."""
     retryable = isinstance(error.data, dict) and error.data.get("retryable") is True
-    word = error.symbol or _OLD_WORDS.get(error.code, "")
+    word = _symbol(error) or _OLD_WORDS.get(error.code, "")
     if not word:
         return refused("REMOTE_ERROR", f"the peer refused {what}: {error.message[:_MOST_TEXT]}", retryable=retryable)
     return failed_at_peer(word, error.message, what, retryable=retryable or word == RATE_LIMITED)
@@ -112,6 +104,12 @@ def failed_at_peer(word: str, message: str, what: str, *, retryable: bool) -> MC
     if code in (ToolExecutionError.code, MCPServerError.code):
         return ToolExecutionError(what, "p2p", message[:_MOST_TEXT])
     return refused(code[:_MOST_WORD], message[:_MOST_TEXT], retryable=retryable)
+
+
+def _symbol(error: RpcError) -> str:
+    """The word that the other side gave; '' = none."""
+    said = error.data.get("code") if isinstance(error.data, dict) else None
+    return said if isinstance(said, str) else ""
 
 
 def _word(error: MCPServerError) -> str:

@@ -13,21 +13,11 @@ import msgspec
 import trio
 
 from actors.errors import MCPServerError
+from actors.jsonrpc import INVALID_REQUEST, METHOD_NOT_FOUND, RpcError, encode
 from actors.p2p.peer_registry.mcp import failures
 from actors.p2p.peer_registry.mcp.answering import LISTED_BYTES, Answering, called, cursor_of
 from actors.p2p.peer_registry.mcp.profiles import known, legacy_capabilities, legacy_negotiation, read_legacy
-from actors.p2p.peer_registry.mcp.rpc import (
-    INVALID_REQUEST,
-    LEGACY_VERSION,
-    METHOD_NOT_FOUND,
-    PROTOCOL,
-    Frame,
-    Params,
-    RpcError,
-    decoded,
-    encode,
-    params_of,
-)
+from actors.p2p.peer_registry.mcp.rpc import LEGACY_VERSION, PROTOCOL, Frame, Params, decoded, params_of
 from actors.p2p.peer_registry.mcp.shaping import legacy_called, legacy_tool, page
 from actors.tool_messages import ToolResult
 

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, TypeVar
 import msgspec
 
 from actors.errors import UnavailableError
+from actors.jsonrpc import INVALID_REQUEST, META, METHOD_NOT_FOUND, UNSUPPORTED_VERSION, RpcError
 from actors.p2p.peer_registry.mcp.asking import AskedStream
 from actors.p2p.peer_registry.mcp.profiles import (
     Profiles,
@@ -28,14 +29,9 @@ from actors.p2p.peer_registry.mcp.rpc import (
     CURRENT_BINDING,
     CURRENT_VERSION,
     INIT_REQUIRED,
-    INVALID_REQUEST,
     LEGACY_BINDING,
     LEGACY_VERSION,
-    META,
-    METHOD_NOT_FOUND,
     TOKEN_KEY,
-    UNSUPPORTED_VERSION,
-    RpcError,
 )
 
 Binding = Literal["mcp-binding/2026-07-28", "mcp-binding/legacy-2024-11-05"]

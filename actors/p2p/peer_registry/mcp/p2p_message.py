@@ -11,8 +11,9 @@ import msgspec
 from msgspec import UNSET
 
 from actors.errors import MCPServerError, code_of
+from actors.jsonrpc import RpcError, encode, is_id
 from actors.p2p.peer_registry.mcp.answering import Answering
-from actors.p2p.peer_registry.mcp.rpc import TOKEN_KEY, Frame, Meta, Params, RpcError, decoded, encode, is_id
+from actors.p2p.peer_registry.mcp.rpc import TOKEN_KEY, Frame, Meta, Params, decoded
 from actors.tool_messages import ToolResult
 
 REQUEST: Final = "request"

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from actors.p2p.peer_registry.mcp.rpc import CURRENT_BINDING, INVALID_PARAMS, LEGACY_BINDING, RpcError
+from actors.jsonrpc import INVALID_PARAMS, RpcError
+from actors.p2p.peer_registry.mcp.rpc import CURRENT_BINDING, LEGACY_BINDING
 
 TRANSPORT: Final = "mcp++/p2p-transport"
 PROFILES: Final = (

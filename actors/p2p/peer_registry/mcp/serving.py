@@ -15,6 +15,7 @@ import trio
 from msgspec import UNSET
 
 from actors.errors import MCPServerError
+from actors.jsonrpc import INTERNAL_ERROR, INVALID_REQUEST, RpcError, error_message, id_json, result_message
 from actors.logs import get_logger
 from actors.p2p.peer_registry.mcp import p2p_message
 from actors.p2p.peer_registry.mcp.answering import Answering, Violation
@@ -23,18 +24,12 @@ from actors.p2p.peer_registry.mcp.failures import LIMIT_EXCEEDED, RATE_LIMITED, 
 from actors.p2p.peer_registry.mcp.frames import FrameError, FrameReader, FrameWriter
 from actors.p2p.peer_registry.mcp.legacy import Legacy
 from actors.p2p.peer_registry.mcp.rpc import (
-    INTERNAL_ERROR,
-    INVALID_REQUEST,
     LEGACY_FRAMING,
     LEGACY_RATE_LIMITED,
     Frame,
-    RpcError,
     check_envelope,
-    error_message,
-    id_json,
     params_of,
     parse,
-    result_message,
 )
 from actors.p2p.peer_registry.stream import PeerStream, StreamBrokenError
 from actors.p2p.peer_registry.stream_use import StreamUse

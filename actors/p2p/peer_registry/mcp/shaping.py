@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from actors.errors import MCPServerError, code_of
-from actors.p2p.peer_registry.mcp.rpc import META, encode
+from actors.jsonrpc import META, encode
 from actors.tool_messages import ToolDescriptor, ToolResult
 
 CODE_KEY: Final = "greenroom/code"
