@@ -26,6 +26,7 @@ from actors.p2p.peer_registry.mcp.answering import Answering, ServerFace
 from actors.p2p.peer_registry.mcp.server import McpServer, use_limits
 from actors.p2p.peer_registry.methods import PeerMethods
 from actors.p2p.peer_registry.node import Node
+from actors.p2p.peer_registry.node_face import NodeFace
 from actors.p2p.peer_registry.peer_keeper import open_keeper
 from actors.p2p.peer_registry.peer_store import PeerStore
 from actors.p2p.peer_registry.service import PeerService
@@ -33,7 +34,6 @@ from actors.p2p.peer_registry.shared_secret import SharedSecret, load_secret
 from actors.p2p.peer_registry.stream_use import StreamUse
 from actors.p2p.peer_registry.tools import load_peer_tools
 from actors.p2p.peer_registry.tools_for_peers import ToolsForPeers
-from actors.peer_messages import NodeShown
 from actors.task_client import TASK_QUEUE
 from actors.tool_messages import Catalogue, Changed
 from actors.tools.host import ToolHost
@@ -68,14 +68,14 @@ async def main(boot: Boot) -> None:
             service = PeerService(
                 host, linked.links, node.contacts, book, ours.bootstrap_nodes, now=time.time, stored=keeper.flush
             )
+            for_peers = ToolsForPeers(
+                client,
+                admission,
+                # Where there is a secret, no call gets so far without a token.
+                lambda peer_id: Caller(peer_id, node.address_of(peer_id), secret is not None),
+                new_call_id,
+            )
             if ours.mcp.enabled:
-                for_peers = ToolsForPeers(
-                    client,
-                    admission,
-                    # Where there is a secret, no call gets so far without a token.
-                    lambda peer_id: Caller(peer_id, node.address_of(peer_id), secret is not None),
-                    new_call_id,
-                )
                 host.serve(MCP_PROTOCOL, _mcp_server(actor, host, node, for_peers, secret).serve)
             loaded = load_peer_tools(settings, service)
             most = settings.channel.max_calls_at_once
@@ -90,22 +90,8 @@ async def main(boot: Boot) -> None:
                 nursery.start_soon(partial(service.grow, ours.wanted_connections, every_s=ours.peer_discovery_interval))
             actor.on_draining = linked.leave
             actor.own_work = lambda: linked.runner.running + linked.sender.assigned
-
-            def me() -> NodeShown:
-                return NodeShown(
-                    peer_id=host.peer_id,
-                    addresses=host.addresses,
-                    known=len(book),
-                    connected=len({view.peer_id for view in host.connections()}),
-                    linked=len(linked.links),
-                    bans=len(book.bans.holding()),
-                    turned_away=book.turned_away,
-                    refused=dict(admission.refused),
-                    sent=linked.sender.assigned,
-                    running=linked.runner.running,
-                )
-
-            await actor.serve(PeerMethods(service, me).all() | tools.methods())
+            face = NodeFace(host, book, admission, linked, for_peers)
+            await actor.serve(PeerMethods(service, face.shown).all() | tools.methods())
             nursery.start_soon(tools.send_notices)
             actor.ready(f"listens on {', '.join(host.addresses)}" if host.addresses else "listens nowhere")
             await actor.stopping.wait()

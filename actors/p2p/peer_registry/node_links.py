@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
 import trio
 
 from actors.errors import MCPServerError
@@ -24,6 +25,7 @@ from actors.p2p.peer_registry.link.side import OwnSide
 from actors.p2p.peer_registry.link_work import LinkWork
 from actors.p2p.peer_registry.sharing.sender import Sender
 from actors.p2p.peer_registry.stream import PeerStream
+from actors.peer_messages import LinkCounts
 
 REFRESH_S: Final = 30.0
 """Between two questions for what a peer offers."""
@@ -53,6 +55,8 @@ class NodeLinks:
         self._sender = sender
         self._violated = violated
         self._links: Links | None = None
+        self._past = LinkCounts()
+        """Of links that have ended."""
         self._kept: set[str] = set()
         self._changed = trio.Event()
         self._nursery: trio.Nursery | None = None
@@ -69,6 +73,16 @@ class NodeLinks:
     def get(self, peer_id: str) -> Link | None:
         """The link with this node on which calls can be made."""
         return self._links.get(peer_id) if self._links is not None else None
+
+    def counts(self) -> LinkCounts:
+        """What went over all links so far."""
+        if self._links is None:
+            return LinkCounts()
+        endings = self._links.statistics().endings
+        counts = msgspec.structs.replace(self._past, endings={str(cause): n for cause, n in endings.items()})
+        for link in self._links.running():
+            counts = _with(counts, link)
+        return counts
 
     def proven(self, peer_id: str) -> bool:
         """Whether this node has proven the shared secret on its link."""
@@ -162,6 +176,7 @@ class NodeLinks:
 
     def _ended(self, link: Link) -> None:
         assert link.ending is not None
+        self._past = _with(self._past, link)
         get_logger().info("link ended", peer=link.peer_id, reason=str(link.ending))
         if link.ending.cause is Cause.VIOLATION:
             self._violated(link.peer_id, str(link.ending))
@@ -178,3 +193,15 @@ class NodeLinks:
     def _wake(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
+
+
+def _with(counts: LinkCounts, link: Link) -> LinkCounts:
+    seen = link.statistics()
+    return msgspec.structs.replace(
+        counts,
+        asked=counts.asked + seen.answered_calls,
+        answered=counts.answered + seen.served,
+        busy=counts.busy + seen.refused,
+        bytes_in=counts.bytes_in + seen.bytes_in,
+        bytes_out=counts.bytes_out + seen.bytes_out,
+    )
