@@ -204,9 +204,9 @@ class NodeShown(msgspec.Struct, frozen=True, kw_only=True):
 
 
 GIVEN: Final = ("accepted", "completed", "failed", "lost", "lied", "given_back", "cancelled", "not_accepted")
-"""`accepted` by a peer, and how that ended: `completed` or `failed` there; `lost` with its peer, its lease or an offer's
-answer; the peer `lied` about the result; `given_back` since this node stopped; `cancelled` by the task's owner.
-`not_accepted`: no peer took it."""
+"""`accepted` by a peer, and how that ended: `completed` or `failed` there; `lost` with its peer, its lease or the
+answer to an offer; the peer `lied` about the result; `given_back` since this node stopped; `cancelled` by its owner.
+`not_accepted`: no peer took it. A task counts as often as it is leased."""
 TAKEN: Final = ("accepted", "refused", "told", "dropped")
 """Offers that were `accepted` or `refused`; results that their node was `told`; work that was `dropped`, because it was
 not wanted any more or its node was gone for too long."""
