@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 import trio
 from peer_books import Clock, book_of, peer
+from trio.testing import wait_all_tasks_blocked
 
 from actors.errors import (
     InvalidArgumentsError,
@@ -172,3 +173,30 @@ async def test_others_are_tried_only_while_there_are_too_few(nursery, autojump_c
     assert len(world.tried) == 2
     assert world.service.page(ListPeers(status="connected")).total == 2
     nursery.cancel_scope.cancel()
+
+
+# --- introductions -------------------------------------------------------------------------------------------------
+
+
+async def test_peers_that_a_linked_node_tells_of_are_tried_as_long_as_some_are_missing(nursery):
+    world = World()
+    world.answers.update({A, B, C})
+    world.book.connected(C, PLACE, inbound=True)
+    nursery.start_soon(world.service.meet, 2)
+    world.service.introduced({A: [PLACE], B: [PLACE], C: [PLACE]})
+    await wait_all_tasks_blocked()
+    assert world.tried == [A], "one was missing"
+    assert world.service.missing(2) == 0
+    world.service.introduced({B: [PLACE]})
+    await wait_all_tasks_blocked()
+    assert world.tried == [A]
+
+
+async def test_who_is_banned_is_not_tried_whoever_tells_of_it(nursery):
+    world = World()
+    world.book.bans.violation(A, "", "noise")
+    nursery.start_soon(world.service.meet, 8)
+    world.service.introduced({A: [PLACE], B: [PLACE]})
+    await wait_all_tasks_blocked()
+    assert world.tried == [B]
+    assert world.service.get(B).last_seen is None, "it was not there: it stays hearsay"

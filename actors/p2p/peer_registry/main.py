@@ -88,6 +88,9 @@ async def main(boot: Boot) -> None:
             nursery.start_soon(linked.run)
             if ours.wanted_connections:
                 nursery.start_soon(partial(service.grow, ours.wanted_connections, every_s=ours.peer_discovery_interval))
+                linked.links.wants_peers = lambda: service.missing(ours.wanted_connections) > 0
+                linked.links.on_introduced = service.introduced
+                nursery.start_soon(service.meet, ours.wanted_connections)
             actor.on_draining = linked.leave
             actor.own_work = lambda: linked.runner.running + linked.sender.assigned
             face = NodeFace(host, book, admission, linked, for_peers)

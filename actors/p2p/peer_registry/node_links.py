@@ -7,7 +7,7 @@ Whoever dialled a connection keeps a link on it; the other side serves it.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -17,9 +17,10 @@ from actors.errors import MCPServerError
 from actors.logs import get_logger
 from actors.p2p.peer_registry.admission import Admission, Caller
 from actors.p2p.peer_registry.host import Host
+from actors.p2p.peer_registry.introductions import may_be_told
 from actors.p2p.peer_registry.link.link import Link
 from actors.p2p.peer_registry.link.links import PROTOCOL, Links, open_links
-from actors.p2p.peer_registry.link.messages import FindPeers
+from actors.p2p.peer_registry.link.messages import FindPeers, PeersFound
 from actors.p2p.peer_registry.link.reasons import Cause
 from actors.p2p.peer_registry.link.side import OwnSide
 from actors.p2p.peer_registry.link_work import LinkWork
@@ -31,6 +32,8 @@ REFRESH_S: Final = 30.0
 """Between two questions for what a peer offers."""
 _OPEN_S: Final = 10.0
 _ASK_S: Final = 10.0
+_AGAIN_S: Final = 2.0
+"""Between the first two: those that came together are not all known to each other at once."""
 _EXCHANGED_WITH: Final = 8
 """Nodes that are asked whom they know, at once."""
 
@@ -54,6 +57,10 @@ class NodeLinks:
         self._work = work
         self._sender = sender
         self._violated = violated
+        self.wants_peers: Callable[[], bool] = lambda: False
+        """Whether there are fewer peers than wanted, so that linked nodes are asked whom they know."""
+        self.on_introduced: Callable[[dict[str, list[str]]], None] = lambda _: None
+        """Told of peers and multiaddrs that a linked node tells of. It must not wait."""
         self._links: Links | None = None
         self._past = LinkCounts()
         """Of links that have ended."""
@@ -114,15 +121,22 @@ class NodeLinks:
             except MCPServerError as error:
                 get_logger().debug("a peer says nothing of others", peer=link.peer_id, reason=error.message)
                 return
-            for place in said.peers:
-                if place.peer_id != self._host.peer_id and len(found) < most:
-                    found.setdefault(place.peer_id, []).extend(place.addresses)
+            for peer_id, places in self._heard(link, said):
+                if peer_id in found or len(found) < most:
+                    found.setdefault(peer_id, []).extend(places)
 
         links = self.all()
         async with trio.open_nursery() as nursery:
             for link in random.sample(links, min(len(links), _EXCHANGED_WITH)):
                 nursery.start_soon(ask, link)
         return found
+
+    def _heard(self, link: Link, said: PeersFound) -> Iterable[tuple[str, list[str]]]:
+        """What a peer says of others, without what can't be true here."""
+        for place in said.peers:
+            places = [one for one in place.addresses if may_be_told(one, link.address)]
+            if places and place.peer_id != self._host.peer_id:
+                yield place.peer_id, places
 
     # --- life ------------------------------------------------------------------------------------------------------
 
@@ -182,13 +196,17 @@ class NodeLinks:
             self._violated(link.peer_id, str(link.ending))
 
     async def _refresh(self, link: Link) -> None:
+        pause_s = _AGAIN_S
         while link.usable:
             try:
                 await self._work.refresh(link, _ASK_S)
+                if self.wants_peers():
+                    self.on_introduced(dict(self._heard(link, await link.call(FindPeers(), _ASK_S))))
             except MCPServerError as error:
                 get_logger().debug("a peer did not say what it offers", peer=link.peer_id, reason=error.message)
-            with trio.move_on_after(REFRESH_S):
+            with trio.move_on_after(pause_s):
                 await link.over.wait()
+            pause_s = REFRESH_S
 
     def _wake(self) -> None:
         self._changed.set()

@@ -26,6 +26,8 @@ from actors.peer_messages import KnownPeer, ListPeers, PeerPage
 
 _PEER: Final = "/p2p/"
 _MOST_DISCOVERED: Final = 1000
+_MOST_INTRODUCED: Final = 1000
+"""Peers that wait to be tried; others are in the book like all that was heard."""
 _LOOK_S: Final = 20.0
 """For one search, and for one peer, on our own account."""
 
@@ -108,6 +110,8 @@ class PeerService:
         self._contacts = contacts
         self._bootstrap_nodes = list(bootstrap_nodes)
         self._stored = stored
+        self._introduced: dict[str, None] = {}
+        self._news_of_peers = trio.Event()
 
     def addresses(self) -> list[str]:
         """Where this node listens."""
@@ -223,6 +227,30 @@ class PeerService:
             await self._contacts.reach(peer_id, timeout_s=_LOOK_S)
         except MCPServerError as error:
             get_logger().debug("a known peer can't be reached", peer=peer_id, reason=error.message)
+
+    def missing(self, wanted: int) -> int:
+        """So many peers more should be connected."""
+        return max(0, wanted - self.page(ListPeers(status="connected", limit=1)).total)
+
+    def introduced(self, places: dict[str, list[str]]) -> None:
+        """A linked node tells of these peers: hearsay, which `meet` looks into."""
+        for peer_id, addresses in places.items():
+            if len(self._introduced) < _MOST_INTRODUCED and self.book.heard(peer_id, addresses):
+                self._introduced[peer_id] = None
+        self._news_of_peers.set()
+
+    async def meet(self, wanted: int) -> None:
+        """Try peers that linked nodes tell of, as long as fewer are connected than wanted. Runs until cancelled."""
+        while True:
+            await self._news_of_peers.wait()
+            self._news_of_peers = trio.Event()
+            told, self._introduced = list(self._introduced), {}
+            known = ((peer_id, self.book.get(peer_id)) for peer_id in told)
+            absent = [one for one, peer in known if peer is not None and peer.status == "disconnected"]
+            async with trio.open_nursery() as nursery:
+                for peer_id in absent[: self.missing(wanted)]:
+                    if self.book.bans.of_peer(peer_id) is None:
+                        nursery.start_soon(self._try, peer_id)
 
     async def bootstrap(self, nodes: Sequence[str] | None, *, timeout_s: float, most: int) -> Bootstrapped:
         """Connect to at most so many of these nodes, or of the configured ones. What fails is told, node by node."""
