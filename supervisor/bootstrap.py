@@ -50,8 +50,8 @@ def check(settings: Settings) -> None:
         )
     if ours.secret_file and ours.introduce_strangers:
         raise StartError(
-            "--open (p2p.peer_registry.introduce_strangers) and a secret (--secret-file) exclude each other: a node with "
-            "a secret has links only with nodes that prove it"
+            "--open (p2p.peer_registry.introduce_strangers) and a secret (--secret-file) exclude each other: a node "
+            "with a secret has links only with nodes that prove it"
         )
     if not (settings.runtimes.p2p.enabled and ours.enabled):
         raise StartError("runtimes.p2p.enabled and p2p.peer_registry.enabled must be true for a bootstrap node")

@@ -38,15 +38,15 @@ def meet(first, one, two):
 
 
 def test_nodes_that_know_only_an_open_bootstrap_node_find_each_other(tmp_path):
-    with bootstrap_node(tmp_path / "first", "--open") as first:
-        with node(tmp_path, "one", first) as one, node(tmp_path, "two", first) as two:
-            meet(first, one, two)
-            counts = first.json("peers", "id")
-            assert (counts["linked"], counts["tool_calls"], counts["links"]["asked"] > 0) == (
-                2,
-                {"link": 0, "mcp": 0},
-                True,
-            )
+    with (
+        bootstrap_node(tmp_path / "first", "--open") as first,
+        node(tmp_path, "one", first) as one,
+        node(tmp_path, "two", first) as two,
+    ):
+        meet(first, one, two)
+        counts = first.json("peers", "id")
+        assert (counts["linked"], counts["tool_calls"]) == (2, {"link": 0, "mcp": 0})
+        assert counts["links"]["asked"] > 0
 
 
 def test_nodes_with_its_secret_find_each_other_and_others_get_no_link(tmp_path, secret):

@@ -30,7 +30,7 @@ def test_it_is_the_peer_registry_and_does_nothing_for_anybody():
     Core(tree.groups, tree.children, random.Random(0))
     registry = ours.p2p.peer_registry
     assert ours.p2p.enabled
-    assert not (ours.p2p.task_queue.enabled or registry.sharing.enabled or registry.mcp.enabled)
+    assert not any(part.enabled for part in (ours.p2p.task_queue, registry.sharing, registry.mcp))
     assert registry.wanted_connections == 0, "it waits for others"
     assert registry.introduce_strangers
 
