@@ -192,6 +192,26 @@ class SharingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """A peer whose connection ended may come back for so long before its tasks are given to others."""
 
 
+class DiscoverySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Further ways to find peers. All are off until they are switched on; who is found may do nothing by that."""
+
+    peer_file: str = ""
+    """A file with an address such as `/ip4/192.0.2.1/tcp/4001/p2p/12D3KooW...` on each line: these peers are connected,
+    and the file is read again when it changes. Empty = none."""
+    mdns: bool = False
+    """Find nodes in the local network, and be found there, by multicast DNS. It is spoken where the host listens: with
+    a loopback address on this machine only."""
+    rendezvous: Annotated[list[str], Meta(max_length=16)] = []
+    """Addresses of meeting points, such as `/ip4/192.0.2.1/tcp/4001/p2p/12D3KooW...`: this node registers there, and
+    asks who else has."""
+    rendezvous_namespace: Annotated[str, Meta(min_length=1, max_length=255)] = "greenroom"
+    """The name under which nodes meet there."""
+    rendezvous_point: bool = False
+    """Be a meeting point for others."""
+    dht: bool = False
+    """Kademlia; not provided: true is refused."""
+
+
 class PeerRegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which peers are known, and how others are found."""
 
@@ -203,6 +223,7 @@ class PeerRegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     """Seconds between two searches for peers."""
     wanted_connections: Annotated[int, Meta(ge=0, le=1000)] = 8
     """As long as fewer peers are connected, others are looked for and tried; 0 = only those that are named."""
+    discovery: DiscoverySettings = DiscoverySettings()
     store_path: str = ""
     """Empty = `peers.sqlite` in the data directory. Its neighbours begin with the same name."""
     max_peers: Annotated[int, Meta(ge=1, le=100_000)] = 1000
@@ -238,11 +259,17 @@ class ConnectivitySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     """IP address to listen on: with the default only peers on this machine can connect; empty = listen nowhere, and
     only connect to others."""
     listen_port: Port = 4001
-    """TCP port of the libp2p host; 0 = any free port."""
+    """TCP port of the libp2p host; 0 = any free port, and after a restart the same one if it is still free."""
     max_connections: Count = 100
     """Connections with peers at once."""
     connection_timeout: Seconds = 30.0
     """Seconds for reaching a peer."""
+    circuit_relay: bool = False
+    """Not provided: true is refused."""
+    autonat: bool = False
+    """Not provided: true is refused."""
+    hole_punching: bool = False
+    """Not provided: true is refused."""
 
 
 class McpPlusPlusSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from actors.errors import MCPServerError
+from actors.peer_provided import NOT_PROVIDED
 from actors.settings import Settings
 from supervisor.config_keys import Kind, find_key, flat, is_secret, known_keys, nearest, sections
 from supervisor.yaml_lines import Parsed, parse_scalar, read_yaml
@@ -51,6 +52,7 @@ NOT_YET = (
 )
 """Keys, and beginnings of keys, that are read and checked but change nothing yet."""
 _PATHS = (
+    "p2p.peer_registry.discovery.peer_file",
     "p2p.peer_registry.queue_protocol.secret_file",
     "p2p.task_queue.queue_path",
     "p2p.workflow_scheduler.store_path",
@@ -269,6 +271,7 @@ def _checked(draft: _Draft) -> Settings:
         settings = msgspec.convert(plain, Settings)
         _check_exposure(draft, settings)
         _check_sense(draft, settings)
+        _check_peers(draft, settings)
     if draft.faults:
         more = len(draft.faults) - _MAX_FAULTS
         lines = draft.faults[:_MAX_FAULTS] + ([f"and {more} more"] if more > 0 else [])
@@ -341,12 +344,6 @@ def _check_sense(draft: _Draft, settings: Settings) -> None:
             f"{_where(draft, 'tools.max_catalogue_bytes', 'channel.max_frame_bytes')}: tools.max_catalogue_bytes = "
             f"{catalogue} for each of {pools} pools do not fit into channel.max_frame_bytes = {frame} together"
         )
-    peers = settings.p2p.peer_registry
-    if peers.ban_max_s < peers.ban_s:
-        draft.faults.append(
-            f"{_where(draft, 'p2p.peer_registry.ban_max_s', 'p2p.peer_registry.ban_s')}: p2p.peer_registry.ban_max_s = "
-            f"{peers.ban_max_s:g} must be at least p2p.peer_registry.ban_s = {peers.ban_s:g}"
-        )
     pool_of: dict[str, str] = {}
     for pool, wanted in settings.tools.pools.items():
         for category in wanted.categories:
@@ -354,6 +351,35 @@ def _check_sense(draft: _Draft, settings: Settings) -> None:
             if other != pool:
                 key = f"tools.pools.{pool}.categories"
                 draft.faults.append(f"{_where(draft, key)}: {key}: {category} runs in pool {other} already")
+
+
+def _check_peers(draft: _Draft, settings: Settings) -> None:
+    """The same, of the services between nodes; and what they do not provide."""
+    values = flat(settings)
+    for feature in NOT_PROVIDED:
+        if feature.setting and values[feature.setting]:
+            draft.faults.append(
+                f"{_where(draft, feature.setting)}: {feature.setting} can't be switched on, this is not provided: "
+                f"{feature.why_not}"
+            )
+    peers = settings.p2p.peer_registry
+    if peers.ban_max_s < peers.ban_s:
+        draft.faults.append(
+            f"{_where(draft, 'p2p.peer_registry.ban_max_s', 'p2p.peer_registry.ban_s')}: p2p.peer_registry.ban_max_s = "
+            f"{peers.ban_max_s:g} must be at least p2p.peer_registry.ban_s = {peers.ban_s:g}"
+        )
+    listen_host = settings.p2p.connectivity.listen_host
+    if peers.discovery.mdns and listen_host and not _is_ipv4(listen_host):
+        key, other = "p2p.peer_registry.discovery.mdns", "p2p.connectivity.listen_host"
+        draft.faults.append(f"{_where(draft, key, other)}: {key} needs an IPv4 address in {other}, not {listen_host}")
+
+
+def _is_ipv4(text: str) -> bool:
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _where(draft: _Draft, *keys: str) -> str:

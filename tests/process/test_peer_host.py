@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 from contextlib import asynccontextmanager
 
 import pytest
@@ -14,6 +15,7 @@ from actors.errors import InvalidArgumentsError, PeerIdMismatchError, PeerUnreac
 from actors.p2p.identity import peer_id
 from actors.p2p.peer_registry.host import open_host
 from actors.p2p.peer_registry.host_rules import HostRules
+from actors.p2p.peer_registry.kept_port import keep, kept, open_host_again
 from actors.p2p.peer_registry.stream import StreamBrokenError
 
 pytestmark = pytest.mark.process
@@ -240,3 +242,35 @@ async def test_a_port_in_use_is_an_error():
         with pytest.raises(UnavailableError):
             async with open_host(HostRules(listen=(taken,)), Ed25519PrivateKey.generate()):
                 pass
+
+
+async def test_a_host_at_any_port_comes_back_at_the_same_one(tmp_path):
+    key, ports = Ed25519PrivateKey.generate(), []
+    with trio.fail_after(20):
+        for _ in range(2):
+            async with open_host_again(HostRules(), key, tmp_path) as host:
+                ports.append(port_of(host))
+    assert ports[0] == ports[1]
+
+
+async def test_a_host_whose_port_was_taken_gets_another_and_keeps_that_one(tmp_path):
+    key = Ed25519PrivateKey.generate()
+    with trio.fail_after(20), socket.create_server(("127.0.0.1", 0)) as other:
+        keep(tmp_path / "peer.port", other.getsockname()[1])
+        async with open_host_again(HostRules(), key, tmp_path) as host:
+            assert port_of(host) == kept(tmp_path / "peer.port") != other.getsockname()[1]
+        with pytest.raises(UnavailableError, match="can't listen"):
+            async with open_host_again(
+                HostRules(listen=(f"/ip4/127.0.0.1/tcp/{other.getsockname()[1]}",)), key, tmp_path
+            ):
+                pass
+
+
+async def test_what_fails_inside_of_a_host_is_no_reason_for_a_second_one(tmp_path):
+    with trio.fail_after(20), pytest.raises(UnavailableError, match="inside"):
+        async with open_host_again(HostRules(), Ed25519PrivateKey.generate(), tmp_path):
+            raise UnavailableError("inside")
+
+
+def port_of(host):
+    return int(host.addresses[0].split("/")[4])

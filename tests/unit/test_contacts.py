@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import pytest
 import trio
+import trio.testing
 
 from actors.errors import InvalidArgumentsError, PeerIdMismatchError, PeerUnreachableError
 from actors.p2p.peer_registry.contacts import JITTER, MOST_PAUSE_S, ContactRules, Contacts, Reached
@@ -157,15 +159,38 @@ async def test_one_that_is_not_wanted_any_more_is_left_alone(network, nursery, a
     nursery.cancel_scope.cancel()
 
 
-async def test_only_so_many_are_dialled_at_once(network, nursery, autojump_clock):
+async def test_half_of_the_dials_is_for_those_that_somebody_asks_for(network, nursery, autojump_clock):
     network.keep = [f"p{n}" for n in range(50)]
     network.book = {peer: [f"/{peer}"] for peer in network.keep}
-    network.answers = {f"/{peer}": 1.0 for peer in network.keep}
-    nursery.start_soon(network.contacts(at_once=4).run)
+    network.answers = {f"/{peer}": 1.0 for peer in network.keep} | {"/asked": 0.5}
+    contacts = network.contacts(at_once=4)
+    nursery.start_soon(contacts.run)
+    await trio.testing.wait_all_tasks_blocked()
+    assert network.at_once == 2
+    assert (await contacts.reach("asked", ["/asked"], timeout_s=2)).seconds == pytest.approx(0.5)
     await trio.sleep(100)
-    assert network.most_at_once == 4
-    assert len(network.there) == 50
+    assert network.most_at_once == 3
+    assert len(network.there) == 51
     nursery.cancel_scope.cancel()
+
+
+async def test_of_many_that_do_not_answer_each_one_has_its_turn(network, nursery, autojump_clock):
+    network.keep = [f"p{n}" for n in range(100)]
+    network.book = {peer: [f"/{peer}"] for peer in network.keep}
+    network.answers = {f"/{peer}": 1000.0 for peer in network.keep}
+    nursery.start_soon(network.contacts(at_once=8, timeout_s=30).run)
+    await trio.sleep(30 * 100 / 4 + 1)
+    assert {address for _, address in network.dials} == {f"/{peer}" for peer in network.keep}
+    nursery.cancel_scope.cancel()
+
+
+async def test_no_more_are_dialled_at_once_than_the_rules_say(network, nursery, autojump_clock):
+    contacts = network.contacts(at_once=4)
+    for n in range(20):
+        network.answers[f"/{n}"] = 1.0
+        nursery.start_soon(partial(contacts.reach, f"p{n}", [f"/{n}"], timeout_s=30))
+    await trio.sleep(20)
+    assert (network.most_at_once, len(network.there)) == (4, 20)
 
 
 @pytest.mark.parametrize("chance", [0.0, 1.0])

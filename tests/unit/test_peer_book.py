@@ -427,3 +427,16 @@ def test_pages_hold_each_peer_once_and_in_order(latencies, limit, sort_by):
     keys = [math.inf if one.latency_s is None else one.latency_s for one in whole]
     assert len(whole) == len(latencies)
     assert sort_by == "peer_id" or keys == sorted(keys)
+
+
+def test_half_of_the_book_is_for_those_that_come_by_themselves(clock):
+    book = book_of(clock, max_peers=4)
+    assert book.persist(A)
+    assert book.persist(B)
+    assert not book.persist(C)
+    assert book.persist(A), "it is wanted already"
+    book.persist(A, persistent=False)
+    assert book.persist(C)
+    book.forget(C)
+    assert book.persistent() == [B]
+    assert book.persist(D)

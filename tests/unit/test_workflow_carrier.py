@@ -216,12 +216,14 @@ class NewsWorld:
         self.told = []
         self.looked = []
         self.all = 0
+        self.calm = False
         self.news = News(
             self.queue,
             is_ours=lambda task_id: task_id.startswith("w:"),
             tell=lambda facts: self.told.append([fact.id for fact in facts]),
             look=self.looked.extend,
             look_all=self._look_all,
+            calm=lambda: self.calm,
         )
         nursery.start_soon(self.news.run)
 
@@ -239,6 +241,19 @@ async def test_changed_tasks_are_read_together_and_others_are_not(nursery, autoj
     assert world.told == [["w:a", "w:b"]]
     world.queue.on_changed([])
     assert world.all == 2
+
+
+@pytest.mark.parametrize(("calm", "looks"), [(False, 4), (True, 2)])
+async def test_while_nobody_waits_for_the_news_more_of_it_is_read_together(nursery, autojump_clock, calm, looks):
+    world = NewsWorld(nursery)
+    world.calm = calm
+    await trio.sleep(1)
+    for number in range(4):
+        world.queue.on_changed([f"w:{number}"])
+        await trio.sleep(0.006)
+    await trio.sleep(1)
+    assert sorted(one for some in world.told for one in some) == ["w:0", "w:1", "w:2", "w:3"]
+    assert len(world.told) == looks
 
 
 async def test_what_does_not_fit_into_one_answer_is_read_next_and_the_unknown_is_handed_on(nursery, autojump_clock):

@@ -111,6 +111,17 @@ def test_a_task_carries_what_the_workflow_says():
     assert json.loads(task.metadata) == {"workflow_id": "wf", "step_id": "a"}
 
 
+def test_the_queue_needs_nobody_to_go_on_when_it_has_all_that_is_left():
+    rig = rig_of(step("a"), step("b", "a"))
+    assert rig.run.all_sent
+    tell(rig, done("a"))
+    assert rig.run.all_sent
+    some = rig_of(step("a"), step("b", "a"), rules=Rules(max_queued=1))
+    assert not some.run.all_sent, "there was no room for b"
+    late = rig_of(step("a"), step("b", "a", when="on_failure"))
+    assert not late.run.all_sent, "whether b runs is not for the queue to say"
+
+
 def test_no_more_tasks_wait_than_may_and_the_first_ones_go_first():
     names = [f"s{number}" for number in range(6)]
     rig = rig_of(*map(step, names), rules=Rules(max_queued=2))

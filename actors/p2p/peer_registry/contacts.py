@@ -89,6 +89,8 @@ class Contacts:
         self._rules = rules
         self._chance = chance
         self._limit = trio.CapacityLimiter(rules.at_once)
+        self._most_own = max(1, rules.at_once // 2)
+        """The rest is for peers that somebody asks for now."""
         self._absences: dict[str, _Absence] = {}
         self._dialling: set[str] = set()
         self._changed = trio.Event()
@@ -142,7 +144,11 @@ class Contacts:
                 wanted = set(self._known.wanted())
                 for peer_id in self._absences.keys() - wanted:
                     del self._absences[peer_id]
-                dues = [self._next(peer_id, now, nursery) for peer_id in wanted]
+                for peer_id in wanted:
+                    self._absences.setdefault(peer_id, _Absence(now))
+                # Those that wait longest come first: there may be more of them than can be dialled.
+                waiting = sorted(wanted, key=lambda peer_id: self._absences[peer_id].due)
+                dues = [self._next(peer_id, now, nursery) for peer_id in waiting]
                 with trio.move_on_at(min(dues, default=now + MOST_PAUSE_S)):
                     await changed.wait()
 
@@ -153,7 +159,7 @@ class Contacts:
 
     def _next(self, peer_id: str, now: float, nursery: trio.Nursery) -> float:
         """When to look at this one again."""
-        absence = self._absences.setdefault(peer_id, _Absence(now))
+        absence = self._absences[peer_id]
         if self._host.is_connected(peer_id):
             absence.since = absence.since or now
             return now + MOST_PAUSE_S
@@ -164,6 +170,8 @@ class Contacts:
             absence.due = now + self._jittered(absence.pause_s)
         if peer_id in self._dialling:
             return now + MOST_PAUSE_S
+        if absence.due <= now and len(self._dialling) >= self._most_own:
+            return now + MOST_PAUSE_S  # the end of a dial makes `run` look again
         if absence.due <= now:
             self._dialling.add(peer_id)
             nursery.start_soon(self._dial, peer_id, absence)

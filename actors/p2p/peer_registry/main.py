@@ -20,7 +20,9 @@ from actors.p2p.identity import NodeSigner, load_or_create_key
 from actors.p2p.peer_registry.admission import Admission, Caller
 from actors.p2p.peer_registry.call_tokens import Checker
 from actors.p2p.peer_registry.configured import contact_rules, host_rules, new_book, store_path
-from actors.p2p.peer_registry.host import Host, open_host
+from actors.p2p.peer_registry.discovery.ways import Ways
+from actors.p2p.peer_registry.host import Host
+from actors.p2p.peer_registry.kept_port import open_host_again
 from actors.p2p.peer_registry.linked import Linked
 from actors.p2p.peer_registry.mcp.answering import Answering, ServerFace
 from actors.p2p.peer_registry.mcp.server import McpServer, use_limits
@@ -55,7 +57,7 @@ async def main(boot: Boot) -> None:
         numbers = itertools.count(1)
         async with (
             open_keeper(book, PeerStore(store_path(ours, data_dir))) as keeper,
-            open_host(host_rules(connectivity), key) as host,
+            open_host_again(host_rules(connectivity), key, data_dir) as host,
             trio.open_nursery() as nursery,
         ):
             node = Node(host, book, admission, ours.bootstrap_nodes, contact_rules(connectivity))
@@ -65,9 +67,18 @@ async def main(boot: Boot) -> None:
 
             linked = Linked(actor, host, node, client, new_call_id, NodeSigner(key), secret)
             node.on_peer = linked.links.peer_changed
+            ways = Ways(ours, connectivity, host, node)
             service = PeerService(
-                host, linked.links, node.contacts, book, ours.bootstrap_nodes, now=time.time, stored=keeper.flush
+                host,
+                linked.links,
+                node.contacts,
+                book,
+                ours.bootstrap_nodes,
+                now=time.time,
+                stored=keeper.flush,
+                ways=ways.on,
             )
+            ways.candidates.on_new = service.news
             for_peers = ToolsForPeers(
                 client,
                 admission,
@@ -86,11 +97,11 @@ async def main(boot: Boot) -> None:
             nursery.start_soon(client.keep_connections, _is_used)
             nursery.start_soon(node.run)
             nursery.start_soon(linked.run)
+            nursery.start_soon(ways.run)
             if ours.wanted_connections:
                 nursery.start_soon(partial(service.grow, ours.wanted_connections, every_s=ours.peer_discovery_interval))
                 linked.links.wants_peers = lambda: service.missing(ours.wanted_connections) > 0
                 linked.links.on_introduced = service.introduced
-                nursery.start_soon(service.meet, ours.wanted_connections)
             actor.on_draining = linked.leave
             actor.own_work = lambda: linked.runner.running + linked.sender.assigned
             face = NodeFace(host, book, admission, linked, for_peers)

@@ -23,12 +23,14 @@ _PINGS_AT_ONCE: Final = 16
 
 
 class KnownContacts:
-    """The book of peers, as those who dial see it. Bootstrap nodes are wanted, too."""
+    """The book of peers, as those who dial see it. Bootstrap nodes are wanted, too, and those of `also`."""
 
     def __init__(self, book: PeerBook, bootstrap_nodes: Sequence[str], me: str) -> None:
         self._book = book
         self._me = me
         self._bootstrap: dict[str, list[str]] = {}
+        self.also: dict[str, list[str]] = {}
+        """Peers that somebody else wants to be connected always, and where they may be."""
         for node in bootstrap_nodes:
             place, peer_id = split(node)
             if peer_id and peer_id != me:
@@ -38,12 +40,12 @@ class KnownContacts:
         """Where it may be."""
         peer = self._book.get(peer_id)
         known = peer.addresses if peer is not None else []
-        return list(dict.fromkeys([*known, *self._bootstrap.get(peer_id, [])]))
+        return list(dict.fromkeys([*known, *self._bootstrap.get(peer_id, []), *self.also.get(peer_id, [])]))
 
     def wanted(self) -> Iterable[str]:
         """Those that an operator wants, and the bootstrap nodes; none that is banned."""
-        wanted = [*self._book.persistent(), *self._bootstrap]
-        return [peer_id for peer_id in dict.fromkeys(wanted) if self._book.bans.of_peer(peer_id) is None]
+        wanted = dict.fromkeys([*self._book.persistent(), *self._bootstrap, *self.also])
+        return [one for one in wanted if one != self._me and self._book.bans.of_peer(one) is None]
 
     def connecting(self, peer_id: str) -> None:
         """It is being dialled."""
@@ -68,7 +70,8 @@ class Node:
         self.host = host
         self.book = book
         self.admission = admission
-        self.contacts = Contacts(_Dials(host), KnownContacts(book, bootstrap_nodes, host.peer_id), rules)
+        self._known = KnownContacts(book, bootstrap_nodes, host.peer_id)
+        self.contacts = Contacts(_Dials(host), self._known, rules)
         self.on_peer: Callable[[str], None] = lambda _: None
         """Told the peer id when a connection with a peer is there, or has ended."""
         self._pings = trio.CapacityLimiter(_PINGS_AT_ONCE)
@@ -89,6 +92,11 @@ class Node:
                 unwanted, self._unwanted = self._unwanted, []
                 for peer_id in unwanted:
                     nursery.start_soon(self.host.disconnect, peer_id)
+
+    def want(self, peers: dict[str, list[str]]) -> None:
+        """Keep these connected, too: multiaddrs by peer id. It replaces those of the call before."""
+        self._known.also = peers
+        self.contacts.look()
 
     def cut(self, peer_id: str) -> None:
         """End all connections with a peer soon."""

@@ -28,6 +28,7 @@ from actors.peer_messages import KnownPeer, Point, Status
 
 LEAST_TRANSFER_BYTES: Final = 64 * 1024
 """Smaller transfers measure the latency, not the bandwidth."""
+_PERSISTENT_SHARE: Final = 2
 HEARD_STORED_EVERY_S: Final = 60.0
 """A peer of which nothing is new but that it is alive is stored so often."""
 
@@ -78,6 +79,8 @@ class PeerBook:
         """`now` is the clock, in Unix seconds."""
         self.bans = bans
         self.max_peers = max_peers
+        self.max_persistent = -(-max_peers // _PERSISTENT_SHARE)
+        """Peers that may be wanted: the rest of the book is for those that come by themselves."""
         self.turned_away = 0
         """Peers that there was no room for."""
         self.unsaved = Unsaved(max_peers)
@@ -85,6 +88,7 @@ class PeerBook:
         self._now = now
         self._rules = rules
         self._entries: dict[str, _Entry] = {}
+        self._persistent: dict[str, None] = {}
         self._places = Places()
 
     def __len__(self) -> int:
@@ -171,14 +175,25 @@ class PeerBook:
 
     def persist(self, peer_id: str, *, persistent: bool = True, addresses: Iterable[str] = ()) -> bool:
         """An operator wants it to be connected to again and again, at one of these addresses, or not any more. False
-        as for `heard`; but any peer that is not here, and not persistent itself, makes room for it."""
+        as for `heard`, and when so many are wanted already; but any peer that is not here, and not persistent itself,
+        makes room for it."""
+        if persistent and not self.may_persist(peer_id):
+            return False
         entry = self._known_or_new(peer_id, Rank.USEFUL) if persistent else self._entries.get(peer_id)
         if entry is None:
             return False
         entry.record.persistent = persistent
+        if persistent:
+            self._persistent[peer_id] = None
+        else:
+            self._persistent.pop(peer_id, None)
         self._set(entry, "addresses", with_heard(entry.record.addresses, addresses))
         self._alive(entry, changed=True)
         return True
+
+    def may_persist(self, peer_id: str) -> bool:
+        """Whether it is wanted already, or one more may be."""
+        return peer_id in self._persistent or len(self._persistent) < self.max_persistent
 
     def forget(self, peer_id: str) -> bool:
         """Drop all that is known of it, but not its bans; False = there is nothing."""
@@ -285,7 +300,7 @@ class PeerBook:
 
     def persistent(self) -> list[str]:
         """Those that should always be connected."""
-        return [peer_id for peer_id, entry in self._entries.items() if entry.record.persistent]
+        return list(self._persistent)
 
     def _view(self, entry: _Entry) -> KnownPeer:
         record = entry.record
@@ -343,6 +358,8 @@ class PeerBook:
             entry.stored_heard_at = record.heard_at
             if self._make_room(Rank.USEFUL):
                 self._entries[record.peer_id] = entry
+                if record.persistent:
+                    self._persistent[record.peer_id] = None
                 self._places.put(record.peer_id, entry.rank)
             else:
                 self.unsaved.drop(record.peer_id)
@@ -376,6 +393,7 @@ class PeerBook:
     def _drop(self, peer_id: str) -> None:
         del self._entries[peer_id]
         self._places.drop(peer_id)
+        self._persistent.pop(peer_id, None)
         self.unsaved.drop(peer_id)
 
     def _set(self, entry: _Entry, name: str, value: object) -> bool:

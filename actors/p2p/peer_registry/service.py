@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
@@ -10,24 +11,27 @@ import msgspec
 import trio
 
 from actors.errors import (
+    BusyError,
     InvalidArgumentsError,
     MCPServerError,
     NotFoundError,
     PeerIdMismatchError,
+    PeerUnreachableError,
     UnavailableError,
     code_of,
 )
 from actors.logs import get_logger
 from actors.p2p.peer_registry.bans import Ban
 from actors.p2p.peer_registry.contacts import Contacts, Reached
+from actors.p2p.peer_registry.discovery.way import Way
 from actors.p2p.peer_registry.peer_book import PeerBook
 from actors.p2p.peer_registry.peer_query import page
 from actors.peer_messages import KnownPeer, ListPeers, PeerPage
+from actors.peer_provided import WAYS
 
 _PEER: Final = "/p2p/"
 _MOST_DISCOVERED: Final = 1000
-_MOST_INTRODUCED: Final = 1000
-"""Peers that wait to be tried; others are in the book like all that was heard."""
+_GATHER_S: Final = 2.0
 _LOOK_S: Final = 20.0
 """For one search, and for one peer, on our own account."""
 
@@ -65,7 +69,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     outcome: str
-    """`ok`, `off`, or why it failed."""
+    """`ok`, `off`, `not provided`, or why it failed."""
     found: int = 0
 
 
@@ -100,8 +104,11 @@ class PeerService:
         *,
         now: Callable[[], float],
         stored: Callable[[], Awaitable[bool]],
+        ways: Sequence[Way] = (),
+        chance: Callable[[], float] = random.random,
     ) -> None:
-        """`stored` writes what is to be remembered now; False = that failed, and is tried again later."""
+        """`stored` writes what is to be remembered now; False = that failed, and is tried again later. `ways` are those
+        that are on."""
         self.me = host.peer_id
         self.book = book
         self.now = now
@@ -110,8 +117,10 @@ class PeerService:
         self._contacts = contacts
         self._bootstrap_nodes = list(bootstrap_nodes)
         self._stored = stored
-        self._introduced: dict[str, None] = {}
-        self._news_of_peers = trio.Event()
+        self._ways = list(ways)
+        self._chance = chance
+        self._tried: dict[str, float] = {}
+        self._news = trio.Event()
 
     def addresses(self) -> list[str]:
         """Where this node listens."""
@@ -133,18 +142,40 @@ class PeerService:
     async def connect(
         self, peer_id: str, address: str, *, timeout_s: float, retries: int, persist: bool
     ) -> tuple[Reached, KnownPeer]:
-        """Connect to a peer, and remember it. Raises what `Contacts.reach` raises."""
+        """Connect to a peer. With `persist` it is remembered, and tried again also when it can't be reached now.
+
+        Raises what `Contacts.reach` raises; `BusyError` when no further peer can be remembered so.
+        """
         address, named = split(address)
         if named and named != peer_id:
             raise PeerIdMismatchError(f"the address names {named}, not {peer_id}", peer_id=peer_id)
         if not address:
             raise InvalidArgumentsError("an address like /ip4/192.0.2.1/tcp/4001 is needed")
-        reached = await self._contacts.reach(peer_id, [address], timeout_s=timeout_s, retries=retries)
+        if persist and not self.book.may_persist(peer_id):
+            raise BusyError(f"no more than {self.book.max_persistent} peers are remembered like that; disconnect one")
+        try:
+            reached = await self._contacts.reach(peer_id, [address], timeout_s=timeout_s, retries=retries)
+        except PeerUnreachableError as error:
+            if not persist or not self._keep(peer_id, address):
+                raise
+            await self._store()
+            message = f"{error.message}; it is tried again from time to time"
+            raise PeerUnreachableError(message, peer_id=peer_id) from None
+        except trio.Cancelled:
+            if persist:
+                self._keep(peer_id, address)
+            raise
         if persist:
-            self.book.persist(peer_id, addresses=[address])
-            self._contacts.look()
+            if not self._keep(peer_id, address):
+                raise BusyError("it is connected, but there is no room to remember it")
             await self._store()
         return reached, self.get(peer_id)
+
+    def _keep(self, peer_id: str, address: str) -> bool:
+        """Want it from now on; False = there is no room."""
+        done = self.book.persist(peer_id, addresses=[address])
+        self._contacts.look()
+        return done
 
     async def disconnect(self, peer_id: str, *, reason: str, graceful: bool) -> bool:
         """End the connection with a peer, and want none any more. Returns whether there was one."""
@@ -200,29 +231,62 @@ class PeerService:
         else:
             new = [peer_id for peer_id, places in told.items() if self.book.heard(peer_id, places)]
             methods.append(Outcome(name="peer_exchange", outcome="ok", found=len(new)))
+        methods += await self._look(max(0.1, began + timeout_s - trio.current_time()))
         query = ListPeers(capabilities=list(capabilities), limit=most)
         peers = [peer for peer in page(self.book, query).peers if peer.banned_until is None]
         return Discovered(peers=peers, seconds=trio.current_time() - began, methods=methods)
+
+    async def _look(self, timeout_s: float) -> list[Outcome]:
+        """In all further ways at once."""
+        found: dict[str, int] = {}
+
+        async def one(way: Way) -> None:
+            found[way.name] = await way.look(timeout_s)
+
+        async with trio.open_nursery() as nursery:
+            for way in self._ways:
+                nursery.start_soon(one, way)
+        told = [Outcome(name=way.name, outcome=way.state, found=found[way.name]) for way in self._ways]
+        for feature in WAYS:
+            if not feature.provided:
+                told.append(Outcome(name=feature.name, outcome=f"not provided: {feature.why_not}"))
+            elif feature.name not in found:
+                told.append(Outcome(name=feature.name, outcome=f"off: {feature.setting} is not set"))
+        return told
+
+    def news(self) -> None:
+        """There is a peer that nobody knew: it is tried soon, if there are too few."""
+        self._news.set()
 
     async def grow(self, wanted: int, *, every_s: float) -> None:
         """As long as fewer peers are connected than that, look for others and try those that are known, the best ones
         first. Runs until cancelled."""
         while True:
-            await trio.sleep(every_s)
-            missing = wanted - self.page(ListPeers(status="connected", limit=1)).total
-            if missing > 0:
-                await self.discover((), most=1, timeout_s=min(every_s, _LOOK_S))
+            self._news = trio.Event()
+            with trio.move_on_after(every_s):
+                await self._news.wait()
+                # What is found at the same time is tried together.
+                await trio.sleep(min(every_s, _GATHER_S))
+            missing = self.missing(wanted)
+            if missing:
+                if not self._news.is_set():
+                    await self.discover((), most=1, timeout_s=min(every_s, _LOOK_S))
                 async with trio.open_nursery() as nursery:
                     for peer_id in self._strangers()[:missing]:
                         nursery.start_soon(self._try, peer_id)
 
     def _strangers(self) -> list[str]:
-        """Peers that could be connected to, those that were most useful first."""
+        """Peers that could be connected to: those that were not tried yet, the most useful first, then those whose
+        last try is longest ago. Among equals chance decides: of many that somebody made up none stands before all
+        others."""
         found = self.page(ListPeers(status="disconnected", limit=1000)).peers
         free = [peer for peer in found if peer.addresses and peer.banned_until is None and peer.peer_id != self.me]
-        return [peer.peer_id for peer in sorted(free, key=lambda peer: -(peer.reputation or 0.0))]
+        self._tried = {peer.peer_id: self._tried[peer.peer_id] for peer in free if peer.peer_id in self._tried}
+        free.sort(key=lambda peer: (self._tried.get(peer.peer_id, 0.0), -(peer.reputation or 0.0), self._chance()))
+        return [peer.peer_id for peer in free]
 
     async def _try(self, peer_id: str) -> None:
+        self._tried[peer_id] = trio.current_time()
         try:
             await self._contacts.reach(peer_id, timeout_s=_LOOK_S)
         except MCPServerError as error:
@@ -233,24 +297,13 @@ class PeerService:
         return max(0, wanted - self.page(ListPeers(status="connected", limit=1)).total)
 
     def introduced(self, places: dict[str, list[str]]) -> None:
-        """A linked node tells of these peers: hearsay, which `meet` looks into."""
+        """A linked node tells of these peers: hearsay. Those that were not tried yet are tried soon, if there are too
+        few."""
         for peer_id, addresses in places.items():
-            if len(self._introduced) < _MOST_INTRODUCED and self.book.heard(peer_id, addresses):
-                self._introduced[peer_id] = None
-        self._news_of_peers.set()
-
-    async def meet(self, wanted: int) -> None:
-        """Try peers that linked nodes tell of, as long as fewer are connected than wanted. Runs until cancelled."""
-        while True:
-            await self._news_of_peers.wait()
-            self._news_of_peers = trio.Event()
-            told, self._introduced = list(self._introduced), {}
-            known = ((peer_id, self.book.get(peer_id)) for peer_id in told)
-            absent = [one for one, peer in known if peer is not None and peer.status == "disconnected"]
-            async with trio.open_nursery() as nursery:
-                for peer_id in absent[: self.missing(wanted)]:
-                    if self.book.bans.of_peer(peer_id) is None:
-                        nursery.start_soon(self._try, peer_id)
+            if self.book.heard(peer_id, addresses) and peer_id not in self._tried:
+                peer = self.book.get(peer_id)
+                if peer is not None and peer.status == "disconnected" and peer.banned_until is None:
+                    self.news()
 
     async def bootstrap(self, nodes: Sequence[str] | None, *, timeout_s: float, most: int) -> Bootstrapped:
         """Connect to at most so many of these nodes, or of the configured ones. What fails is told, node by node."""

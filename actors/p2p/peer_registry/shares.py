@@ -24,7 +24,7 @@ class Over(msgspec.Struct, frozen=True):
     retry_after_s: float
 
 
-class _Bucket:
+class Bucket:
     """Holds `most` at first and gains `per_s` each second, up to `most` again. It can owe."""
 
     __slots__ = ("_at", "_level", "_most", "_per_s")
@@ -55,8 +55,8 @@ class Share:
         self.key = key
         self.in_flight = 0
         self._limits = limits
-        self._calls = _Bucket(limits.rate_per_s, float(limits.burst), now)
-        self._bytes = _Bucket(float(limits.max_bytes_per_s), float(limits.max_bytes_per_s), now)
+        self._calls = Bucket(limits.rate_per_s, float(limits.burst), now)
+        self._bytes = Bucket(float(limits.max_bytes_per_s), float(limits.max_bytes_per_s), now)
 
     def over(self, now: float) -> Over | None:
         """The limit that a call would break which begins now."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
@@ -13,6 +13,7 @@ from actors.p2p.answers import Done
 from actors.p2p.peer_registry.peer_query import PeerMetrics, history, metrics
 from actors.p2p.peer_registry.service import PeerService
 from actors.peer_messages import KnownPeer, ListPeers, Point, SortBy, Status
+from actors.peer_provided import NOT_PROVIDED
 from actors.settings import Settings
 from actors.toolkit import tool
 from actors.tools.loader import Loaded, load_functions
@@ -46,7 +47,7 @@ class Method(msgspec.Struct, kw_only=True):
 
     name: str
     outcome: str
-    """`ok`, `off` or why it failed."""
+    """`ok`, `off`, `not provided`, or why it failed."""
 
 
 class Found(Done, kw_only=True):
@@ -155,7 +156,7 @@ class Identity(msgspec.Struct):
     """Where it listens."""
 
 
-NOT_PROVIDED = ["packet_loss_percent", "autonat", "circuit_relay", "hole_punching", "quic"]
+NOT_MEASURED: Final = ("packet_loss_percent",)
 
 
 class PeerTools:
@@ -209,7 +210,7 @@ class PeerTools:
             multiaddr: Where it is, such as /ip4/192.0.2.1/tcp/4001.
             timeout: Seconds in all.
             retry_count: So many further attempts.
-            persist: Remember it, and connect again whenever the connection ends.
+            persist: Remember it: it is tried again when it can't be reached, and whenever the connection ends.
         """
         reached, peer = await self._service.connect(
             peer_id, multiaddr, timeout_s=timeout, retries=retry_count, persist=persist
@@ -294,7 +295,7 @@ class PeerTools:
                 protocol_version=self._service.protocol_version(peer_id),
             ),
             history=[_point(point) for point in history(peer, history_hours, now)] if include_history else [],
-            not_provided=NOT_PROVIDED,
+            not_provided=[*NOT_MEASURED, *(feature.name for feature in NOT_PROVIDED)],
         )
 
     @tool(open_world=True, idempotent=True)

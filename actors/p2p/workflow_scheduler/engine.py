@@ -38,6 +38,8 @@ _FULL_S: Final = 0.25
 _LONGEST_SLEEP_S: Final = 60.0
 """Because the clock of the engine may be set."""
 _FORGET_S: Final = 60.0
+_FEW: Final = 32
+"""Steps that are left: the end of a workflow is near, and somebody may wait for it."""
 _LOOK_S: Final = 300.0
 """Between two looks at all tasks that are waited for, beside the queue's news."""
 
@@ -79,7 +81,14 @@ class Engine:
             settle=self.settle,
             now=now,
         )
-        self._news = News(queue, is_ours=self._is_ours, tell=self._observe, look=self._look, look_all=self.look_at_all)
+        self._news = News(
+            queue,
+            is_ours=self._is_ours,
+            tell=self._observe,
+            look=self._look,
+            look_all=self.look_at_all,
+            calm=self._calm,
+        )
         self._opening: dict[str, trio.Event] = {}
         self._aside: dict[str, trio.Event] = {}
         """Workflows whose runs raised what they should not, until their end is on disk."""
@@ -302,6 +311,11 @@ class Engine:
 
     def _is_ours(self, task_id: str) -> bool:
         return task_id.partition(":")[0] in self.lives
+
+    def _calm(self) -> bool:
+        """Whether none of those that run needs the news to go on, or is about to end."""
+        runs = [live.run for live in self.lives.values() if live.run.status == "running"]
+        return bool(runs) and all(run.all_sent and run.state.open > _FEW for run in runs)
 
     def _observe(self, facts: list[TaskFact]) -> None:
         of: dict[str, list[TaskFact]] = {}

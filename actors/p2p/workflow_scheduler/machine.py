@@ -122,6 +122,12 @@ class WorkflowRun:
         """The workflow's."""
         return self._run.state.status
 
+    @property
+    def all_sent(self) -> bool:
+        """All that is left of it is with the queue, which needs nobody to go on: news can only be written down."""
+        run = self._run
+        return run.graph.wholly_plain and len(run.sending.tasks) == run.state.open
+
     # --- what it is told ---------------------------------------------------------------------------------------
 
     def begin(self, now: float) -> None:

@@ -13,6 +13,8 @@ from actors.task_views import MOST_RESULTS, ReadResults, TaskFact
 
 _PAUSE_S: Final = 0.003
 """Between two looks while much happens: a task changes three times at least in its life, and one look tells all."""
+_CALM_S: Final = 0.025
+"""The same while nobody waits for what they tell: each look costs the queue, and whoever does the tasks, time."""
 
 
 class News:
@@ -26,14 +28,16 @@ class News:
         tell: Callable[[list[TaskFact]], None],
         look: Callable[[list[str]], None],
         look_all: Callable[[], None],
+        calm: Callable[[], bool],
     ) -> None:
         """`tell` is given facts; `look` tasks that are said to be unknown; `look_all` is called when any task may have
-        changed."""
+        changed. While it is `calm()`, news may be a moment late."""
         self._queue = queue
         self._is_ours = is_ours
         self._tell = tell
         self._look = look
         self._look_all = look_all
+        self._calm = calm
         self._changed: dict[str, None] = {}
         self._some = trio.Event()
 
@@ -68,4 +72,4 @@ class News:
             self._tell(facts.facts)
             if facts.unknown:
                 self._look(facts.unknown)
-            await trio.sleep(_PAUSE_S)
+            await trio.sleep(_CALM_S if self._calm() else _PAUSE_S)

@@ -41,6 +41,7 @@ class Graph:
         self.depends = [tuple(sorted(self.place[d] for d in plan.depends[name])) for name in plan.order]
         self.dependents = [tuple(sorted(self.place[d] for d in plan.dependents[name])) for name in plan.order]
         self.plain = [is_plain(step) for step in self.steps]
+        self.wholly_plain = all(self.plain)
         self._prefix = f"{workflow_id}:"
 
     def __len__(self) -> int:
