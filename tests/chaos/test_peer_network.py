@@ -49,6 +49,8 @@ def nodes(tmp_path):
 
     def node(number, **env):
         config = {"p2p": {"peer_registry": others if number else ours}}
+        # The same call may be killed again and again here, and is not to blame.
+        env["GREENROOM_SUPERVISOR__QUARANTINE_AFTER"] = "1000"
         return peer_tree(tmp_path / f"n{number}", "--tools", str(tools), config=config, env=env)
 
     return node

@@ -10,7 +10,7 @@ from typing import Any
 import peer_environments
 import pytest
 from peer_clients import Conversation
-from peer_trees import PeerTree, peer_tree
+from peer_trees import CallError, PeerTree, peer_tree
 
 MCP = "/mcp+p2p/1.0.0"
 ECHO = {"name": "echo", "arguments": {"text": "from js"}}
@@ -83,6 +83,16 @@ def test_js_calls_what_it_may_call_and_nothing_else(js: JsPeer, node: PeerTree) 
     wrong = ask("tools/call", name="echo", arguments={})
     assert wrong["result"]["isError"]
     assert "text" in wrong["result"]["content"][0]["text"]
+
+
+def test_the_node_calls_a_tool_of_js(js: JsPeer, node: PeerTree) -> None:
+    (tool,) = node.call("peer_tools", peer_id=js.id)["tools"]
+    assert tool["name"] == "js_sum"
+    assert tool["input_schema"]["required"] == ["a", "b"]
+    done = node.call("peer_call_tool", peer_id=js.id, tool_name="js_sum", arguments={"a": 2, "b": 3})
+    assert (done["result"], done["way"]) == ({"sum": 5}, "mcp")
+    with pytest.raises(CallError, match="there is no tools/call here"):
+        node.call("peer_call_tool", peer_id=js.id, tool_name="no_such_tool")
 
 
 @pytest.mark.parametrize(

@@ -109,3 +109,25 @@ def test_a_peer_that_was_away_is_connected_to_when_it_comes_back_at_its_port(tmp
         with peer_tree(tmp_path / "b", env=any_port) as again:
             assert (again.id, again.place) == (b.id, b.place)
             a.until(lambda: a.status(b) == "connected", "connection", 40)
+
+
+def test_a_node_calls_what_a_peer_lets_it_call(tmp_path):
+    """By MCP where there is no link, and over the link where there is one."""
+    with peer_tree(tmp_path / "a") as a:
+        granted = {"allow": {a.id: {"tools": ["echo"]}}}
+        with peer_tree(tmp_path / "b", config={"p2p": {"peer_registry": granted}}) as b:
+            with pytest.raises(CallError, match="peer_connect"):
+                a.call("peer_tools", peer_id=b.id)
+            a.call("peer_connect", peer_id=b.id, multiaddr=b.place)
+            assert [tool["name"] for tool in a.call("peer_tools", peer_id=b.id)["tools"]] == ["echo"]
+            a.until(lambda: a.call("peer_metrics", peer_id=b.id)["connection_info"]["protocol_version"], "link")
+            done = a.call("peer_call_tool", peer_id=b.id, tool_name="echo", arguments={"text": "hello"})
+            assert (done["result"], done["way"]) == ("hello", "link")
+            with pytest.raises(CallError, match="no tool 'sleep'"):
+                a.call("peer_call_tool", peer_id=b.id, tool_name="sleep", arguments={"seconds": 0})
+            with pytest.raises(CallError, match="text"):
+                a.call("peer_call_tool", peer_id=b.id, tool_name="echo")
+            # Nobody granted anything in the other direction.
+            assert b.call("peer_tools", peer_id=a.id)["tools"] == []
+            with pytest.raises(CallError, match="no tool 'echo'"):
+                b.call("peer_call_tool", peer_id=a.id, tool_name="echo", arguments={"text": "hello"})

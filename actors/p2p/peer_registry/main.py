@@ -19,18 +19,22 @@ from actors.messages import Boot, DirectoryEntry
 from actors.p2p.identity import NodeSigner, load_or_create_key
 from actors.p2p.peer_registry.admission import Admission, Caller
 from actors.p2p.peer_registry.call_tokens import Checker
+from actors.p2p.peer_registry.call_tokens import make as make_token
 from actors.p2p.peer_registry.configured import contact_rules, host_rules, new_book, store_path
 from actors.p2p.peer_registry.discovery.ways import Ways
 from actors.p2p.peer_registry.host import Host
 from actors.p2p.peer_registry.kept_port import open_host_again
 from actors.p2p.peer_registry.linked import Linked
 from actors.p2p.peer_registry.mcp.answering import Answering, ServerFace
+from actors.p2p.peer_registry.mcp.opening import ClientFace
+from actors.p2p.peer_registry.mcp.profiles import TRANSPORT
 from actors.p2p.peer_registry.mcp.server import McpServer, use_limits
 from actors.p2p.peer_registry.methods import PeerMethods
 from actors.p2p.peer_registry.node import Node
 from actors.p2p.peer_registry.node_face import NodeFace
 from actors.p2p.peer_registry.peer_keeper import open_keeper
 from actors.p2p.peer_registry.peer_store import PeerStore
+from actors.p2p.peer_registry.remote_tools import MCP_PROTOCOL, RemoteTools
 from actors.p2p.peer_registry.service import PeerService
 from actors.p2p.peer_registry.shared_secret import SharedSecret, load_secret
 from actors.p2p.peer_registry.stream_use import StreamUse
@@ -40,7 +44,6 @@ from actors.task_client import TASK_QUEUE
 from actors.tool_messages import Catalogue, Changed
 from actors.tools.host import ToolHost
 
-MCP_PROTOCOL = "/mcp+p2p/1.0.0"
 _decode_event = msgspec.msgpack.Decoder(Catalogue | Changed).decode
 
 
@@ -88,7 +91,8 @@ async def main(boot: Boot) -> None:
             )
             if ours.mcp.enabled:
                 host.serve(MCP_PROTOCOL, _mcp_server(actor, host, node, for_peers, secret).serve)
-            loaded = load_peer_tools(settings, service)
+            remote = _remote_tools(actor, host, linked, secret)
+            loaded = load_peer_tools(settings, service, remote)
             most = settings.channel.max_calls_at_once
             tools = ToolHost(actor, loaded.tools, loaded.broken, most, loaded.offers)
             nursery.start_soon(flush_loop)
@@ -131,6 +135,18 @@ def _tool_client(actor: Actor) -> ToolClient:
 
     actor.on_peer_event = on_event
     return client
+
+
+def _remote_tools(actor: Actor, host: Host, linked: Linked, secret: SharedSecret | None) -> RemoteTools:
+    most = actor.settings.p2p.peer_registry.mcp.max_frame_bytes
+    face = ClientFace(name="greenroom", version=version("greenroom"), profiles={TRANSPORT: {}}, most_bytes=most)
+    token = None
+    if secret is not None:
+
+        def token(peer_id: str) -> str:
+            return make_token(secret, host.peer_id, peer_id, time.time())
+
+    return RemoteTools(host, linked.links.get, face, token)
 
 
 def _is_used(name: str) -> bool:

@@ -11,7 +11,9 @@ from msgspec import Meta
 from actors.errors import PeerUnreachableError
 from actors.p2p.answers import Done
 from actors.p2p.peer_registry.peer_query import PeerMetrics, history, metrics
+from actors.p2p.peer_registry.remote_tools import RemoteTools
 from actors.p2p.peer_registry.service import PeerService
+from actors.p2p.peer_registry.tools_remote import RemoteToolTools
 from actors.peer_messages import KnownPeer, ListPeers, Point, SortBy, Status
 from actors.peer_provided import NOT_PROVIDED
 from actors.settings import Settings
@@ -367,10 +369,10 @@ def _point(point: Point) -> PointShown:
     )
 
 
-def load_peer_tools(settings: Settings, service: PeerService) -> Loaded:
+def load_peer_tools(settings: Settings, service: PeerService, remote: RemoteTools) -> Loaded:
     """All of them."""
     return load_functions(
-        PeerTools(service).all(),
+        PeerTools(service).all() + RemoteToolTools(remote).all(),
         runtime="p2p",
         actor="peer_registry",
         category=CATEGORY,
