@@ -28,6 +28,7 @@ from supervisor.config import load
 from supervisor.config_keys import known_keys, sections
 
 PAGE = (Path(__file__).parents[2] / "docs" / "peers.md").read_text()
+CONFIGURATIONS = re.findall(r"^ *```yaml\n(\s*p2p:.*?)```", PAGE, re.DOTALL | re.MULTILINE)
 P2P = Settings().p2p
 REGISTRY = P2P.peer_registry
 HOST, LINK = host_rules(P2P.connectivity), LinkRules()
@@ -45,10 +46,8 @@ def names(title: str) -> set[str]:
     return {name for first in rows(title) for name in re.findall(r"`([^`]+)`", first)}
 
 
-@pytest.mark.parametrize("text", re.findall(r"^ *```yaml\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE))
+@pytest.mark.parametrize("text", CONFIGURATIONS)
 def test_each_configuration_can_be_used(tmp_path, text):
-    if "steps:" in text:
-        pytest.skip("a workflow")
     file = tmp_path / "config.yaml"
     file.write_text(dedent(text))
     assert load(file, {}, {}).notices == []
