@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 
+import httpx
 import pytest
 from bootstrap_nodes import bootstrap_node
 from peer_trees import peer_tree
@@ -47,6 +48,8 @@ def test_nodes_that_know_only_an_open_bootstrap_node_find_each_other(tmp_path):
         counts = first.json("peers", "id")
         assert (counts["linked"], counts["tool_calls"]) == (2, {"link": 0, "mcp": 0})
         assert counts["links"]["asked"] > 0
+        scraped = httpx.get(f"{one.tree.url}/metrics", timeout=10).text.splitlines()
+        assert {"mcp_p2p_peer_registry_up 1.0", "mcp_p2p_peers_connected 2.0"} <= set(scraped)
 
 
 def test_nodes_with_its_secret_find_each_other_and_others_get_no_link(tmp_path, secret):
