@@ -192,7 +192,7 @@ class NodeShown(msgspec.Struct, frozen=True, kw_only=True):
     """Tasks of peers that run here now."""
     links: LinkCounts
     tool_calls: dict[str, int]
-    """Calls of tools by peers that were let through, by the way that they came: `link` or `mcp`."""
+    """Calls of tools by peers that were let through, by the way that they came: `link`, `mcp` or `queue`."""
     given: dict[str, int]
     """What became of tasks that were to go to peers; see `GIVEN`."""
     taken: dict[str, int]

@@ -15,7 +15,8 @@ begins anew when the registry does. No label is a peer's: ids cost nothing, and 
     mcp_p2p_peer_requests_busy_total          requests of peers beyond what is worked on at once
     mcp_p2p_peer_bytes_total{direction}       bytes on links; direction: in, out
     mcp_p2p_peer_links_ended_total{cause}     links that ended; cause: closed, ended, lost, silent, violation, ...
-    mcp_p2p_peer_tool_calls_total{way}        tools called by peers that may; way: link, mcp
+    mcp_p2p_peer_tool_calls_total{way}        tools called by peers that may; way: link, mcp, queue (the protocol of
+                                              older nodes)
     mcp_p2p_peer_refused_total{error_type}    what peers were refused, by error code
     mcp_p2p_peer_tasks{direction}             tasks that are with peers now (given), and theirs that run here (taken)
     mcp_p2p_peer_tasks_given_total{outcome}   accepted (by a peer), and how those ended: completed, failed, lost, lied,

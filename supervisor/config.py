@@ -48,7 +48,6 @@ NOT_YET = (
     "monitoring.enable_tracing",
     "monitoring.tracing_endpoint",
     "p2p.mcplusplus.",
-    "p2p.peer_registry.queue_protocol.",
 )
 """Keys, and beginnings of keys, that are read and checked but change nothing yet."""
 _PATHS = (

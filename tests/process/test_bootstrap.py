@@ -46,7 +46,7 @@ def test_nodes_that_know_only_an_open_bootstrap_node_find_each_other(tmp_path):
     ):
         meet(first, one, two)
         counts = first.json("peers", "id")
-        assert (counts["linked"], counts["tool_calls"]) == (2, {"link": 0, "mcp": 0})
+        assert (counts["linked"], counts["tool_calls"]) == (2, {"link": 0})
         assert counts["links"]["asked"] > 0
         scraped = httpx.get(f"{one.tree.url}/metrics", timeout=10).text.splitlines()
         assert {"mcp_p2p_peer_registry_up 1.0", "mcp_p2p_peers_connected 2.0"} <= set(scraped)

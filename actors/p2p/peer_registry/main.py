@@ -6,7 +6,6 @@ from __future__ import annotations
 import itertools
 import time
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
@@ -17,29 +16,20 @@ from actors.client import ToolClient
 from actors.logs import flush_loop
 from actors.messages import Boot, DirectoryEntry
 from actors.p2p.identity import NodeSigner, load_or_create_key
-from actors.p2p.peer_registry.admission import Admission, Caller
-from actors.p2p.peer_registry.call_tokens import Checker
-from actors.p2p.peer_registry.call_tokens import make as make_token
+from actors.p2p.peer_registry.admission import Admission
 from actors.p2p.peer_registry.configured import contact_rules, host_rules, new_book, store_path
 from actors.p2p.peer_registry.discovery.ways import Ways
-from actors.p2p.peer_registry.host import Host
 from actors.p2p.peer_registry.kept_port import open_host_again
 from actors.p2p.peer_registry.linked import Linked
-from actors.p2p.peer_registry.mcp.answering import Answering, ServerFace
-from actors.p2p.peer_registry.mcp.opening import ClientFace
-from actors.p2p.peer_registry.mcp.profiles import TRANSPORT
-from actors.p2p.peer_registry.mcp.server import McpServer, use_limits
 from actors.p2p.peer_registry.methods import PeerMethods
 from actors.p2p.peer_registry.node import Node
 from actors.p2p.peer_registry.node_face import NodeFace
 from actors.p2p.peer_registry.peer_keeper import open_keeper
 from actors.p2p.peer_registry.peer_store import PeerStore
-from actors.p2p.peer_registry.remote_tools import MCP_PROTOCOL, RemoteTools
+from actors.p2p.peer_registry.served import Served, remote_tools
 from actors.p2p.peer_registry.service import PeerService
-from actors.p2p.peer_registry.shared_secret import SharedSecret, load_secret
-from actors.p2p.peer_registry.stream_use import StreamUse
+from actors.p2p.peer_registry.shared_secret import load_secret, load_text
 from actors.p2p.peer_registry.tools import load_peer_tools
-from actors.p2p.peer_registry.tools_for_peers import ToolsForPeers
 from actors.task_client import TASK_QUEUE
 from actors.tool_messages import Catalogue, Changed
 from actors.tools.host import ToolHost
@@ -54,6 +44,8 @@ async def main(boot: Boot) -> None:
         ours, connectivity = settings.p2p.peer_registry, settings.p2p.connectivity
         key = await trio.to_thread.run_sync(load_or_create_key, data_dir)
         secret = await trio.to_thread.run_sync(load_secret, Path(ours.secret_file)) if ours.secret_file else None
+        old = ours.queue_protocol
+        queue_secret = await trio.to_thread.run_sync(load_text, Path(old.secret_file)) if old.secret_file else ""
         book = new_book(ours, time.time)
         admission = Admission(ours, book.bans, time.time)
         client = _tool_client(actor)
@@ -82,17 +74,9 @@ async def main(boot: Boot) -> None:
                 ways=ways.on,
             )
             ways.candidates.on_new = service.news
-            for_peers = ToolsForPeers(
-                client,
-                admission,
-                # Where there is a secret, no call gets so far without a token.
-                lambda peer_id: Caller(peer_id, node.address_of(peer_id), secret is not None),
-                new_call_id,
-            )
-            if ours.mcp.enabled:
-                host.serve(MCP_PROTOCOL, _mcp_server(actor, host, node, for_peers, secret).serve)
-            remote = _remote_tools(actor, host, linked, secret)
-            loaded = load_peer_tools(settings, service, remote)
+            served = Served(actor, host, node, client, admission, new_call_id)
+            served.serve(secret, queue_secret)
+            loaded = load_peer_tools(settings, service, remote_tools(actor, host, linked, secret))
             most = settings.channel.max_calls_at_once
             tools = ToolHost(actor, loaded.tools, loaded.broken, most, loaded.offers)
             nursery.start_soon(flush_loop)
@@ -108,7 +92,7 @@ async def main(boot: Boot) -> None:
                 linked.links.on_introduced = service.introduced
             actor.on_draining = linked.leave
             actor.own_work = lambda: linked.runner.running + linked.sender.assigned
-            face = NodeFace(host, book, admission, linked, for_peers)
+            face = NodeFace(host, book, admission, linked, served)
             await actor.serve(PeerMethods(service, face.shown).all() | tools.methods())
             nursery.start_soon(tools.send_notices)
             actor.ready(f"listens on {', '.join(host.addresses)}" if host.addresses else "listens nowhere")
@@ -137,31 +121,5 @@ def _tool_client(actor: Actor) -> ToolClient:
     return client
 
 
-def _remote_tools(actor: Actor, host: Host, linked: Linked, secret: SharedSecret | None) -> RemoteTools:
-    most = actor.settings.p2p.peer_registry.mcp.max_frame_bytes
-    face = ClientFace(name="greenroom", version=version("greenroom"), profiles={TRANSPORT: {}}, most_bytes=most)
-    token = None
-    if secret is not None:
-
-        def token(peer_id: str) -> str:
-            return make_token(secret, host.peer_id, peer_id, time.time())
-
-    return RemoteTools(host, linked.links.get, face, token)
-
-
 def _is_used(name: str) -> bool:
     return name in {"router", TASK_QUEUE} or name.startswith("tools.")
-
-
-def _mcp_server(actor: Actor, host: Host, node: Node, tools: ToolsForPeers, secret: SharedSecret | None) -> McpServer:
-    settings = actor.settings.p2p.peer_registry.mcp
-    check = None
-    if secret is not None:
-        checker = Checker(secret, host.peer_id, time.time())
-
-        def check(token: str, peer_id: str) -> None:
-            checker.check(token, peer_id, time.time())
-
-    face = ServerFace(peer_id=host.peer_id, name="greenroom", version=version("greenroom"))
-    answering = Answering(tools, face, settings, check_token=check)
-    return McpServer(answering, StreamUse(use_limits(settings)), violation=node.violated)

@@ -10,20 +10,19 @@ from actors.p2p.peer_registry.admission import Admission
 from actors.p2p.peer_registry.host import Host
 from actors.p2p.peer_registry.linked import Linked
 from actors.p2p.peer_registry.peer_book import PeerBook
-from actors.p2p.peer_registry.tools_for_peers import ToolsForPeers
+from actors.p2p.peer_registry.served import Served
 from actors.peer_messages import NodeShown
 
 
 class NodeFace:
     """Looks at the parts; none of them keeps a number for it that it would not keep anyway."""
 
-    def __init__(self, host: Host, book: PeerBook, admission: Admission, linked: Linked, mcp: ToolsForPeers) -> None:
-        """`mcp`: the tools as they are called by MCP."""
+    def __init__(self, host: Host, book: PeerBook, admission: Admission, linked: Linked, served: Served) -> None:
         self._host = host
         self._book = book
         self._admission = admission
         self._linked = linked
-        self._mcp = mcp
+        self._served = served
 
     def shown(self) -> NodeShown:
         """All of it, now."""
@@ -42,7 +41,7 @@ class NodeFace:
             sent=linked.sender.assigned,
             running=linked.runner.running,
             links=linked.links.counts(),
-            tool_calls={"link": linked.tools.called, "mcp": self._mcp.called},
+            tool_calls={"link": linked.tools.called} | self._served.tool_calls,
             given=dict(linked.sender.counts),
             taken=dict(linked.runner.counts),
             latency_s=median(pings) if pings else None,

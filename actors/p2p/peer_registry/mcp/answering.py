@@ -72,14 +72,16 @@ class Answering:
         *,
         check_token: CheckToken | None = None,
         queue: QueueRpc | None = None,
+        violation: Violation | None = None,
     ) -> None:
         """Without `check_token` no secret is configured, and nobody has to show a token. Without `queue` there is no
-        tool `task_queue.rpc`."""
+        tool `task_queue.rpc`. `violation` hears of peers whose token was made without the secret, or for others."""
         self.tools = tools
         self.face = face
         self.settings = settings
         self.queue = queue
         self._check_token = check_token
+        self._violation = violation
 
     def authorize(self, peer_id: str, meta: Meta | None) -> None:
         """Raise UNAUTHORIZED when a token is needed and this request has none that is good."""
@@ -93,6 +95,9 @@ class Answering:
         except MCPServerError as error:
             if code_of(error) == RATE_LIMITED:
                 raise
+            # One that is too old, or was used before, may be a mistake: another try is welcome.
+            if not error.retryable and self._violation is not None:
+                self._violation(peer_id, "a call token that does not prove the shared secret")
             raise refused(UNAUTHORIZED, error.message, retryable=error.retryable) from None
 
     async def call(self, peer_id: str, params: Params) -> ToolResult:
