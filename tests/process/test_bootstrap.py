@@ -82,7 +82,7 @@ def test_it_is_the_peer_registry_alone_and_says_where_it_is(tmp_path):
         (("--open", "--secret-file", "x"), "exclude each other"),
         (("--open", "--listen", "localhost"), "give an IP address with --listen"),
         (("--open", "--listen", "192.0.2.77"), r"192\.0\.2\.77:4001 can't be listened on .* --listen and --port"),
-        (("--secret-file", "/nonexistent/secret"), "secret /nonexistent/secret .* can't be opened"),
+        (("--secret-file", "/nonexistent/s"), r"(?m)^    actor failed: .*secret /nonexistent/s .* can't be opened"),
     ],
 )
 def test_what_makes_no_sense_is_told_with_the_remedy(tmp_path, arguments, said):
