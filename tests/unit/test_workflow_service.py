@@ -500,10 +500,13 @@ async def test_what_is_decided_while_one_batch_is_written_is_one_batch(world, mo
 
     monkeypatch.setattr(store, "write", slowly)
     async with trio.open_nursery() as nursery:
-        for number in range(5):
+        nursery.start_soon(partial(world.submit, step("a"), workflow_id="w0"))
+        while not batches:
+            await trio.sleep(0.001)
+        for number in range(1, 5):
             nursery.start_soon(partial(world.submit, step("a"), workflow_id=f"w{number}"))
-            await trio.sleep(0.01 if number == 0 else 0)
-        await trio.sleep(0.02)
+        while len(world.scheduler.engine.lives) < 5:
+            await trio.sleep(0.001)
         disk.set()
     assert [sorted(some) for some in batches if some] == [["w0"], ["w1", "w2", "w3", "w4"]]
 

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 import trio
 
+from actors.p2p.peer_registry.prefixed import exactly, read_message
 from actors.p2p.peer_registry.stream import PeerStream, StreamBrokenError
 
 PING: Final = "/ipfs/ping/1.0.0"
@@ -21,7 +22,6 @@ MOST_ADDRESSES: Final = 32
 _MOST_TEXT: Final = 256
 _PING_BYTES: Final = 32
 _PING_IDLE_S: Final = 60.0
-_VARINT_BYTES: Final = 3
 
 
 class PeerSays(msgspec.Struct, frozen=True):
@@ -38,7 +38,7 @@ async def serve_ping(stream: PeerStream) -> None:
     """Send back what comes, 32 bytes at a time."""
     while True:
         with trio.move_on_after(_PING_IDLE_S) as idle:
-            data = await _exactly(stream, _PING_BYTES)
+            data = await exactly(stream, _PING_BYTES)
         if idle.cancelled_caught or not data:
             return
         await stream.write(data)
@@ -49,14 +49,16 @@ async def ping(stream: PeerStream) -> float:
     sent = secrets.token_bytes(_PING_BYTES)
     begin = trio.current_time()
     await stream.write(sent)
-    if await _exactly(stream, _PING_BYTES) != sent:
+    if await exactly(stream, _PING_BYTES) != sent:
         raise StreamBrokenError("the answer is not what was sent")
     return trio.current_time() - begin
 
 
 async def read_said(stream: PeerStream) -> PeerSays:
     """What the other side says of itself. Raises `StreamBrokenError` for what is no such message, or too long a one."""
-    raw = await _exactly(stream, await _read_length(stream))
+    raw = await read_message(stream, MOST_SAID)
+    if raw is None:
+        raise StreamBrokenError("it said nothing")
 
     from google.protobuf.message import DecodeError
     from libp2p.identity.identify.pb.identify_pb2 import Identify
@@ -71,31 +73,6 @@ async def read_said(stream: PeerStream) -> PeerSays:
         agent=message.agent_version if _is_plain(message.agent_version) else "",
         addresses=tuple(filter(None, map(_as_text, message.listen_addrs[:MOST_ADDRESSES]))),
     )
-
-
-async def _read_length(stream: PeerStream) -> int:
-    length = 0
-    for place in range(_VARINT_BYTES):
-        (digit,) = await _exactly(stream, 1) or b"\0"
-        length |= (digit & 0x7F) << (7 * place)
-        if digit < 0x80:
-            break
-    if not 0 < length <= MOST_SAID:
-        raise StreamBrokenError(f"an identify message has 1 to {MOST_SAID} bytes")
-    return length
-
-
-async def _exactly(stream: PeerStream, length: int) -> bytes:
-    """So many bytes, or none when the stream ends before the first."""
-    data = b""
-    while len(data) < length:
-        more = await stream.read(length - len(data))
-        if not more and data:
-            raise StreamBrokenError("the stream ended too early")
-        if not more:
-            return b""
-        data += more
-    return data
 
 
 def _is_plain(text: str) -> bool:
