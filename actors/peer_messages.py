@@ -5,7 +5,7 @@ measured is None.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -199,8 +199,23 @@ class BanList(msgspec.Struct, frozen=True, kw_only=True):
     bans: list[BanShown]
 
 
+class LinkCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """What went over links with other Greenroom nodes since the peer registry started, ended links included."""
+
+    asked: int = 0
+    """Requests of this node that peers answered, but for refusals and errors."""
+    answered: int = 0
+    """Requests of peers that were answered here, refusals and errors included."""
+    busy: int = 0
+    """Requests of peers that came while this node worked on as many of that peer as it takes."""
+    bytes_in: int = 0
+    bytes_out: int = 0
+    endings: dict[str, int] = {}
+    """How links ended; see `Cause` of `peer_registry/link/reasons.py`."""
+
+
 class NodeShown(msgspec.Struct, frozen=True, kw_only=True):
-    """Method `peers/me` (null): this node, and its peers in numbers."""
+    """Method `peers/me` (null): this node, and its peers in numbers. Counts are since the peer registry started."""
 
     peer_id: str
     addresses: list[str]
@@ -219,3 +234,23 @@ class NodeShown(msgspec.Struct, frozen=True, kw_only=True):
     """Tasks that are with peers now."""
     running: int
     """Tasks of peers that run here now."""
+    links: LinkCounts
+    tool_calls: dict[str, int]
+    """Calls of tools by peers that were let through, by the way that they came: `link`, `mcp` or `queue`."""
+    given: dict[str, int]
+    """What became of tasks that were to go to peers; see `GIVEN`."""
+    taken: dict[str, int]
+    """What became of tasks that peers offered; see `TAKEN`."""
+    latency_s: float | None
+    """Median of the pings of connected peers, each a moving average; None = none was measured."""
+    latency_most_s: float | None
+    """The slowest of them."""
+
+
+GIVEN: Final = ("accepted", "completed", "failed", "lost", "lied", "given_back", "cancelled", "not_accepted")
+"""`accepted` by a peer, and how that ended: `completed` or `failed` there; `lost` with its peer, its lease or the
+answer to an offer; the peer `lied` about the result; `given_back` since this node stopped; `cancelled` by its owner.
+`not_accepted`: no peer took it. A task counts as often as it is leased."""
+TAKEN: Final = ("accepted", "refused", "told", "dropped")
+"""Offers that were `accepted` or `refused`; results that their node was `told`; work that was `dropped`, because it was
+not wanted any more or its node was gone for too long."""

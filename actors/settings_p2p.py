@@ -236,6 +236,9 @@ class PeerRegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     """A file with a secret of at least 32 bytes that nodes share; this user's own, with mode 0600. Empty = none."""
     secret_grants: PeerGrant = PeerGrant()
     """What peers that prove the secret may do here, if they are not named in `allow`."""
+    introduce_strangers: bool = False
+    """Have links also with peers that may do nothing here, and tell them which others are here: for nodes that others
+    begin at. A node with a secret has links only with peers that prove it."""
     per_address: PeerLimits = PeerLimits()
     """For all peers at one IP address together (IPv6: in one /64), but for those that are named in `allow`."""
     ban_s: Seconds = 60.0
@@ -286,6 +289,8 @@ class P2PSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     enabled: bool = False
     """Run the services between nodes."""
+    bootstrap_only: bool = False
+    """Be a node that others begin at, as `greenroom bootstrap` is: the peer registry and nothing else."""
     mcplusplus: McpPlusPlusSettings = McpPlusPlusSettings()
     workflow_scheduler: WorkflowSchedulerSettings = WorkflowSchedulerSettings()
     task_queue: TaskQueueSettings = TaskQueueSettings()

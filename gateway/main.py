@@ -18,6 +18,7 @@ from actors.keys import SESSION_KEY, load_or_create_key
 from actors.logs import flush_loop
 from actors.memory import settle_memory
 from actors.messages import Boot, DirectoryEntry, State
+from actors.peer_client import PeerClient
 from actors.peers import is_spare
 from actors.tool_messages import Catalogue, Changed
 from actors.workflow_client import WorkflowClient
@@ -27,6 +28,7 @@ from gateway.fast_lane import FastLane, serve
 from gateway.legacy_sse import LegacySse
 from gateway.mcp import Protocol
 from gateway.metrics import MeteredBackend, Metrics
+from gateway.peer_metrics import PeerMetrics
 from gateway.siblings import Siblings
 from gateway.subscriptions import FILE_NAME, SubscriptionFile
 from gateway.task_metrics import TaskMetrics
@@ -96,6 +98,8 @@ async def main(boot: Boot) -> None:
         metrics.tasks = TaskMetrics(lambda: tasks.stats(timeout_s=ANSWER_S))
         workflows = WorkflowClient(actor.peers)
         metrics.workflows = WorkflowMetrics(lambda: workflows.stats(timeout_s=ANSWER_S))
+        registry = PeerClient(actor.peers)
+        metrics.peers = PeerMetrics(lambda: registry.me(timeout_s=ANSWER_S))
         backend = MeteredBackend(plain, metrics)
         siblings = Siblings(actor)
         kept = SubscriptionFile(Path(boot.data_dir) / FILE_NAME, settings.mcp.max_subscriptions_in_all)

@@ -4,7 +4,8 @@
 The hot path adds to plain numbers; names, labels and text are made when somebody scrapes. The label `tool` takes only
 names from the catalogue, or the method for what is no tool (`resources/read`, ...), so strangers can't grow the table.
 Counts are those of one gateway process since its start; those of the task queue are in
-`gateway/task_metrics.py`, those of workflows in `gateway/workflow_metrics.py`.
+`gateway/task_metrics.py`, those of workflows in `gateway/workflow_metrics.py`, those of peers in
+`gateway/peer_metrics.py`.
 
     mcp_runtime_active{runtime}                     1 while at least one actor of the runtime is ready
     mcp_tool_execution_total{runtime,tool,status}   status: success, error (the tool's own), or failed (never finished)
@@ -38,6 +39,7 @@ from actors.errors import MCPServerError, code_of
 from actors.messages import DirectoryEntry, Marks, State
 from actors.tool_messages import ToolCall, ToolItem, ToolResult
 from gateway.asked_metrics import Family
+from gateway.peer_metrics import PeerMetrics
 from gateway.task_metrics import TaskMetrics
 from gateway.types import Backend, Respondent, TreeStatus
 from gateway.workflow_metrics import WorkflowMetrics
@@ -76,6 +78,8 @@ class Metrics(Collector):
         """What the task queue counts; set by whoever can ask it."""
         self.workflows: WorkflowMetrics | None = None
         """What the workflow scheduler counts; set by whoever can ask it."""
+        self.peers: PeerMetrics | None = None
+        """What the peer registry counts; set by whoever can ask it."""
         self._requests: defaultdict[tuple[str, int], int] = defaultdict(int)
         self._tools: defaultdict[tuple[str, str], _ToolCounts] = defaultdict(_ToolCounts)
         self._errors: defaultdict[tuple[str, str], int] = defaultdict(int)
@@ -104,9 +108,9 @@ class Metrics(Collector):
         self._errors[runtime, code] += 1
 
     async def fresh_text(self) -> bytes:
-        """As `text`, with what the task queue and the workflow scheduler say now."""
+        """As `text`, with what the task queue, the workflow scheduler and the peer registry say now."""
         async with trio.open_nursery() as nursery:
-            for asked in (self.tasks, self.workflows):
+            for asked in (self.tasks, self.workflows, self.peers):
                 if asked is not None:
                     nursery.start_soon(asked.refresh)
         return self.text()
@@ -124,6 +128,8 @@ class Metrics(Collector):
             yield from self.tasks.families()
         if self.workflows is not None:
             yield from self.workflows.families()
+        if self.peers is not None:
+            yield from self.peers.families()
         if self.tree_status is not None:
             active = GaugeMetricFamily(
                 "mcp_runtime_active", "Whether the runtime has a ready actor", labels=["runtime"]

@@ -84,14 +84,21 @@ def _leaves(error: BaseException) -> list[BaseException]:
     return [error]
 
 
+def what_failed(error: BaseException) -> BaseException:
+    """The one error in a group that is to blame, when there is one alone; else the group."""
+    leaves = [leaf for leaf in _leaves(error) if not isinstance(leaf, trio.Cancelled)]
+    return leaves[0] if len(leaves) == 1 else error
+
+
 def _tell(actor: str, error: BaseException) -> None:
     """One structured line on stderr, which the root reads."""
+    told = what_failed(error)
     line = {
         "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "level": "ERROR",
         "event": "actor failed",
         "actor": actor,
-        "error": f"{type(error).__name__}: {error}"[:1000],
+        "error": f"{type(told).__name__}: {told}"[:1000],
         "traceback": "".join(traceback.format_exception(error))[-_MAX_TRACEBACK:],
     }
     with contextlib.suppress(OSError, ValueError):

@@ -7,11 +7,9 @@ notes and errors to stderr; `--json` prints one documented object, also for an e
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -20,6 +18,7 @@ from actors.errors import MCPServerError, code_of
 from actors.peers import is_spare
 from supervisor import cli_operate
 from supervisor.chaos.cli import chaos
+from supervisor.cli_bootstrap import bootstrap
 from supervisor.cli_common import (
     EXIT_DEGRADED,
     EXIT_FAILED,
@@ -30,6 +29,7 @@ from supervisor.cli_common import (
     data_dir_of,
     data_dir_option,
     json_option,
+    load_settings,
     must_ask,
     run,
     yes_option,
@@ -40,9 +40,6 @@ from supervisor.cli_quarantine import quarantine
 from supervisor.cli_queue import queue, task
 from supervisor.cli_stdio import stdio
 from supervisor.cli_workflow import workflow
-
-if TYPE_CHECKING:
-    from supervisor.up import Outcome
 
 _STARTED_AT = time.monotonic()
 
@@ -68,6 +65,7 @@ greenroom.add_command(queue)
 greenroom.add_command(task)
 greenroom.add_command(workflow)
 greenroom.add_command(peers)
+greenroom.add_command(bootstrap)
 greenroom.add_command(chaos)
 greenroom.add_command(resources)
 greenroom.add_command(prompts)
@@ -95,38 +93,10 @@ def up(
 
     Example: greenroom up --port 8000 --tools ./my_tools
     """
-    from supervisor.screen import duration
-    from supervisor.up import run_up
+    from supervisor.cli_up import run_and_tell
 
     flags: dict[str, object] = {"server.host": host, "server.port": port, "tools.paths": list(tools) or None}
-    loaded, where = _load(config_file, data_dir, flags)
-    end = run_up(
-        loaded.settings,
-        where,
-        load=lambda: _load(config_file, data_dir, flags)[0].settings,
-        started_at=_STARTED_AT,
-        show=lambda status, text: click.echo(msgspec.json.encode(status).decode() if as_json else text),
-        notices=loaded.notices,
-        until_eof=until_eof,
-    )
-    if end.exit_code:
-        _tell_failed_up(end, as_json=as_json)
-    elif sys.stderr.isatty():
-        click.echo(f"stopped ({end.reason}) after {duration(time.monotonic() - _STARTED_AT)}", err=True)
-    sys.exit(end.exit_code)
-
-
-def _tell_failed_up(end: Outcome, *, as_json: bool) -> None:
-    from supervisor.incidents import failure_screen
-
-    if end.failure is None:
-        click.echo(f"greenroom: {end.reason}", err=True)
-    else:
-        click.echo(failure_screen(end.failure), err=True)
-    if as_json:
-        error = {"code": "START_FAILED" if end.failure else "GAVE_UP", "message": end.reason}
-        details = msgspec.to_builtins(end.failure) if end.failure else {}
-        click.echo(msgspec.json.encode({"error": error | details}))
+    run_and_tell(config_file, data_dir, flags, started_at=_STARTED_AT, until_eof=until_eof, as_json=as_json)
 
 
 @greenroom.command()
@@ -292,7 +262,7 @@ def config_show(origin: bool, data_dir: Path | None, config_file: Path | None, a
     """
     from supervisor.config import describe
 
-    loaded, _ = _load(config_file, data_dir, {})
+    loaded, _ = load_settings(config_file, data_dir, {})
     lines = describe(loaded)
     if as_json:
         click.echo(msgspec.json.encode([msgspec.to_builtins(line) for line in lines]))
@@ -301,14 +271,6 @@ def config_show(origin: bool, data_dir: Path | None, config_file: Path | None, a
     for line in lines:
         value = msgspec.json.encode(line.value).decode()
         click.echo(f"{line.key.ljust(width)}  {value}" + (f"    # {line.origin}" if origin else ""))
-
-
-def _load(config_file: Path | None, data_dir: Path | None, flags: dict[str, object]) -> tuple[Any, Path]:
-    from supervisor.config import find_config_file, load
-
-    where = data_dir_of(data_dir)
-    given = {key: value for key, value in flags.items() if value is not None}
-    return load(find_config_file(config_file, where, os.environ), os.environ, given), where
 
 
 def main() -> None:

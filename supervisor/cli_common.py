@@ -6,11 +6,14 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from supervisor.config import LoadedConfig
 
 EXIT_FAILED, EXIT_NOT_RUNNING, EXIT_DEGRADED = 1, 3, 4
 T = TypeVar("T")
@@ -47,6 +50,17 @@ def data_dir_of(given: Path | None) -> Path:
     from supervisor.config import find_data_dir
 
     return find_data_dir(given, os.environ)
+
+
+def load_settings(
+    config_file: Path | None, data_dir: Path | None, flags: Mapping[str, object]
+) -> tuple[LoadedConfig, Path]:
+    """The configuration, and where the state lives. A flag that is None was not given. Raises `ConfigError`."""
+    from supervisor.config import find_config_file, load
+
+    where = data_dir_of(data_dir)
+    given = {key: value for key, value in flags.items() if value is not None}
+    return load(find_config_file(config_file, where, os.environ), os.environ, given), where
 
 
 def must_ask(yes: bool) -> bool:

@@ -29,7 +29,15 @@ _SEED_VARIABLES = {
     "ENABLE_MCPLUSPLUS": "p2p.mcplusplus.enabled",
 }
 _NOT_SETTINGS = ("GREENROOM_CONFIG", "GREENROOM_DATA_DIR", "GREENROOM_ROOT_PID", "GREENROOM_CHAOS_DIR")
-_FLAGS = {"server.host": "--host", "server.port": "--port", "tools.paths": "--tools"}
+_FLAGS = {
+    "server.host": "--host",
+    "server.port": "--port",
+    "tools.paths": "--tools",
+    "p2p.connectivity.listen_host": "--listen",
+    "p2p.connectivity.listen_port": "--port",
+    "p2p.peer_registry.secret_file": "--secret-file",
+    "p2p.peer_registry.introduce_strangers": "--open",
+}
 _OLD_NAMES = {"runtimes.fastapi": "runtimes.general", "runtimes.trio": "runtimes.p2p"}
 _WITHOUT_EFFECT = ("runtimes.general.enable_on_import", "runtimes.p2p.enable_on_import")
 NOT_YET = (

@@ -17,6 +17,8 @@ def node_text(node: NodeShown) -> str:
     lines.append(f"  {node.connected} connected, {node.linked} of them Greenroom nodes; {node.known} known")
     if node.sent or node.running:
         lines.append(f"  {node.sent} tasks are with peers, {node.running} of theirs run here")
+    if node.latency_s is not None and node.latency_most_s is not None:
+        lines.append(f"  pings: {node.latency_s * 1e3:.1f} ms (median), {node.latency_most_s * 1e3:.1f} ms (slowest)")
     if node.bans:
         lines.append(f"  {node.bans} bans hold: greenroom peers bans")
     if node.refused:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from actors.settings import Settings
+from supervisor.bootstrap import as_configured
 from supervisor.chaos.enabling import with_chaos
 from supervisor.config_keys import flat
 from supervisor.events import Reconfigure
@@ -18,6 +19,7 @@ from supervisor.tree import Tree, build_tree
 
 AT_START_ONLY = (
     "chaos.enabled",
+    "p2p.bootstrap_only",
     "server.host",
     "server.port",
     "server.gateways",
@@ -60,7 +62,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 def plan_reload(present: Settings, wanted: Settings, running: set[str]) -> Plan:
     """From the present settings to those of the file. `running`: the children that there are, without spares."""
-    settings = with_chaos(_keep(present, wanted))
+    settings = as_configured(with_chaos(_keep(present, wanted)))
     needs_restart = [key for key in _different(present, wanted) if key in AT_START_ONLY]
     changed = _different(present, settings)
     tree = build_tree(settings)

@@ -84,8 +84,10 @@ def status_line(status: TreeStatus) -> str:
     word = "degraded" if is_degraded(status) else "ready"
     line = (
         f"{word}  up {duration(status.uptime_s)}  {len(ready)} of {len(active)} actors ready  "
-        f"{_restarts(sum(actor.restarts for actor in active))}  {status.url}/mcp"
+        f"{_restarts(sum(actor.restarts for actor in active))}"
     )
+    if status.url:
+        line += f"  {status.url}/mcp"
     wrong = [
         f"{actor.name} is {actor.state}" + (f": {actor.reason}" if actor.reason else "")
         for actor in active

@@ -63,6 +63,10 @@ def build_tree(settings: Settings) -> Tree:
         else:
             absent(name, group, reason)
 
+    if settings.p2p.bootstrap_only:
+        alone = [groups[0], msgspec.structs.replace(groups[-1], escalates=True)]
+        service("peer_registry", "p2p", "p2p.enabled", "runtimes.p2p.enabled", "p2p.peer_registry.enabled")
+        return Tree(groups=alone, children=children, off=off)
     pools = {"general": PoolSettings(), **settings.tools.pools}
     for pool, wanted in pools.items():
         if not settings.runtimes.general.enabled:

@@ -22,6 +22,7 @@ from actors.errors import MCPServerError
 from actors.messages import Directory, TreeStatus
 from actors.settings import Settings
 from actors.tool_messages import ToolDescriptor
+from supervisor import bootstrap
 from supervisor.admin import AdminMethod, AdminServer, Down
 from supervisor.admin_quarantine import quarantine_methods
 from supervisor.chaos import enabling
@@ -73,7 +74,9 @@ def run_up(
 
     Raises `StartError` when it can't start at all.
     """
-    settings = enabling.with_chaos(settings)
+    settings = bootstrap.as_configured(enabling.with_chaos(settings))
+    if settings.p2p.bootstrap_only:
+        bootstrap.check(settings)
     tree = build_tree(settings)
     enabling.prepare(settings, data_dir)
     fork_server = ForkServer(_first_modules(tree), _LATER_MODULES) if settings.supervisor.fork_server else None
@@ -82,7 +85,9 @@ def run_up(
     with ExitStack() as stack:
         stack.enter_context(hold_data_dir(data_dir))
         runtime_dir = stack.enter_context(open_runtime_dir(settings.supervisor.runtime_dir))
-        listeners = open_listeners(settings.server.host, settings.server.port, settings.server.gateways)
+        listeners = []
+        if not settings.p2p.bootstrap_only:
+            listeners = open_listeners(settings.server.host, settings.server.port, settings.server.gateways)
         for sock in listeners:
             stack.enter_context(sock)
         root = _Root(settings, tree, data_dir, runtime_dir, listeners, started_at, show, load, notices, fork_server)
@@ -127,7 +132,7 @@ class _Root:
         self._started_at = started_at
         self._show = show
         self._load = load
-        self._url = url_of(listeners[0])
+        self._url = url_of(listeners[0]) if listeners else ""
         self._relay = LogRelay(settings.server.log_format, sys.stderr.buffer, settings.server.log_level)
         self._runtime: Runtime | None = None
         self._operations: Operations | None = None
@@ -241,7 +246,11 @@ class _Root:
         await runtime.up.wait()
         seconds = time.monotonic() - self._started_at
         status = self.status()
-        self._show(status, first_screen(status, seconds, await self._broken_tools(runtime)))
+        if self._settings.p2p.bootstrap_only:
+            text = await bootstrap.first_screen(status, seconds, runtime.directory(), self._settings)
+        else:
+            text = first_screen(status, seconds, await self._broken_tools(runtime))
+        self._show(status, text)
         self._is_up = True
         wrote = self.incidents.tree_is_up()
         if self._relay.brief:

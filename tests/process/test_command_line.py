@@ -20,6 +20,7 @@ pytestmark = pytest.mark.process
 
 VERBS = [
     ("up",),
+    ("bootstrap",),
     ("down",),
     ("status",),
     ("tree",),

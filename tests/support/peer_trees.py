@@ -14,10 +14,14 @@ from running import GREENROOM, McpClient, started
 
 def p2p():
     """The settings of a node: it listens at the same port in all the lives of its peer registry."""
+    return {"GREENROOM_P2P__ENABLED": "true", "GREENROOM_P2P__CONNECTIVITY__LISTEN_PORT": str(free_port())}
+
+
+def free_port():
+    """One that nobody listens at now."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    return {"GREENROOM_P2P__ENABLED": "true", "GREENROOM_P2P__CONNECTIVITY__LISTEN_PORT": str(port)}
+        return free.getsockname()[1]
 
 
 class PeerTree:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from peer_books import RULES, Clock, peer
 
 from actors.errors import ForbiddenError, RateLimitedError, from_info, to_info
-from actors.p2p.peer_registry.admission import MOST_NAME_CHARS, Admission, Caller, Right, granted
+from actors.p2p.peer_registry.admission import MOST_NAME_CHARS, STRANGERS, Admission, Caller, Right, granted
 from actors.p2p.peer_registry.bans import Bans
 from actors.settings_p2p import PeerGrant, PeerLimits, PeerRegistrySettings
 
@@ -303,3 +303,61 @@ def test_who_only_looks_at_what_is_granted_is_not_counted_as_refused(clock):
     assert admission.grant_of(member()).tools == ["b"]
     assert admission.grant_of(Caller(STRANGER)) is None
     assert not admission.refused
+
+
+# --- introductions -------------------------------------------------------------------------------------------------
+
+
+def test_where_strangers_are_introduced_they_are_welcome_and_may_do_nothing(clock):
+    admission = admission_of(clock, secret=False, introduce_strangers=True)
+    stranger = Caller(STRANGER, HOME)
+    assert admission.welcome(stranger) == PeerGrant()
+    assert admission.is_introduced(stranger)
+    for right in (ECHO, ECHO_TASK):
+        with pytest.raises(ForbiddenError, match="may do nothing"):
+            admission.begin(stranger, right)
+
+
+def test_elsewhere_only_those_are_introduced_that_are_known(clock):
+    admission = admission_of(clock, allow={FRIEND: PeerGrant()})
+    assert admission.is_introduced(Caller(FRIEND, HOME))
+    assert admission.is_introduced(member())
+    assert not admission.is_introduced(Caller(STRANGER, HOME))
+
+
+@pytest.mark.parametrize("caller", [Caller(STRANGER, AWAY), Caller(MEMBER, HOME)])
+def test_nobody_who_is_banned_is_introduced(clock, caller):
+    bans = Bans(RULES, clock, most=10)
+    admission = Admission(PeerRegistrySettings(introduce_strangers=True), bans, clock)
+    bans.violation(STRANGER, HOME, "noise")
+    assert not admission.is_introduced(caller), "neither by its id nor by its address"
+    with pytest.raises(ForbiddenError, match="banned"):
+        admission.welcome(caller)
+
+
+def test_strangers_ask_a_few_things_and_then_slowly(clock):
+    admission = admission_of(clock, introduce_strangers=True)
+    stranger = Caller(STRANGER, HOME)
+    for _ in range(STRANGERS.burst):
+        admission.ask(stranger).end()
+    with pytest.raises(RateLimitedError) as refused:
+        admission.ask(stranger)
+    assert "operator" not in str(refused.value), "there is no setting for it"
+    clock.now += refused.value.details["retry_after_s"]
+    admission.ask(stranger).end()
+
+
+def test_who_may_do_something_asks_without_that_limit(clock):
+    admission = admission_of(clock, allow={FRIEND: PeerGrant()})
+    for _ in range(3 * STRANGERS.burst):
+        admission.ask(Caller(FRIEND, HOME)).end()
+        admission.ask(member()).end()
+
+
+def test_many_strangers_at_one_address_share_its_limits(clock):
+    admission = admission_of(clock, most=1000, secret=False, per_address=PeerLimits(**limits(burst=30, rate_per_s=0.1)))
+    for number in range(30):
+        admission.ask(Caller(peer(number), HOME)).end()
+    with pytest.raises(RateLimitedError, match="per_address"):
+        admission.ask(Caller(peer(30), HOME))
+    admission.ask(Caller(peer(99), AWAY)).end()

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import trio
 from peer_books import Clock, book_of, peer
+from trio.testing import wait_all_tasks_blocked
 
 from actors.errors import (
     BusyError,
@@ -308,3 +311,33 @@ async def test_others_are_tried_only_while_there_are_too_few(nursery, autojump_c
     assert len(world.tried) == 2
     assert world.service.page(ListPeers(status="connected")).total == 2
     nursery.cancel_scope.cancel()
+
+
+# --- introductions -------------------------------------------------------------------------------------------------
+
+
+async def test_peers_that_a_linked_node_tells_of_are_tried_soon_as_long_as_some_are_missing(nursery, autojump_clock):
+    world = World()
+    world.answers.update({A, B, C})
+    world.book.connected(C, PLACE, inbound=True)
+    nursery.start_soon(partial(world.service.grow, 2, every_s=1000.0))
+    await wait_all_tasks_blocked()
+    world.service.introduced({A: [PLACE], B: [PLACE], C: [PLACE]})
+    await trio.sleep(10)
+    assert world.tried in ([A], [B]), "one was missing"
+    assert world.service.missing(2) == 0
+    world.service.introduced({A: [PLACE], B: [PLACE]})
+    await trio.sleep(10)
+    assert len(world.tried) == 1
+
+
+async def test_who_was_tried_or_is_banned_is_not_tried_again_whoever_tells_of_it(nursery, autojump_clock):
+    world = World()
+    world.book.bans.violation(A, "", "noise")
+    nursery.start_soon(partial(world.service.grow, 8, every_s=1000.0))
+    await wait_all_tasks_blocked()
+    for _ in range(5):
+        world.service.introduced({A: [PLACE], B: [PLACE]})
+        await trio.sleep(10)
+    assert world.tried == [B]
+    assert world.service.get(B).last_seen is None, "it was not there: it stays hearsay"

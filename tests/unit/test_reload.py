@@ -40,6 +40,7 @@ def test_pools_come_go_and_change_their_size():
 
 OTHER = {
     "chaos.enabled": True,
+    "p2p.bootstrap_only": True,
     "server.host": "127.0.0.2",
     "server.port": 9,
     "server.gateways": 3,

@@ -138,3 +138,8 @@ def test_what_is_refused_because_it_ends_processes_is_degraded_too():
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+def test_a_tree_without_a_gateway_names_no_url():
+    line = status_line(tree(actor("peer_registry", "p2p", 4110), url=""))
+    assert line == "ready  up 1 min 01 s  1 of 1 actors ready  0 restarts"

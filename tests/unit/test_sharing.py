@@ -26,6 +26,11 @@ async def nodes(nursery):
     nursery.cancel_scope.cancel()
 
 
+def counted(whose):
+    """What became of tasks, without what did not happen."""
+    return {outcome: count for outcome, count in whose.counts.items() if count}
+
+
 def runs(*nodes):
     return sum(len(node.runs) for node in nodes)
 
@@ -39,6 +44,38 @@ async def test_a_task_that_has_to_go_to_peers_is_done_by_one(nodes, autojump_clo
     assert json.loads(result_of(task.result).value) == {"of": "t"}
     assert there.runs == [(here.id, "t", task.token)]
     assert here.outcomes == [(there.id, True)]
+    await wait_all_tasks_blocked()
+    assert counted(here.sender) == {"accepted": 1, "completed": 1}
+    assert counted(there.runner) == {"accepted": 1, "told": 1}
+
+
+@pytest.mark.parametrize("lie", [False, True])
+async def test_what_became_of_each_task_is_counted_once(nodes, autojump_clock, lie):
+    here, there, _ = nodes
+    there.forge = lambda request: no_signature(request) if lie and isinstance(request, TaskResult) else request
+    there.gate = trio.Event()
+    here.join(there)
+    await here.put("first")
+    await here.until(lambda task: task.progress is not None, "first")
+    if lie:
+        there.gate.set()
+    else:
+        here.part(there)
+    await here.until(lambda task: task.state == TaskState.READY, "first")
+    assert counted(here.sender) == {"accepted": 1, "lied" if lie else "lost": 1}
+
+
+async def test_what_nobody_takes_and_who_does_not_is_counted(nodes, autojump_clock):
+    here, there, _ = nodes
+    there.refuses = ("work",)
+    here.join(there)
+    await here.put()
+    await here.until(lambda task: task.state == TaskState.READY and task.token > 0)
+    await wait_all_tasks_blocked()
+    assert here.asked
+    assert counted(there.runner) == {"refused": len(here.asked)}
+    assert counted(here.sender).keys() == {"not_accepted"}
+    assert here.sender.counts["not_accepted"] >= len(here.asked), "leases that found no peer at all count, too"
 
 
 async def test_progress_at_the_peer_is_seen_in_the_queue(nodes, autojump_clock):

@@ -25,9 +25,12 @@ from actors.settings_p2p import PeerGrant, PeerLimits, PeerRegistrySettings
 
 MOST_SHARES: Final = 10_000
 """Peers that are not named in `allow`, and as many addresses, whose use is counted at once."""
+STRANGERS: Final = PeerLimits(rate_per_s=1.0, burst=20, max_in_flight=4, max_bytes_per_s=256 * 1024)
+"""Of one peer that may do nothing here but ask what everybody may: who this node is, and whom it knows."""
 MOST_NAME_CHARS: Final = 256
 """Of a tool or type of task; nobody may anything with a longer one."""
 _SECTION: Final = "p2p.peer_registry"
+_SOME: Final = "strangers"
 _SHOWN_CHARS: Final = 60
 
 
@@ -85,39 +88,50 @@ class Admission:
         self._now = now
         self._named = Shares(len(settings.allow) + 1)
         self._others = Shares(most)
+        self._strangers = Shares(most)
         self._addresses = Shares(most)
         self._not_granted = Refusals(settings.max_refused, settings.refused_forgive_s, subjects=2 * most)
 
     def __len__(self) -> int:
         """Peers and addresses whose use is counted."""
-        return len(self._named) + len(self._others) + len(self._addresses)
+        return len(self._named) + len(self._others) + len(self._strangers) + len(self._addresses)
 
     # --- rights ------------------------------------------------------------------------------------------------------
 
     def check_ban(self, caller: Caller) -> None:
         """Raises `ForbiddenError` for one that is banned, or comes from an address that is."""
-        ban = self._bans.of_peer(caller.peer_id)
+        ban = self._ban_of(caller)
         if ban is not None:
-            raise self._refused(self._banned(ban, f"peer {caller.peer_id}"))
-        if caller.peer_id not in self._settings.allow:
+            who = f"peer {caller.peer_id}" if ban.subject == caller.peer_id else f"address {ban.subject}"
+            raise self._refused(self._banned(ban, who))
+
+    def _ban_of(self, caller: Caller) -> Ban | None:
+        ban = self._bans.of_peer(caller.peer_id)
+        if ban is None and caller.peer_id not in self._settings.allow:
             ban = self._bans.of_address(caller.address)
-            if ban is not None:
-                raise self._refused(self._banned(ban, f"address {ban.subject}"))
+        return ban
 
     def welcome(self, caller: Caller) -> PeerGrant:
-        """What it may do here. Raises `ForbiddenError` for one that is banned, or may do nothing at all."""
+        """What it may do here. Raises `ForbiddenError` for one that is banned, or may do nothing at all where strangers
+        are not introduced."""
         self.check_ban(caller)
+        if self._settings.introduce_strangers and self.grant_of(caller) is None:
+            return PeerGrant()
         return self._grant(caller)[1]
+
+    def is_introduced(self, caller: Caller) -> bool:
+        """Whether it may know who else is here, and others that it is."""
+        if self.grant_of(caller) is not None:
+            return True
+        return self._settings.introduce_strangers and self._ban_of(caller) is None
 
     def grant_of(self, caller: Caller) -> PeerGrant | None:
         """What it may do here, for those who only look: nothing is counted. None = nothing at all."""
         settings = self._settings
-        if self._bans.of_peer(caller.peer_id) is not None:
+        if self._ban_of(caller) is not None:
             return None
         if caller.peer_id in settings.allow:
             return settings.allow[caller.peer_id]
-        if self._bans.of_address(caller.address) is not None:
-            return None
         return settings.secret_grants if caller.proved and settings.secret_file else None
 
     def may(self, caller: Caller, right: Right) -> None:
@@ -183,9 +197,24 @@ class Admission:
         """Something of so many bytes begins that it may do. Raises as `may` does, and `RateLimitedError` when there
         is too much of it; then nothing counts."""
         self.may(caller, right)
+        return self._turn(self._shares(caller, self._now()), caller, size)
+
+    def ask(self, caller: Caller, size: int = 0) -> Turn:
+        """It asks something that needs no right. Raises `RateLimitedError` for strangers that ask too often."""
+        if self.grant_of(caller) is not None:
+            return Turn(())
+        now = self._now()
+        address, of_address = neighbour(caller.address), self._settings.per_address
+        shares = [
+            (self._strangers, self._strangers.get(caller.peer_id, STRANGERS, now), _SOME),
+            (self._addresses, self._addresses.get(address, of_address, now), "per_address"),
+        ]
+        return self._turn(shares, caller, size)
+
+    def _turn(self, wanted: list[tuple[Shares, Share | None, str]], caller: Caller, size: int) -> Turn:
         now = self._now()
         shares = []
-        for table, share, section in self._shares(caller, now):
+        for table, share, section in wanted:
             if share is None:
                 raise self._refused(_too_many(table))
             over = share.over(now)
@@ -250,9 +279,10 @@ def _matches(pattern: str, name: str) -> bool:
 
 def _too_much(caller: Caller, section: str, over: Over) -> RateLimitedError:
     whose = f"peers at the address of {caller.peer_id}" if section == "per_address" else f"peer {caller.peer_id}"
+    how = "" if section == _SOME else f", or its operator can raise {_SECTION}.{section}.{over.limit}"
     return RateLimitedError(
         f"{whose}: the limit {over.limit} = {over.most:g} of this node is reached; try again in "
-        f"{over.retry_after_s:.2g} s, or its operator can raise {_SECTION}.{section}.{over.limit}",
+        f"{over.retry_after_s:.2g} s{how}",
         retry_after_s=over.retry_after_s,
         limit=over.limit,
     )

@@ -10,6 +10,7 @@ import trio
 
 from actors.errors import MCPServerError
 from actors.p2p.peer_registry.admission import Admission, Caller
+from actors.p2p.peer_registry.introductions import Introductions
 from actors.p2p.peer_registry.link.hello import About, PeerHello
 from actors.p2p.peer_registry.link.link import Link
 from actors.p2p.peer_registry.link.messages import (
@@ -31,11 +32,9 @@ from actors.p2p.peer_registry.link.messages import (
     ToolAnswer,
 )
 from actors.p2p.peer_registry.peer_book import PeerBook
-from actors.p2p.peer_registry.peer_query import page
 from actors.p2p.peer_registry.sharing.runner import Runner
 from actors.p2p.peer_registry.sharing.sender import Sender
 from actors.p2p.peer_registry.tools_for_peers import ToolsForPeers
-from actors.peer_messages import ListPeers
 from actors.tool_tasks import result_text
 
 MOST_TYPES: Final = 1000
@@ -65,6 +64,7 @@ class LinkWork:
         self._tools = tools
         self._runner = runner
         self._sender = sender
+        self._introductions = Introductions(trio.current_time)
         self._began = trio.current_time()
 
     def about(self, peer_id: str) -> About:
@@ -87,6 +87,10 @@ class LinkWork:
     async def handle(self, link: Link, request: Request) -> Answer:
         """Answer a request."""
         self._runner.heard(link.peer_id)
+        if isinstance(request, Echo | Describe | FindPeers):
+            size = len(request.data) if isinstance(request, Echo) else 0
+            with self._admission.ask(self._caller_of(link.peer_id), size):
+                return self._told(link, request)
         if isinstance(request, Offer):
             return self._runner.offered(link, request)
         if isinstance(request, TaskResult):
@@ -95,13 +99,15 @@ class LinkWork:
             arguments = request.arguments.encode()
             result = await self._tools.call(link.peer_id, request.name, arguments, request.timeout_s)
             return ToolAnswer(result=result_text(result))
+        raise MCPServerError(f"this node answers no {type(request).__name__}")
+
+    def _told(self, link: Link, request: Echo | Describe | FindPeers) -> Answer:
+        """What everybody may ask who has a link."""
         if isinstance(request, Echo):
             return request
         if isinstance(request, Describe):
             return self._description(link.peer_id)
-        if isinstance(request, FindPeers):
-            return self._places(request.n, link.peer_id)
-        raise MCPServerError(f"this node answers no {type(request).__name__}")
+        return self._places(link, request.n)
 
     def noted(self, link: Link, note: Note) -> None:
         """Hear a note."""
@@ -123,6 +129,8 @@ class LinkWork:
         """Ask again what its peer offers. Raises what the call raises."""
         said = await link.call(Describe(), timeout_s)
         self._book.heard(link.peer_id, said.addresses)
+        if self._admission.is_introduced(self._caller_of(link.peer_id)):
+            self._introductions.says(link.peer_id, said.addresses, link.address)
         self._book.seen(link.peer_id, capabilities=said.capabilities, agent=said.agent or None)
         self._sender.offers(link.peer_id, said.task_types)
         self._sender.capacity(link.peer_id, free_slots=said.free_slots, running=said.running)
@@ -140,15 +148,17 @@ class LinkWork:
             uptime_s=trio.current_time() - self._began,
         )
 
-    def _places(self, most: int, asker: str) -> PeersFound:
-        """Peers that were really here lately, for one that may know them."""
-        if self._admission.grant_of(self._caller_of(asker)) is None:
+    def _places(self, link: Link, most: int) -> PeersFound:
+        """Peers that are here, for one that may know them."""
+        asker = self._caller_of(link.peer_id)
+        if not self._admission.is_introduced(asker):
             return PeersFound()
-        found = page(self._book, ListPeers(limit=min(most, 1000))).peers
+        bans = self._book.bans
+        found = self._introductions.for_peer(link.peer_id, link.address, most)
         return PeersFound(
             peers=[
-                PeerPlace(peer_id=peer.peer_id, addresses=peer.addresses[:8])
-                for peer in found
-                if peer.last_seen is not None and peer.addresses and peer.peer_id != asker and peer.banned_until is None
+                PeerPlace(peer_id=peer_id, addresses=places)
+                for peer_id, places in found.items()
+                if bans.of_peer(peer_id) is None and not any(bans.of_address(place) for place in places)
             ]
         )

@@ -56,7 +56,7 @@ class Linked:
         def caller_of(peer_id: str) -> Caller:
             return Caller(peer_id, node.address_of(peer_id), self.links.proven(peer_id))
 
-        tools = ToolsForPeers(client, node.admission, caller_of, new_call_id)
+        self.tools = tools = ToolsForPeers(client, node.admission, caller_of, new_call_id)
         self.runner = Runner(
             tools.run, tools.admit, signer, self, RunnerRules(slots=sharing.slots if sharing.enabled else 0)
         )

@@ -23,13 +23,13 @@ from actors.p2p.peer_registry.kept_port import open_host_again
 from actors.p2p.peer_registry.linked import Linked
 from actors.p2p.peer_registry.methods import PeerMethods
 from actors.p2p.peer_registry.node import Node
+from actors.p2p.peer_registry.node_face import NodeFace
 from actors.p2p.peer_registry.peer_keeper import open_keeper
 from actors.p2p.peer_registry.peer_store import PeerStore
 from actors.p2p.peer_registry.served import Served, remote_tools
 from actors.p2p.peer_registry.service import PeerService
 from actors.p2p.peer_registry.shared_secret import load_secret, load_text
 from actors.p2p.peer_registry.tools import load_peer_tools
-from actors.peer_messages import NodeShown
 from actors.task_client import TASK_QUEUE
 from actors.tool_messages import Catalogue, Changed
 from actors.tools.host import ToolHost
@@ -74,7 +74,8 @@ async def main(boot: Boot) -> None:
                 ways=ways.on,
             )
             ways.candidates.on_new = service.news
-            Served(actor, host, node, client, admission, new_call_id).serve(secret, queue_secret)
+            served = Served(actor, host, node, client, admission, new_call_id)
+            served.serve(secret, queue_secret)
             remote = remote_tools(actor, host, linked, secret)
             loaded = load_peer_tools(settings, service, remote)
             most = settings.channel.max_calls_at_once
@@ -88,24 +89,12 @@ async def main(boot: Boot) -> None:
             nursery.start_soon(ways.run)
             if ours.wanted_connections:
                 nursery.start_soon(partial(service.grow, ours.wanted_connections, every_s=ours.peer_discovery_interval))
+                linked.links.wants_peers = lambda: service.missing(ours.wanted_connections) > 0
+                linked.links.on_introduced = service.introduced
             actor.on_draining = linked.leave
             actor.own_work = lambda: linked.runner.running + linked.sender.assigned
-
-            def me() -> NodeShown:
-                return NodeShown(
-                    peer_id=host.peer_id,
-                    addresses=host.addresses,
-                    known=len(book),
-                    connected=len({view.peer_id for view in host.connections()}),
-                    linked=len(linked.links),
-                    bans=len(book.bans.holding()),
-                    turned_away=book.turned_away,
-                    refused=dict(admission.refused),
-                    sent=linked.sender.assigned,
-                    running=linked.runner.running,
-                )
-
-            await actor.serve(PeerMethods(service, remote, me).all() | tools.methods())
+            face = NodeFace(host, book, admission, linked, served)
+            await actor.serve(PeerMethods(service, remote, face.shown).all() | tools.methods())
             nursery.start_soon(tools.send_notices)
             actor.ready(f"listens on {', '.join(host.addresses)}" if host.addresses else "listens nowhere")
             await actor.stopping.wait()

@@ -7,28 +7,33 @@ Whoever dialled a connection keeps a link on it; the other side serves it.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
+import msgspec
 import trio
 
 from actors.errors import MCPServerError
 from actors.logs import get_logger
 from actors.p2p.peer_registry.admission import Admission, Caller
 from actors.p2p.peer_registry.host import Host
+from actors.p2p.peer_registry.introductions import may_be_told
 from actors.p2p.peer_registry.link.link import Link
 from actors.p2p.peer_registry.link.links import PROTOCOL, Links, open_links
-from actors.p2p.peer_registry.link.messages import FindPeers
+from actors.p2p.peer_registry.link.messages import FindPeers, PeersFound
 from actors.p2p.peer_registry.link.reasons import Cause
 from actors.p2p.peer_registry.link.side import OwnSide
 from actors.p2p.peer_registry.link_work import LinkWork
 from actors.p2p.peer_registry.sharing.sender import Sender
 from actors.p2p.peer_registry.stream import PeerStream
+from actors.peer_messages import LinkCounts
 
 REFRESH_S: Final = 30.0
 """Between two questions for what a peer offers."""
 _OPEN_S: Final = 10.0
 _ASK_S: Final = 10.0
+_AGAIN_S: Final = 2.0
+"""Between the first two: those that came together are not all known to each other at once."""
 _EXCHANGED_WITH: Final = 8
 """Nodes that are asked whom they know, at once."""
 
@@ -52,7 +57,13 @@ class NodeLinks:
         self._work = work
         self._sender = sender
         self._violated = violated
+        self.wants_peers: Callable[[], bool] = lambda: False
+        """Whether there are fewer peers than wanted, so that linked nodes are asked whom they know."""
+        self.on_introduced: Callable[[dict[str, list[str]]], None] = lambda _: None
+        """Told of peers and multiaddrs that a linked node tells of. It must not wait."""
         self._links: Links | None = None
+        self._past = LinkCounts()
+        """Of links that have ended."""
         self._kept: set[str] = set()
         self._changed = trio.Event()
         self._nursery: trio.Nursery | None = None
@@ -69,6 +80,16 @@ class NodeLinks:
     def get(self, peer_id: str) -> Link | None:
         """The link with this node on which calls can be made."""
         return self._links.get(peer_id) if self._links is not None else None
+
+    def counts(self) -> LinkCounts:
+        """What went over all links so far."""
+        if self._links is None:
+            return LinkCounts()
+        endings = self._links.statistics().endings
+        counts = msgspec.structs.replace(self._past, endings={str(cause): n for cause, n in endings.items()})
+        for link in self._links.running():
+            counts = _with(counts, link)
+        return counts
 
     def proven(self, peer_id: str) -> bool:
         """Whether this node has proven the shared secret on its link."""
@@ -100,15 +121,22 @@ class NodeLinks:
             except MCPServerError as error:
                 get_logger().debug("a peer says nothing of others", peer=link.peer_id, reason=error.message)
                 return
-            for place in said.peers:
-                if place.peer_id != self._host.peer_id and len(found) < most:
-                    found.setdefault(place.peer_id, []).extend(place.addresses)
+            for peer_id, places in self._heard(link, said):
+                if peer_id in found or len(found) < most:
+                    found.setdefault(peer_id, []).extend(places)
 
         links = self.all()
         async with trio.open_nursery() as nursery:
             for link in random.sample(links, min(len(links), _EXCHANGED_WITH)):
                 nursery.start_soon(ask, link)
         return found
+
+    def _heard(self, link: Link, said: PeersFound) -> Iterable[tuple[str, list[str]]]:
+        """What a peer says of others, without what can't be true here."""
+        for place in said.peers:
+            places = [one for one in place.addresses if may_be_told(one, link.address)]
+            if places and place.peer_id != self._host.peer_id:
+                yield place.peer_id, places
 
     # --- life ------------------------------------------------------------------------------------------------------
 
@@ -162,19 +190,36 @@ class NodeLinks:
 
     def _ended(self, link: Link) -> None:
         assert link.ending is not None
+        self._past = _with(self._past, link)
         get_logger().info("link ended", peer=link.peer_id, reason=str(link.ending))
         if link.ending.cause is Cause.VIOLATION:
             self._violated(link.peer_id, str(link.ending))
 
     async def _refresh(self, link: Link) -> None:
+        pause_s = _AGAIN_S
         while link.usable:
             try:
                 await self._work.refresh(link, _ASK_S)
+                if self.wants_peers():
+                    self.on_introduced(dict(self._heard(link, await link.call(FindPeers(), _ASK_S))))
             except MCPServerError as error:
                 get_logger().debug("a peer did not say what it offers", peer=link.peer_id, reason=error.message)
-            with trio.move_on_after(REFRESH_S):
+            with trio.move_on_after(pause_s):
                 await link.over.wait()
+            pause_s = REFRESH_S
 
     def _wake(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
+
+
+def _with(counts: LinkCounts, link: Link) -> LinkCounts:
+    seen = link.statistics()
+    return msgspec.structs.replace(
+        counts,
+        asked=counts.asked + seen.answered_calls,
+        answered=counts.answered + seen.served,
+        busy=counts.busy + seen.refused,
+        bytes_in=counts.bytes_in + seen.bytes_in,
+        bytes_out=counts.bytes_out + seen.bytes_out,
+    )

@@ -50,6 +50,13 @@ class Served:
         self._admission = admission
         self._new_call_id = new_call_id
         self._settings = actor.settings.p2p.peer_registry
+        self._offered: dict[str, ToolsForPeers] = {}
+        """The tools, by the way that they are called."""
+
+    @property
+    def tool_calls(self) -> dict[str, int]:
+        """Calls of tools that were let through, by the way that they came."""
+        return {way: tools.called for way, tools in self._offered.items()}
 
     def serve(self, secret: SharedSecret | None, queue_secret: str) -> None:
         """Answer what is switched on. `secret` is that of nodes, `queue_secret` the one of the queue protocol. Raises
@@ -57,18 +64,19 @@ class Served:
         queue = self._queue(queue_secret) if self._settings.queue_protocol.enabled else None
         if self._settings.mcp.enabled:
             # Where there is a secret, no call gets so far without a token.
-            answering = self._mcp(self._tools(proved=secret is not None), secret, queue)
+            answering = self._mcp(self._tools("mcp", proved=secret is not None), secret, queue)
             use = StreamUse(use_limits(self._settings.mcp))
             self._host.serve(MCP_PROTOCOL, McpServer(answering, use, violation=self._node.violated).serve)
         if queue is not None:
             use = StreamUse(use_limits(self._settings.mcp))
             self._host.serve(QUEUE_PROTOCOL, QueueServer(queue, use).serve)
 
-    def _tools(self, *, proved: bool) -> ToolsForPeers:
+    def _tools(self, way: str, *, proved: bool) -> ToolsForPeers:
         def caller_of(peer_id: str) -> Caller:
             return Caller(peer_id, self._node.address_of(peer_id), proved)
 
-        return ToolsForPeers(self._client, self._admission, caller_of, self._new_call_id)
+        tools = self._offered[way] = ToolsForPeers(self._client, self._admission, caller_of, self._new_call_id)
+        return tools
 
     def _mcp(self, tools: ToolsForPeers, secret: SharedSecret | None, queue: QueueAnswering | None) -> Answering:
         check = None
@@ -99,7 +107,7 @@ class Served:
             self._may,
             self._settings.queue_protocol,
             secret=secret,
-            tools=self._tools(proved=False),
+            tools=self._tools("queue", proved=False),
             violation=self._node.violated,
         )
 

@@ -267,8 +267,8 @@ class PeerService:
                 await self._news.wait()
                 # What is found at the same time is tried together.
                 await trio.sleep(min(every_s, _GATHER_S))
-            missing = wanted - self.page(ListPeers(status="connected", limit=1)).total
-            if missing > 0:
+            missing = self.missing(wanted)
+            if missing:
                 if not self._news.is_set():
                     await self.discover((), most=1, timeout_s=min(every_s, _LOOK_S))
                 async with trio.open_nursery() as nursery:
@@ -291,6 +291,19 @@ class PeerService:
             await self._contacts.reach(peer_id, timeout_s=_LOOK_S)
         except MCPServerError as error:
             get_logger().debug("a known peer can't be reached", peer=peer_id, reason=error.message)
+
+    def missing(self, wanted: int) -> int:
+        """So many peers more should be connected."""
+        return max(0, wanted - self.page(ListPeers(status="connected", limit=1)).total)
+
+    def introduced(self, places: dict[str, list[str]]) -> None:
+        """A linked node tells of these peers: hearsay. Those that were not tried yet are tried soon, if there are too
+        few."""
+        for peer_id, addresses in places.items():
+            if self.book.heard(peer_id, addresses) and peer_id not in self._tried:
+                peer = self.book.get(peer_id)
+                if peer is not None and peer.status == "disconnected" and peer.banned_until is None:
+                    self.news()
 
     async def bootstrap(self, nodes: Sequence[str] | None, *, timeout_s: float, most: int) -> Bootstrapped:
         """Connect to at most so many of these nodes, or of the configured ones. What fails is told, node by node."""

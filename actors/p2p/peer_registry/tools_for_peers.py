@@ -28,6 +28,8 @@ class ToolsForPeers:
         new_call_id: Callable[[], str],
     ) -> None:
         """`caller_of` tells what is known of whoever has this peer id now."""
+        self.called = 0
+        """Calls that were let through."""
         self._tools = tools
         self._admission = admission
         self._caller_of = caller_of
@@ -53,6 +55,7 @@ class ToolsForPeers:
             turn = self._admission.begin(caller, Right("tool", name), len(arguments))
         except ForbiddenError as error:
             raise UnknownToolError(f"there is no tool {name[:200]!r} for this peer: {error.message}") from None
+        self.called += 1
         with turn:
             result = await self._tools.call(self._call(peer_id, name, arguments), timeout_s=timeout_s)
         self._admission.passed(caller, len(result.value))

@@ -136,6 +136,10 @@ class Links:
         """The links that can be used, one per peer."""
         return [link for peer_id in self._places if (link := self.get(peer_id)) is not None]
 
+    def running(self) -> list[Link]:
+        """All that have not ended, those in their hello, too."""
+        return [link for place in self._places.values() for link in place.links]
+
     def statistics(self) -> LinksStatistics:
         """A snapshot."""
         return LinksStatistics(

@@ -75,6 +75,10 @@ class Assignment:
         self.peer = ""
         """Who has it; '' = nobody yet."""
         self.input_cid = ""
+        self.accepted = False
+        """A peer took it."""
+        self.became: str = "given_back"
+        """How it ended; one of `GIVEN`."""
         self.keeper = LeaseKeeper(queue, lease.id, lease.token, rules.lease_s, self.stop)
         self._queue = queue
         self._wires = wires
@@ -104,21 +108,22 @@ class Assignment:
         """Its peer has a result, which is right; whether it counts."""
         lease = self.lease
         if result.error is None:
-            self._stop_with(Complete(id=lease.id, token=lease.token, result=result.output or ""))
+            self._stop_with(Complete(id=lease.id, token=lease.token, result=result.output or ""), "completed")
         else:
-            self._stop_with(Fail(id=lease.id, token=lease.token, error=as_error(result.error)))
+            self._stop_with(Fail(id=lease.id, token=lease.token, error=as_error(result.error)), "failed")
         await self._settled.wait()
         return bool(self._counted)
 
     def stop(self, why: Literal["cancelled", "lost"]) -> None:
         """Its owner wants that, or it is not ours any more."""
         self._cancel_there()
-        self._stop_with(AckCancel(id=self.lease.id, token=self.lease.token) if why == "cancelled" else None)
+        end = AckCancel(id=self.lease.id, token=self.lease.token) if why == "cancelled" else None
+        self._stop_with(end, why)
 
-    def give_back(self, reason: str) -> None:
+    def give_back(self, reason: str, became: str = "given_back") -> None:
         """The queue shall have it again; no attempt is used."""
         self._cancel_there()
-        self._stop_with(self._back(reason))
+        self._stop_with(self._back(reason), became)
 
     def peer_lost(self) -> None:
         """The connection with its peer ended."""
@@ -128,9 +133,10 @@ class Assignment:
         """There is one again."""
         self._patience.deadline = math.inf
 
-    def _stop_with(self, end: End | None) -> None:
+    def _stop_with(self, end: End | None, became: str) -> None:
         if not self._over.is_set():
             self._end = end
+            self.became = became
             self._over.set()
             self._scope.cancel()
 
@@ -154,6 +160,8 @@ class Assignment:
                 nursery.cancel_scope.cancel()
             self._over.set()
             self._counted = self._end is not None and await end_task(self._queue, self._end)
+            if not self._counted and self.became in {"completed", "failed"}:
+                self.became = "lost"
         finally:
             self._over.set()
             self._settled.set()
@@ -164,11 +172,11 @@ class Assignment:
             payload = await self._results.filled(lease)
             offer = self._offer(payload)
         except MCPServerError as error:
-            self._end = Fail(id=lease.id, token=lease.token, error=to_info(error))
+            self._end, self.became = Fail(id=lease.id, token=lease.token, error=to_info(error)), "not_accepted"
             return
         except Exception as error:  # noqa: BLE001 - one task never ends the node, which has others
             get_logger().error("a task could not be offered", task=lease.id, exc_info=error)
-            self._end = Fail(id=lease.id, token=lease.token, error=to_info(error))
+            self._end, self.became = Fail(id=lease.id, token=lease.token, error=to_info(error)), "not_accepted"
             return
         refusals: list[str] = []
         for peer_id in self._ranked(lease.type, self.input_cid)[: self._rules.max_offers]:
@@ -180,9 +188,10 @@ class Assignment:
                 answer = await wire.call(offer, _OFFER_S)
             except MCPServerError as error:
                 took(peer_id, 0)
-                self.give_back(f"peer {peer_id} did not answer an offer ({code_of(error)})")
+                self.give_back(f"peer {peer_id} did not answer an offer ({code_of(error)})", "lost")
                 return
             if isinstance(answer, Accepted):
+                self.accepted = True
                 took(peer_id, answer.free_slots)
                 await self._until_it_ends()
                 return
@@ -190,6 +199,7 @@ class Assignment:
             took(peer_id, answer.free_slots if answer.code == "BUSY" else 0)
             refusals.append(f"{peer_id}: {answer.reason}")
         self._end = self._back("; ".join(["no peer took it", *refusals])[:1000])
+        self.became = "not_accepted"
 
     def _offer(self, payload: str) -> Offer:
         lease, rules = self.lease, self._rules
@@ -220,6 +230,7 @@ class Assignment:
             await self._over.wait()
         if not self._over.is_set():
             self._end = self._back(f"peer {self.peer} is gone")
+            self.became = "lost"
 
 
 class PayloadTooLargeError(MCPServerError):

@@ -8,6 +8,7 @@ length of a lease, or says so, the work is stopped and forgotten: the task is so
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -22,6 +23,7 @@ from actors.p2p.peer_registry.link.messages import Accepted, Offer, Progress, Re
 from actors.p2p.peer_registry.sharing.statement import content_id, made_result
 from actors.p2p.peer_registry.sharing.wires import Wire, Wires
 from actors.p2p.task_worker.run import told
+from actors.peer_messages import TAKEN
 from actors.tool_messages import ToolResult
 from actors.tool_tasks import result_text
 
@@ -57,6 +59,8 @@ class Runner:
     """See the module's text."""
 
     def __init__(self, run_tool: RunTool, admit: Admit, signer: NodeSigner, wires: Wires, rules: RunnerRules) -> None:
+        self.counts = Counter[str](dict.fromkeys(TAKEN, 0))
+        """What became of tasks that were offered."""
         self._run_tool = run_tool
         self._admit = admit
         self._signer = signer
@@ -109,10 +113,13 @@ class Runner:
             try:
                 self._check(wire.peer_id, offer)
             except MCPServerError as error:
+                self.counts["refused"] += 1
                 return Refused(code=code_of(error), reason=error.message[:2000], free_slots=self.free_slots)
             if self.free_slots < 1:
+                self.counts["refused"] += 1
                 return Refused(code="BUSY", reason="all slots are used", free_slots=0)
             assert self._nursery is not None
+            self.counts["accepted"] += 1
             job = self._jobs[key] = _Job(key, offer)
             self._nursery.start_soon(self._live, job)
         return Accepted(free_slots=self.free_slots)
@@ -137,6 +144,7 @@ class Runner:
                 job.runs = False
                 self.on_free()
                 await self._tell(job, output, error)
+            self.counts["dropped" if job.scope.cancelled_caught else "told"] += 1
         finally:
             del self._jobs[job.key]
             if not any(key[0] == job.key[0] for key in self._jobs):

@@ -9,6 +9,7 @@ attempt; a result counts when it fits the offer and is signed by the node that w
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, Protocol
 
@@ -23,6 +24,7 @@ from actors.p2p.peer_registry.sharing.assignment import Assignment, Capacity, Se
 from actors.p2p.peer_registry.sharing.statement import LieError, check_result
 from actors.p2p.peer_registry.sharing.wires import Wire, Wires
 from actors.p2p.task_worker.links import Results
+from actors.peer_messages import GIVEN
 from actors.task_client import TaskClient, new_task_id
 from actors.task_messages import Claim, Claimed, Lease, RegisterWorker, Release, WorkerInfo
 
@@ -71,6 +73,8 @@ class Sender:
         local_is_full: Callable[[], Awaitable[bool]],
     ) -> None:
         """`is_shared`: whether tasks of a type that need nothing may leave this node."""
+        self.counts = Counter[str](dict.fromkeys(GIVEN, 0))
+        """What became of tasks that were to go to peers."""
         self._queue = queue
         self._wires = wires
         self._rank = rank
@@ -143,7 +147,7 @@ class Sender:
         except LieError as lie:
             self._judge.lied(wire.peer_id, lie.message)
             self._shunned[wire.peer_id] = trio.current_time() + _SHUN_S
-            one.give_back("its peer lied about the result")
+            one.give_back("its peer lied about the result", "lied")
             return ResultTaken(accepted=False, reason=lie.message)
         if result.error is None or result.error.code in _BLAMED:
             self._judge.outcome(wire.peer_id, success=result.error is None, seconds=one.seconds)
@@ -288,6 +292,8 @@ class Sender:
         try:
             await one.live(self.took)
         finally:
+            self.counts["accepted"] += one.accepted
+            self.counts[one.became] += 1
             if self._assignments.get(one.lease.id) is one:
                 del self._assignments[one.lease.id]
             self._wake()
