@@ -13,7 +13,8 @@ from typing import Any, Final
 from actors.messages import ErrorInfo
 from actors.p2p.workflow_scheduler import facts, late
 from actors.p2p.workflow_scheduler.definition import Plan
-from actors.p2p.workflow_scheduler.event_clock import Event, EventClock, Signer
+from actors.p2p.workflow_scheduler.event_clock import EventClock
+from actors.p2p.workflow_scheduler.events import Event, Signer
 from actors.p2p.workflow_scheduler.fold import fold
 from actors.p2p.workflow_scheduler.outputs import OutputCache
 from actors.p2p.workflow_scheduler.references import ReferenceMissingError, looked_up_in

@@ -19,7 +19,8 @@ from actors.messages import ErrorInfo
 from actors.p2p.workflow_scheduler.deciding import Deciding
 from actors.p2p.workflow_scheduler.definition import Plan
 from actors.p2p.workflow_scheduler.dispatch import depends_on, fill
-from actors.p2p.workflow_scheduler.event_clock import EventClock, Signer
+from actors.p2p.workflow_scheduler.event_clock import EventClock
+from actors.p2p.workflow_scheduler.events import Signer
 from actors.p2p.workflow_scheduler.facts import send_later, take_fact, take_gone
 from actors.p2p.workflow_scheduler.fold import replay
 from actors.p2p.workflow_scheduler.run_values import Changes, Commands, Outputs, Rules
