@@ -60,6 +60,8 @@ class EventClock:
         self._ordered: list[Event] = []
         self._in_order = True
         self._waiting: dict[bytes, Read] = {}
+        self._last_seq: dict[str, int] = {}
+        """Peer -> the greatest number of its events."""
 
     def __len__(self) -> int:
         return len(self._events)
@@ -171,6 +173,44 @@ class EventClock:
         missing = {parent for read in self._waiting.values() for parent in self.missing(read.fields.parents)}
         return Merged(added, frozenset(missing - self._waiting.keys()), refused)
 
+    def following(self, peer: str, events: Iterable[tuple[bytes, bytes]]) -> list[Event]:
+        """What this peer made since its last event that is here, from its blocks, oldest first; those that are here
+        already are left out. Nothing is taken over yet. Raises `BadEventError` when one of them is not sound, is not
+        this peer's, comes after what is not here, or does not come after all that the peer made before."""
+        found: dict[bytes, Event] = {}
+        for node, payload_block in events:
+            cid = cid_of(node)
+            if cid in self._number or cid in found:
+                continue
+            event = event_of(read_event(cid, node, payload_block, trusted=False))
+            if event.peer != peer:
+                raise BadEventError("PEER", f"it was made by {event.peer}, not by {peer}", cid)
+            before = [self[parent] if parent in self._number else found.get(parent) for parent in event.parents]
+            parents = [parent for parent in before if parent is not None]
+            if len(parents) < len(before):
+                raise MissingParentsError(
+                    cid, [parent for parent in self.missing(event.parents) if parent not in found]
+                )
+            if event.height != 1 + max((parent.height for parent in parents), default=0):
+                raise BadEventError("HEIGHT", "its height is not one more than its parents'", cid)
+            reached = max((parent.seq for parent in parents if parent.cid in found), default=0)
+            here = [parent.cid for parent in parents if parent.cid not in found]
+            last = self._last_seq.get(peer, 0) + len(found)
+            if not event.seq == last + 1 == max(reached + 1, self.next_seq(peer, here)):
+                raise BadEventError("SEQ", "it does not come after all that its peer made before", cid)
+            found[cid] = event
+        if len(self._events) + len(found) > MAX_EVENTS:
+            raise BadEventError("TOO_MANY", f"there are {MAX_EVENTS} events")
+        return list(found.values())
+
+    def follow(self, events: Iterable[Event]) -> list[Event]:
+        """Take over what `following` has just given."""
+        added = []
+        for event in events:
+            added.append(self._shared(event))
+            self._put(added[-1])
+        return added
+
     def _refuse_waiting(self) -> Iterable[BadEventError]:
         """Those that say they come before their own parents, and the last ones of too many."""
         for read in list(self._waiting.values()):
@@ -208,6 +248,7 @@ class EventClock:
         self._ancestry.add([self._number[parent] for parent in event.parents], event.height, event.peer)
         self._number[event.cid] = len(self._events)
         self._events.append(event)
+        self._last_seq[event.peer] = max(event.seq, self._last_seq.get(event.peer, 0))
         self._heads.difference_update(event.parents)
         self._heads.add(event.cid)
         if self._ordered and _place(event) < _place(self._ordered[-1]):

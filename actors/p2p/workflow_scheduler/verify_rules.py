@@ -14,15 +14,20 @@ from actors.p2p.workflow_scheduler.payloads import (
     Begun,
     Ended,
     Merged,
+    PeerCompleted,
+    PeerFact,
+    PeerStarted,
     StepCompleted,
     StepEnd,
     StepExpanded,
     StepFact,
     StepFailed,
+    StepOffered,
     StepReady,
     StepSkipped,
     StepStarted,
 )
+from actors.p2p.workflow_scheduler.peer_work import PeerWork
 from actors.workflow_messages import Step, Workflow
 from actors.workflow_report import Code
 
@@ -51,6 +56,11 @@ class _Rules:
         self.expanded: dict[str, list[tuple[Said, int]]] = defaultdict(list)
         """Step -> events that say how many items it has, and how many they say."""
         self.last_start: dict[Part, Said] = {}
+        self.peers = PeerWork()
+        self.peer_starts: dict[bytes, Said] = {}
+        """Offer -> what its peer said first."""
+        self.at_peers: dict[tuple[str, int], list[Said]] = {}
+        """Task and token of what was offered -> how it completed there."""
 
     def check(self) -> None:
         for one in self.said:
@@ -63,7 +73,12 @@ class _Rules:
 
     def _collect(self, one: Said) -> None:
         fact = one.fact
-        if isinstance(fact, Ended):
+        if isinstance(fact, StepOffered):
+            self.peers.offered(one.event, fact)
+            self.at_peers.setdefault((fact.task, fact.token), [])
+        elif isinstance(fact, PeerFact):
+            self._peer(one, fact)
+        elif isinstance(fact, Ended):
             if self.ended:
                 self.findings.add("TWICE", "the workflow ended twice", one.cid)
             if len(self.ended) < _REMEMBERED:
@@ -89,6 +104,8 @@ class _Rules:
             self._found("ORDER", one, f"{one.event.kind} before the workflow had begun")
         if isinstance(fact, Attempted):
             self._tokens(one, fact)
+        if isinstance(fact, StepCompleted) and (fact.task, fact.token) in self.at_peers:
+            self._done_by_peer(one, fact)
         if self.steps is None:
             return
         step = self.steps.get(part.step)
@@ -160,11 +177,30 @@ class _Rules:
             if isinstance(fact, StepStarted) and (fact.token, fact.attempt) <= known:
                 self._found("TOKEN", one, f"attempt {fact.attempt} began after attempt {last.fact.attempt}")
             elif not isinstance(fact, StepStarted) and (fact.token, fact.attempt) < known:
-                self._found(
-                    "TOKEN", one, f"attempt {fact.attempt} ended it after attempt {last.fact.attempt} had begun"
-                )
+                what = "was offered" if isinstance(fact, StepOffered) else "ended it"
+                self._found("TOKEN", one, f"attempt {fact.attempt} {what} after attempt {last.fact.attempt} had begun")
         if isinstance(fact, StepStarted):
             self.last_start[part] = one
+
+    def _peer(self, one: Said, fact: PeerFact) -> None:
+        """A peer speaks of what it was offered, in the order in which it happens."""
+        if wrong := self.peers.wrong(one.event, fact):
+            self._found("PEER", one, wrong)
+            return
+        if isinstance(fact, PeerStarted):
+            self.peer_starts[fact.offer] = one
+        elif not self.clock.before(self.peer_starts[fact.offer].cid, one.cid):
+            self._found("PEER", one, "it ended before it began")
+        elif isinstance(fact, PeerCompleted):
+            self.at_peers[fact.task, fact.token].append(one)
+
+    def _done_by_peer(self, one: Said, fact: StepCompleted) -> None:
+        """What was done by a peer is what the peer says it did, and said before."""
+        said = [at for at in self.at_peers[fact.task, fact.token] if self.clock.before(at.cid, one.cid)]
+        if not said:
+            self._found("PEER", one, "no peer that it was offered to says that it completed")
+        elif not any(isinstance(at.fact, PeerCompleted) and at.fact.result == fact.result for at in said):
+            self._found("PEER", one, "the peer says that it has another output")
 
     # --- helpers -----------------------------------------------------------------------------------------------
 
@@ -172,7 +208,8 @@ class _Rules:
         return any(self.clock.before(other.cid, one.cid) for other in others)
 
     def _found(self, code: Code, one: Said, message: str) -> None:
-        part = part_of(one.fact) if isinstance(one.fact, StepFact) else None
+        fact = self.peers.step_of(one.fact) if isinstance(one.fact, PeerFact) else one.fact
+        part = part_of(fact) if isinstance(fact, StepFact) else None
         self.findings.add(code, message, one.cid, part)
 
 
@@ -180,4 +217,4 @@ def _begins(fact: StepFact) -> bool:
     """Only what may be done does this."""
     if isinstance(fact, StepFailed):
         return fact.attempt > 0
-    return isinstance(fact, StepReady | StepExpanded | StepStarted | StepCompleted)
+    return isinstance(fact, StepReady | StepExpanded | StepOffered | StepStarted | StepCompleted)
