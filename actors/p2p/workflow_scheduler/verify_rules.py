@@ -14,9 +14,6 @@ from actors.p2p.workflow_scheduler.payloads import (
     Begun,
     Ended,
     Merged,
-    PeerCompleted,
-    PeerFact,
-    PeerStarted,
     StepCompleted,
     StepEnd,
     StepExpanded,
@@ -27,7 +24,7 @@ from actors.p2p.workflow_scheduler.payloads import (
     StepSkipped,
     StepStarted,
 )
-from actors.p2p.workflow_scheduler.peer_work import PeerWork
+from actors.p2p.workflow_scheduler.verify_peers import PeerRules
 from actors.workflow_messages import Step, Workflow
 from actors.workflow_report import Code
 
@@ -56,29 +53,22 @@ class _Rules:
         self.expanded: dict[str, list[tuple[Said, int]]] = defaultdict(list)
         """Step -> events that say how many items it has, and how many they say."""
         self.last_start: dict[Part, Said] = {}
-        self.peers = PeerWork()
-        self.peer_starts: dict[bytes, Said] = {}
-        """Offer -> what its peer said first."""
-        self.at_peers: dict[tuple[str, int], list[Said]] = {}
-        """Task and token of what was offered -> how it completed there."""
+        self.peers = PeerRules(clock, findings)
 
     def check(self) -> None:
         for one in self.said:
             self._collect(one)
+            self.peers.collect(one)
         for one in self.said:
             if not isinstance(one.fact, Merged) and self._after(self.ended, one):
                 self._found("AFTER_END", one, f"{one.event.kind} after the workflow's end")
             if isinstance(one.fact, StepFact):
                 self._step(one, one.fact)
+            self.peers.check(one)
 
     def _collect(self, one: Said) -> None:
         fact = one.fact
-        if isinstance(fact, StepOffered):
-            self.peers.offered(one.event, fact)
-            self.at_peers.setdefault((fact.task, fact.token), [])
-        elif isinstance(fact, PeerFact):
-            self._peer(one, fact)
-        elif isinstance(fact, Ended):
+        if isinstance(fact, Ended):
             if self.ended:
                 self.findings.add("TWICE", "the workflow ended twice", one.cid)
             if len(self.ended) < _REMEMBERED:
@@ -104,8 +94,6 @@ class _Rules:
             self._found("ORDER", one, f"{one.event.kind} before the workflow had begun")
         if isinstance(fact, Attempted):
             self._tokens(one, fact)
-        if isinstance(fact, StepCompleted) and (fact.task, fact.token) in self.at_peers:
-            self._done_by_peer(one, fact)
         if self.steps is None:
             return
         step = self.steps.get(part.step)
@@ -182,34 +170,13 @@ class _Rules:
         if isinstance(fact, StepStarted):
             self.last_start[part] = one
 
-    def _peer(self, one: Said, fact: PeerFact) -> None:
-        """A peer speaks of what it was offered, in the order in which it happens."""
-        if wrong := self.peers.wrong(one.event, fact):
-            self._found("PEER", one, wrong)
-            return
-        if isinstance(fact, PeerStarted):
-            self.peer_starts[fact.offer] = one
-        elif not self.clock.before(self.peer_starts[fact.offer].cid, one.cid):
-            self._found("PEER", one, "it ended before it began")
-        elif isinstance(fact, PeerCompleted):
-            self.at_peers[fact.task, fact.token].append(one)
-
-    def _done_by_peer(self, one: Said, fact: StepCompleted) -> None:
-        """What was done by a peer is what the peer says it did, and said before."""
-        said = [at for at in self.at_peers[fact.task, fact.token] if self.clock.before(at.cid, one.cid)]
-        if not said:
-            self._found("PEER", one, "no peer that it was offered to says that it completed")
-        elif not any(isinstance(at.fact, PeerCompleted) and at.fact.result == fact.result for at in said):
-            self._found("PEER", one, "the peer says that it has another output")
-
     # --- helpers -----------------------------------------------------------------------------------------------
 
     def _after(self, others: Iterable[Said], one: Said) -> bool:
         return any(self.clock.before(other.cid, one.cid) for other in others)
 
     def _found(self, code: Code, one: Said, message: str) -> None:
-        fact = self.peers.step_of(one.fact) if isinstance(one.fact, PeerFact) else one.fact
-        part = part_of(fact) if isinstance(fact, StepFact) else None
+        part = part_of(one.fact) if isinstance(one.fact, StepFact) else None
         self.findings.add(code, message, one.cid, part)
 
 
