@@ -23,11 +23,13 @@ from actors.p2p.peer_registry.node import Node
 from actors.p2p.peer_registry.node_links import NodeLinks
 from actors.p2p.peer_registry.shared_secret import SharedSecret
 from actors.p2p.peer_registry.sharing.assignment import SenderRules
+from actors.p2p.peer_registry.sharing.clocks import Clocks
 from actors.p2p.peer_registry.sharing.judging import BookJudge
 from actors.p2p.peer_registry.sharing.runner import Runner, RunnerRules
 from actors.p2p.peer_registry.sharing.sender import Sender
 from actors.p2p.peer_registry.tools_for_peers import ToolsForPeers
 from actors.task_client import TaskClient
+from actors.workflow_client import WorkflowClient
 
 _WAITS_S = 0.25
 """A ready task that waited so long waits because this node has no room."""
@@ -63,6 +65,7 @@ class Linked:
         self.sender = Sender(
             self._queue,
             self,
+            Clocks(WorkflowClient(actor.peers)),
             judge.rank,
             judge,
             SenderRules(

@@ -37,6 +37,7 @@ from actors.peer_messages import NodeShown
 from actors.task_client import TASK_QUEUE
 from actors.tool_messages import Catalogue, Changed
 from actors.tools.host import ToolHost
+from actors.workflow_client import WORKFLOW_SCHEDULER
 
 MCP_PROTOCOL = "/mcp+p2p/1.0.0"
 _decode_event = msgspec.msgpack.Decoder(Catalogue | Changed).decode
@@ -134,7 +135,7 @@ def _tool_client(actor: Actor) -> ToolClient:
 
 
 def _is_used(name: str) -> bool:
-    return name in {"router", TASK_QUEUE} or name.startswith("tools.")
+    return name in {"router", TASK_QUEUE, WORKFLOW_SCHEDULER} or name.startswith("tools.")
 
 
 def _mcp_server(actor: Actor, host: Host, node: Node, tools: ToolsForPeers, secret: SharedSecret | None) -> McpServer:

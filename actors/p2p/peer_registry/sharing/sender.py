@@ -20,6 +20,7 @@ from actors.logs import get_logger
 from actors.p2p.asking_queue import AGAIN_S, end_task, held_by, may_ask_again, persist
 from actors.p2p.peer_registry.link.messages import Progress, ResultTaken, TaskResult
 from actors.p2p.peer_registry.sharing.assignment import Assignment, Capacity, SenderRules
+from actors.p2p.peer_registry.sharing.clocks import Clocks
 from actors.p2p.peer_registry.sharing.statement import LieError, check_result
 from actors.p2p.peer_registry.sharing.wires import Wire, Wires
 from actors.p2p.task_worker.links import Results
@@ -63,6 +64,7 @@ class Sender:
         self,
         queue: TaskClient,
         wires: Wires,
+        clocks: Clocks,
         rank: Rank,
         judge: Judge,
         rules: SenderRules,
@@ -73,6 +75,7 @@ class Sender:
         """`is_shared`: whether tasks of a type that need nothing may leave this node."""
         self._queue = queue
         self._wires = wires
+        self._clocks = clocks
         self._rank = rank
         self._judge = judge
         self._rules = rules
@@ -134,21 +137,29 @@ class Sender:
             one.keeper.progress(note.percent, note.text)
 
     async def result(self, wire: Wire, result: TaskResult) -> ResultTaken:
-        """How one ended. Answered when the queue has it."""
+        """How one ended. Answered when the queue has it, and the clock of its workflow has what came along. What came
+        along with a result that does not count is true all the same, if it is sound."""
         one = self._assignments.get(result.task_id)
-        if one is None or not one.is_with(wire.peer_id, result.token):
-            return ResultTaken(accepted=False, reason="the task has ended, or was given to another")
+        if one is not None and not one.is_with(wire.peer_id, result.token):
+            one = None
         try:
-            check_result(result, self._rules.me, wire.peer_id, one.input_cid)
+            if one is not None:
+                check_result(result, self._rules.me, wire.peer_id, one.input_cid)
+                if result.workflow_id != one.workflow_id:
+                    raise LieError("the result is for another workflow")
+            merged = await self._clocks.merge(wire.peer_id, result, counts=one is not None)
         except LieError as lie:
             self._judge.lied(wire.peer_id, lie.message)
             self._shunned[wire.peer_id] = trio.current_time() + _SHUN_S
-            one.give_back("its peer lied about the result")
+            if one is not None:
+                one.give_back("its peer lied about the result")
             return ResultTaken(accepted=False, reason=lie.message)
+        if one is None or not one.is_with(wire.peer_id, result.token):
+            return ResultTaken(accepted=False, reason="the task has ended, or was given to another", merged=merged)
         if result.error is None or result.error.code in _BLAMED:
             self._judge.outcome(wire.peer_id, success=result.error is None, seconds=one.seconds)
         accepted = await one.ended(result)
-        return ResultTaken(accepted=accepted, reason="" if accepted else "its lease had ended")
+        return ResultTaken(accepted=accepted, reason="" if accepted else "its lease had ended", merged=merged)
 
     # --- the queue -------------------------------------------------------------------------------------------------
 
@@ -269,7 +280,7 @@ class Sender:
         before = self._assignments.get(lease.id)
         if before is not None:
             before.stop("lost")
-        one = Assignment(lease, self._queue, self._wires, self._results, self._rules, self._ranked)
+        one = Assignment(lease, self._queue, self._wires, self._results, self._clocks, self._rules, self._ranked)
         self._assignments[lease.id] = one
         nursery.start_soon(self._carry, one)
 
