@@ -10,10 +10,11 @@ import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from task_bench import QueueHere
 
-from actors.errors import ForbiddenError, OutcomeUnknownError
+from actors.errors import ForbiddenError, NotFoundError, OutcomeUnknownError, RuntimeUnavailableError
 from actors.p2p.identity import NodeSigner
 from actors.p2p.peer_registry.link.messages import Heartbeat, Offer, Progress, TaskCancel, TaskResult
 from actors.p2p.peer_registry.sharing.assignment import SenderRules
+from actors.p2p.peer_registry.sharing.clocks import Clocks
 from actors.p2p.peer_registry.sharing.runner import Runner, RunnerRules
 from actors.p2p.peer_registry.sharing.sender import Sender
 from actors.task_messages import FINAL, Claim, Enqueue, Retry, TaskState
@@ -74,6 +75,9 @@ class Node:
         self.lose_next_answer = False
         self.forge = lambda request: request
         self.full = False
+        self.home = None
+        """Its workflow (`peer_work.Home`)."""
+        self.scheduler_is_down = False
         self.lies, self.outcomes = [], []
         self.runs = []
         """Of its tool: who asked, which task, which token."""
@@ -87,6 +91,7 @@ class Node:
         self.sender = Sender(
             self.queue,
             self,
+            Clocks(self),
             lambda _, candidates: [one.peer_id for one in candidates],
             self,
             SenderRules(me=self.id, wait_s=5.0),
@@ -170,6 +175,22 @@ class Node:
 
     async def _is_full(self):
         return self.full
+
+    # --- its scheduler ---------------------------------------------------------------------------------------------
+
+    async def offer(self, ask, *, timeout_s):
+        return self._home().offer(ask)
+
+    async def merge(self, ask, *, timeout_s):
+        await trio.lowlevel.checkpoint()
+        self._home().merge(ask)
+
+    def _home(self):
+        if self.scheduler_is_down:
+            raise RuntimeUnavailableError("the scheduler is down")
+        if self.home is None:
+            raise NotFoundError("there is no such workflow")
+        return self.home
 
     # --- its judge -------------------------------------------------------------------------------------------------
 

@@ -88,6 +88,8 @@ class Assignment:
         self.workflow_id = ""
         """Whose clock is told of it."""
         self.keeper = LeaseKeeper(queue, lease.id, lease.token, rules.lease_s, self.stop)
+        self.taken = False
+        """A peer has taken it."""
         self._queue = queue
         self._wires = wires
         self._results = results
@@ -203,6 +205,7 @@ class Assignment:
                 self.give_back(f"peer {peer_id} did not answer an offer ({code_of(error)})")
                 return
             if isinstance(answer, Accepted):
+                self.taken = True
                 took(peer_id, answer.free_slots)
                 await self._until_it_ends()
                 return

@@ -265,6 +265,8 @@ class Sender:
         if spare:
             types = [type_ for type_ in types if self._is_shared(type_)]
         free = sum(one.free_slots for one in candidates)
+        # Those on their way will use slots that nobody has counted as used so far.
+        free -= sum(1 for one in self._assignments.values() if not one.taken)
         return min(free, self._rules.max_assigned - len(self._assignments)), types
 
     def _candidates(self) -> list[Capacity]:
@@ -285,7 +287,7 @@ class Sender:
         nursery.start_soon(self._carry, one)
 
     def _ranked(self, type_: str, input_cid: str) -> list[str]:
-        """Who would take a task of this type, the best first; a slot of the first one counts as used from now on."""
+        """Who would take a task of this type, the best first."""
         candidates = [one for one in self._candidates() if type_ in one.types]
         return self._rank(input_cid, candidates) if candidates else []
 
