@@ -13,6 +13,7 @@ from actors.p2p.cids import cid_text, raw_link
 from actors.p2p.peer_registry.link.messages import ClockPlace, Offer
 from actors.p2p.peer_registry.sharing.own_events import OwnEvents
 from actors.p2p.workflow_scheduler.events import Event
+from actors.p2p.workflow_scheduler.run_values import Rules
 from actors.workflow_messages import MergeEvents, OfferStep, PeerEnded, Step, StepIsOffered, Workflow
 
 INPUT = raw_link(b"{}")
@@ -24,8 +25,8 @@ OUTPUT = json.dumps(
 class Home:
     """The workflow `wf` of `ann`, begun; all of its steps call `mix`."""
 
-    def __init__(self, *steps: Step) -> None:
-        self.rig = Rig(Workflow(name="w", workflow_id="wf", steps=list(steps or (one("a"), one("b")))))
+    def __init__(self, *steps: Step, rules: Rules | None = None) -> None:
+        self.rig = Rig(Workflow(name="w", workflow_id="wf", steps=list(steps or (one("a"), one("b")))), rules=rules)
         self.rig.begin()
 
     @property

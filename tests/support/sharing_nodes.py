@@ -78,6 +78,7 @@ class Node:
         self.home = None
         """Its workflow (`peer_work.Home`)."""
         self.scheduler_is_down = False
+        self.scheduler_takes_s = 0.0
         self.lies, self.outcomes = [], []
         self.runs = []
         """Of its tool: who asked, which task, which token."""
@@ -179,6 +180,7 @@ class Node:
     # --- its scheduler ---------------------------------------------------------------------------------------------
 
     async def offer(self, ask, *, timeout_s):
+        await trio.sleep(self.scheduler_takes_s)
         return self._home().offer(ask)
 
     async def merge(self, ask, *, timeout_s):

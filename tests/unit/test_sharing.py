@@ -513,9 +513,11 @@ async def test_an_offer_without_a_place_in_the_clock_is_refused(flow, autojump_c
 async def test_no_more_is_claimed_than_peers_have_room_for_while_offers_are_on_their_way(flow, autojump_clock):
     here, there, _ = flow
     there.gate = trio.Event()
+    here.scheduler_takes_s = 0.5
     here.join(there)
     for n in range(5):
-        await here.put(f"t{n}")
-    await trio.sleep(1)
-    offers = [one for one in here.asked if isinstance(one, Offer)]
-    assert len(offers) == runs(there) == 2
+        await here.put(f"wf:{n}", metadata='{"workflow_id": "wf"}')
+        await trio.sleep(0.01)
+    await trio.sleep(2)
+    assert runs(there) == 2
+    assert len([one for one in here.asked if isinstance(one, Offer)]) == 2

@@ -14,12 +14,14 @@ from workflow_clocks import signer
 
 from actors.errors import BusyError, MCPServerError, NotFoundError, code_of
 from actors.messages import ErrorInfo
-from actors.p2p.cids import raw_link
+from actors.p2p.cids import cid_of_text, raw_link
 from actors.p2p.peer_registry.sharing import own_events
 from actors.p2p.peer_registry.sharing.own_events import OwnEvents
+from actors.p2p.workflow_scheduler import offering
 from actors.p2p.workflow_scheduler.event_clock import EventClock
 from actors.p2p.workflow_scheduler.events import BadEventError, made
 from actors.p2p.workflow_scheduler.peer_work import MAX_EVENT_BYTES
+from actors.p2p.workflow_scheduler.run_values import Rules
 from actors.workflow_messages import PeerEnded
 
 RESULT = raw_link(b'{"x":1}')
@@ -86,6 +88,22 @@ async def test_the_same_offer_again_is_the_same_event(home, bob):
     first, again = home.offer(bob.ask()), home.offer(bob.ask())
     assert first == again
     assert home.offer(bob.ask(token=2)).after != first.after
+
+
+async def test_events_about_peers_have_a_limit_of_their_own(monkeypatch, bob):
+    home = Home(rules=Rules(max_events=5))
+    monkeypatch.setattr(offering, "MAX_EVENTS", 10)
+    for token in range(1, 11):
+        home.offer(bob.ask(token=token))
+    assert home.rig.run.status == "running"
+    with pytest.raises(MCPServerError) as raised:
+        home.offer(bob.ask(token=11))
+    assert code_of(raised.value) == "LIMIT_EXCEEDED"
+    for _ in range(2):
+        home.rig.run.gone([], home.rig.now)
+        home.rig.settle()
+        assert not home.rig.run.state.cancelling
+        home.rig.die()
 
 
 async def test_an_offer_waits_for_the_news_of_what_comes_before_it(bob):
@@ -221,6 +239,21 @@ async def test_a_peer_has_one_line(home, bob):
     was = state(home)
     with pytest.raises(BadEventError) as raised:
         home.merge(bob.tells(other))
+    assert raised.value.fault == "SEQ"
+    assert state(home) == was
+
+
+async def test_a_line_does_not_go_around_what_the_peer_made_before(home, bob):
+    """Its number is right, but it does not come after the event with the number before."""
+    late = bob.offer(home, "wf:b", 2)
+    _, events = bob.does(home)
+    home.merge(bob.tells(events, ENDED))
+    was = state(home)
+    offered = home.clock[cid_of_text(late.clock.after)]
+    fact = {"offer": offered.cid, "task": "wf:b", "token": 2, "result": None}
+    lie = forged(bob, events[1], "peer_started", parents=[offered.cid], height=offered.height + 1, seq=3, **fact)
+    with pytest.raises(BadEventError) as raised:
+        home.merge(bob.tells([lie]))
     assert raised.value.fault == "SEQ"
     assert state(home) == was
 
