@@ -12,9 +12,10 @@ from task_bench import QueueHere
 
 from actors.errors import ForbiddenError, NotFoundError, OutcomeUnknownError, RuntimeUnavailableError
 from actors.p2p.identity import NodeSigner
-from actors.p2p.peer_registry.link.messages import Heartbeat, Offer, Progress, TaskCancel, TaskResult
+from actors.p2p.peer_registry.link.messages import Heartbeat, Offer, Progress, Pull, TaskCancel, TaskResult
 from actors.p2p.peer_registry.sharing.assignment import SenderRules
 from actors.p2p.peer_registry.sharing.clocks import Clocks
+from actors.p2p.peer_registry.sharing.pulling import Puller
 from actors.p2p.peer_registry.sharing.runner import Runner, RunnerRules
 from actors.p2p.peer_registry.sharing.sender import Sender
 from actors.task_messages import FINAL, Claim, Enqueue, Retry, TaskState
@@ -83,6 +84,8 @@ class Node:
         self.runs = []
         """Of its tool: who asked, which task, which token."""
         self.cancelled = []
+        self.pulls = []
+        """Who asked for how much."""
         self.errors = []
         """That its tool raises next."""
         self.gate = trio.Event()
@@ -99,6 +102,7 @@ class Node:
             is_shared=lambda type_: type_ in shared,
             local_is_full=self._is_full,
         )
+        self.puller = Puller(self.runner, self.wires.values, self._is_full)
         self.nursery = nursery
         nursery.start_soon(self.sender.run)
         nursery.start_soon(self.runner.run)
@@ -148,6 +152,9 @@ class Node:
         wire = self.wires[peer_id]
         if isinstance(note, Heartbeat):
             self.sender.capacity(peer_id, free_slots=note.free_slots, running=note.running)
+        elif isinstance(note, Pull):
+            self.pulls.append((peer_id, note.n))
+            self.sender.pulled(peer_id, note.n)
         elif isinstance(note, TaskCancel):
             self.runner.cancelled(wire, note)
         else:

@@ -86,6 +86,9 @@ class Sender:
         self._types: dict[str, frozenset[str]] = {}
         self._shunned: dict[str, float] = {}
         self._assignments: dict[str, Assignment] = {}
+        self._pulls: dict[str, int] = {}
+        """Idle peers that asked and were not offered anything since: how much they would take."""
+        self._pulled = trio.Event()
         self._changed = trio.Event()
         self._leaving = False
 
@@ -116,8 +119,17 @@ class Sender:
         )
         self._wake()
 
+    def pulled(self, peer_id: str, n: int) -> None:
+        """It is idle: it is offered what waits here, and up to `n` of what could run here, too, without waiting for
+        this node to have no room. Its heartbeats go on to say how much it would take."""
+        known = self._capacity.get(peer_id)
+        self.capacity(peer_id, free_slots=n, running=0 if known is None else known.running)
+        self._pulls[peer_id] = n
+        self._pulled.set()
+
     def lost(self, peer_id: str) -> None:
         """The connection with it ended."""
+        self._pulls.pop(peer_id, None)
         self._capacity.pop(peer_id, None)
         self._types.pop(peer_id, None)
         for one in self._assignments.values():
@@ -218,27 +230,38 @@ class Sender:
                 with trio.move_on_after(_STALE_S):
                     await changed.wait()
                 continue
-            if spare and not await self._local_is_full():
-                await trio.sleep(_PAUSE_S)
+            pulls: dict[str, int] = {}
+            if spare:
+                pulls, self._pulls = self._pulls, pulls
+            if spare and not pulls and not await self._local_is_full():
+                await self._pause()
                 continue
             claim = Claim(
                 worker=name,
                 types=types,
                 capabilities=[P2P],
                 needing="" if spare else P2P,
-                n=min(room, _MOST_CLAIMED),
+                n=min(room, sum(pulls.values()) or room, _MOST_CLAIMED),
                 wait_s=0.0 if spare else self._rules.wait_s,
                 lease_s=self._rules.lease_s,
                 request=request,
             )
             claimed = await self._asked(claim, changed)
             if claimed is None:
+                self._pulls = pulls | self._pulls
                 continue
             request = new_task_id()
             for lease in claimed.tasks:
                 self._begin(lease, nursery)
             if spare:
-                await trio.sleep(_PAUSE_S)
+                await self._pause()
+
+    async def _pause(self) -> None:
+        """Before the next look for tasks that could run here, too; an idle peer that asks ends it."""
+        if not self._pulls:
+            self._pulled = trio.Event()
+            with trio.move_on_after(_PAUSE_S):
+                await self._pulled.wait()
 
     async def _asked(self, claim: Claim, changed: trio.Event) -> Claimed | None:
         """None = ask again, with what is known by then; the claim keeps its name, so nothing that was given is lost."""
