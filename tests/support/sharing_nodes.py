@@ -121,6 +121,7 @@ class Node:
             one.wires[two.id] = Wire(one, two)
             one._wake()
             one.sender.back(two.id)
+            one.puller.look()
         self.sender.offers(other.id, types)
         other.tell_capacity(self)
         other.runner.on_free = lambda: other.tell_capacity(self)
