@@ -23,6 +23,8 @@ STEPS = int(os.environ.get("GREENROOM_PEER_STEPS", "100"))
 SEED = os.environ.get("GREENROOM_PEER_SEED", "")
 NODES = 5
 PATIENCE_S = 120 + STEPS
+VICTIMS = {"kill tool": "tools.general#0", "kill queue": "task_queue", "kill scheduler": "workflow_scheduler"}
+"""What is killed of a node, unless it is its peer registry."""
 TOOLS = '''
 import os
 from pathlib import Path
@@ -81,11 +83,11 @@ class Trouble:
         """Something bad."""
         self.go_on()
         node = self.rng.choice(self.nodes)
-        what = self.rng.choice(["kill registry", "kill tool", "stop registry", "kill queue", "part"])
-        if what == "kill queue":
+        what = self.rng.choice(["kill registry", "kill tool", "stop registry", "kill queue", "kill scheduler", "part"])
+        if what in ("kill queue", "kill scheduler"):
             node = self.nodes[0]
         actors = node.tree.actors()
-        name = {"kill tool": "tools.general#0", "kill queue": "task_queue"}.get(what, "peer_registry")
+        name = VICTIMS.get(what, "peer_registry")
         pid = actors[name]["pid"]
         if not pid or pid in self.stopped or (what.startswith("kill") and not self._may_kill(node, name)):
             return
@@ -156,4 +158,9 @@ def test_a_workflow_survives_the_deaths_of_its_network(network, tmp_path):
     assert set(effects) == set(range(STEPS))
     events = [event for n in range(STEPS) for event in [first.call("task_status", task_id=f"w:s{n}")]]
     assert {event["status"] for event in events} == {"completed"}
+    assert "nobody is banned" in first.cli("bans"), "no honest peer was taken for a liar"
+    report = first.verified("w")
+    assert report["sound"], report
+    assert {peer for step in report["steps"] for peer in step["peers"]} <= {node.id for node in network[1:]}
+    assert all(step["peers"] for step in report["steps"])
     assert trouble.done.total() > 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Steps of workflows that peers do: their events are in the clock of the workflow, whatever gets lost, and a lie is found."""
+"""Steps of workflows that peers do: their events are in its clock, whatever gets lost, and lies are found."""
 
 from __future__ import annotations
 
