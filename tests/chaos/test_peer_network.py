@@ -106,7 +106,8 @@ class Trouble:
     def _may_kill(self, node, name):
         """Fewer deaths than make a supervisor give up."""
         now = time.monotonic()
-        recent = self.kills.setdefault((node.id, name), [])
+        group = "durable" if name in ("task_queue", "workflow_scheduler") else name
+        recent = self.kills.setdefault((node.id, group), [])
         recent[:] = [at for at in recent if at > now - 30]
         if len(recent) >= 3:
             return False
