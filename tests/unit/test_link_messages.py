@@ -25,6 +25,11 @@ KINDS = sorted(
 PARTS = {messages.PeerPlace, messages.ClockPlace, messages.WorkEvent}
 """Of messages."""
 GOLDEN = {
+    "ClockPlace": "85a46b696e64ab636c6f636b5f706c616365ab776f726b666c6f775f6964a177a56166746572a163"
+    "a668656967687403a373657102",
+    "Pull": "82a46b696e64a470756c6ca16e02",
+    "ResultTaken": "83a46b696e64ac726573756c745f74616b656ea86163636570746564c3a66d6572676564c3",
+    "WorkEvent": "83a46b696e64aa776f726b5f6576656e74a46e6f6465c4016ea77061796c6f6164c40170",
     "Accepted": "82a46b696e64a86163636570746564aa667265655f736c6f747302",
     "CallTool": "83a46b696e64a963616c6c5f746f6f6ca46e616d65a3616464a9617267756d656e7473a77b2261223a317d",
     "Echo": "82a46b696e64a46563686fa464617461c40178",
@@ -34,6 +39,10 @@ GOLDEN = {
     "TaskResult": "84a46b696e64ab7461736b5f726573756c74a77461736b5f6964a174a5746f6b656e07a66f7574707574a131",
 }
 EXAMPLES = {
+    "ClockPlace": messages.ClockPlace(workflow_id="w", after="c", height=3, seq=2),
+    "Pull": messages.Pull(n=2),
+    "ResultTaken": messages.ResultTaken(accepted=True, merged=True),
+    "WorkEvent": messages.WorkEvent(node=b"n", payload=b"p"),
     "Accepted": messages.Accepted(free_slots=2),
     "CallTool": messages.CallTool(name="add", arguments='{"a":1}'),
     "Echo": messages.Echo(data=b"x"),

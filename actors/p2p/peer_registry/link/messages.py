@@ -23,6 +23,8 @@ Text = Annotated[str, Meta(max_length=2000)]
 Json = Annotated[str, Meta(max_length=1 << 20)]
 Token = Annotated[int, Meta(ge=0, le=(1 << 53) - 1)]
 Count = Annotated[int, Meta(ge=0, le=1_000_000)]
+Place = Annotated[int, Meta(ge=1, le=1_000_000)]
+"""In a line, from 1."""
 Seconds = Annotated[float, Meta(ge=0, le=31_536_000)]
 Time = Annotated[float, Meta(ge=0, le=1e11)]
 Cid = Annotated[str, Meta(max_length=128)]
@@ -60,9 +62,9 @@ class ClockPlace(Said, frozen=True, tag="clock_place"):
     workflow_id: Name
     after: Cid
     """CID of the event that comes before them."""
-    height: Count
+    height: Place
     """Of the peer's next event, as far as the sender knows,"""
-    seq: Count
+    seq: Place
     """and its number."""
 
 
