@@ -21,6 +21,9 @@ from actors.workflow_messages import (
     ControlWorkflow,
     GetWorkflow,
     ListWorkflows,
+    MergeEvents,
+    OfferStep,
+    StepIsOffered,
     SubmitWorkflow,
     WorkflowChanged,
     WorkflowControlled,
@@ -36,6 +39,8 @@ GET: Final = "workflows/get"
 LIST: Final = "workflows/list"
 CONTROL: Final = "workflows/control"
 STATS: Final = "workflows/stats"
+OFFER: Final = "workflows/offer"
+MERGE: Final = "workflows/merge"
 WATCH: Final = "workflows/watch"
 
 _decode_changed = msgspec.msgpack.Decoder(WorkflowChanged).decode
@@ -76,6 +81,14 @@ class WorkflowClient:
     async def stats(self, *, timeout_s: float = 30.0) -> WorkflowStats:
         """All of it in numbers."""
         return await self._ask(STATS, None, WorkflowStats, timeout_s)
+
+    async def offer(self, ask: OfferStep, *, timeout_s: float = 30.0) -> StepIsOffered:
+        """Have it stored that a step is about to be offered to a peer. Raises `NotFoundError`, INVALID_STATE."""
+        return await self._ask(OFFER, ask, StepIsOffered, timeout_s)
+
+    async def merge(self, ask: MergeEvents, *, timeout_s: float = 30.0) -> None:
+        """Have stored what a peer says of its work. Raises BAD_EVENT, `NotFoundError`, INVALID_STATE."""
+        await self._ask(MERGE, ask, type(None), timeout_s)
 
     async def watch(self, on_changed: Callable[[list[str]], None]) -> None:
         """Tell which workflows have changed, for as long as the scheduler is part of this system; an empty list = any

@@ -256,6 +256,59 @@ class ExportWorkflow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     owner: str | None = None
 
 
+# --- work at peers -------------------------------------------------------------------------------------------------
+
+
+class OfferStep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Method `workflows/offer` -> `StepIsOffered`: a leased task of a workflow is about to be offered to a peer.
+    Unknown workflow or task: `NOT_FOUND`; nothing is to be done for it any more: `INVALID_STATE`."""
+
+    workflow_id: str
+    owner: str
+    task_id: str
+    token: int
+    attempt: int
+    peer: str
+    input: bytes
+    """CID of the arguments as they are sent."""
+
+
+class StepIsOffered(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where in the workflow's Merkle clock the peer's next event comes."""
+
+    after: bytes
+    """CID of the event that says so; nothing is newer."""
+    height: int
+    """Of the peer's event."""
+    seq: int
+    """Its number."""
+
+
+class PeerEnded(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How an attempt has ended at a peer."""
+
+    task_id: str
+    token: int
+    result: bytes = b""
+    """CID of the output; empty: it failed."""
+
+
+class MergeEvents(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Method `workflows/merge` -> null: what a peer says of its work for a workflow. All of it is stored, or none:
+    `BAD_EVENT` when one of the events is not sound, or none says what `ended` does. Unknown workflow: `NOT_FOUND`; it
+    has ended: `INVALID_STATE`. The same again changes nothing."""
+
+    workflow_id: str
+    peer: str
+    events: list[tuple[bytes, bytes]]
+    """Node and payload, oldest first; at most `MOST_PEER_EVENTS`."""
+    ended: PeerEnded | None = None
+
+
+MOST_PEER_EVENTS: Final = 64
+"""That are told at once."""
+
+
 class WorkflowStats(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Method `workflows/stats` (null)."""
 

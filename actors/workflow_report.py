@@ -32,6 +32,7 @@ Code = Literal[
     "TOKEN",
     "OUTPUT",
     "STATUS",
+    "PEER",
 ]
 """* `FILE`: it can't be read as a CAR file. `BLOCK`: a block is not what its CID says. `ROOTS`: the file's roots are
   not the newest events. `MISSING`: a block that is needed is not there.
@@ -43,7 +44,8 @@ Code = Literal[
 * `ORDER`: it happened before something that it has to come after. `AFTER_END`: it happened after the end of its step
   or workflow. `TWICE`: a step, an item or the workflow ended more than once. `TOKEN`: an older attempt was accepted
   after a newer one had begun. `OUTPUT`: an output is not JSON, or not made of the outputs that it is made of.
-  `STATUS`: the workflow's end does not fit its steps'."""
+  `STATUS`: the workflow's end does not fit its steps'. `PEER`: a peer speaks of what it was not offered, or contradicts
+  itself or what was accepted from it."""
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -66,6 +68,8 @@ class ReplayedStep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     attempts: int = 0
     """Of `for_each`: of its items together."""
     workers: list[str] = []
+    peers: list[str] = []
+    """Other nodes that say, signed, that they worked on it."""
     started_at: float | None = None
     ended_at: float | None = None
     items: int | None = None

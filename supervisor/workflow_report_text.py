@@ -50,7 +50,7 @@ def _row(step: ReplayedStep) -> tuple[str, ...]:
     if step.memo:
         note = note or "the result of equal work"
     attempts = str(step.attempts or "")
-    return (step.step_id, step.action, step.status, attempts, took, _some(step.workers), one_line(note))
+    return (step.step_id, step.action, step.status, attempts, took, _some([*step.workers, *step.peers]), one_line(note))
 
 
 def _notes(report: WorkflowReport) -> list[str]:

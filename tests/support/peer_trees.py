@@ -55,6 +55,16 @@ class PeerTree:
         assert done.returncode == code, (done.stdout, done.stderr)
         return done.stdout + done.stderr
 
+    def verified(self, workflow_id):
+        """What `greenroom workflow verify` finds out."""
+        done = subprocess.run(
+            [GREENROOM, "workflow", "verify", workflow_id, "--json", "--data-dir", str(self.tree.data_dir)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return json.loads(done.stdout)
+
     def peer(self, other):
         """What it knows of another one; None = nothing."""
         found = [one for one in self.call("peer_list", limit=1000)["peers"] if one["peer_id"] == other.id]

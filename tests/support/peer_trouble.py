@@ -25,12 +25,14 @@ async def effect(n: int, log: str) -> int:
         file.write(f"{n} {os.getpid()}\\n")
     return n * n
 '''
+VICTIMS = {"kill tool": "tools.general#0", "kill queue": "task_queue", "kill scheduler": "workflow_scheduler"}
+"""What is killed of a node, unless it is its peer registry."""
 
 
 class Trouble:
     """What happens to nodes; each of it ends by itself. The first node is the one with the work."""
 
-    kinds = ("kill registry", "kill tool", "stop registry", "kill queue", "part")
+    kinds = ("kill registry", "kill tool", "stop registry", "kill queue", "kill scheduler", "part")
 
     def __init__(self, rng, nodes):
         self.rng = rng
@@ -55,9 +57,9 @@ class Trouble:
             with suppress(CallError):  # it may be down just now: it is connected to when it is back
                 self.nodes[0].call("peer_connect", peer_id=other.id, multiaddr=other.place, timeout=20)
             return True
-        if what == "kill queue":
+        if what in ("kill queue", "kill scheduler"):
             node = self.nodes[0]
-        name = {"kill tool": "tools.general#0", "kill queue": "task_queue"}.get(what, "peer_registry")
+        name = VICTIMS.get(what, "peer_registry")
         pid = node.tree.actors()[name]["pid"]
         if not pid or pid in self._ends:
             return False
@@ -89,7 +91,8 @@ class Trouble:
     def _may_kill(self, node, name):
         """Fewer deaths than make a supervisor give up."""
         now = time.monotonic()
-        recent = self._kills.setdefault((node.id, name), [])
+        group = "durable" if name in ("task_queue", "workflow_scheduler") else name
+        recent = self._kills.setdefault((node.id, group), [])
         recent[:] = [at for at in recent if at > now - 30]
         if len(recent) >= 3:
             return False
@@ -132,4 +135,9 @@ def survives(first, trouble, count, log, patience_s):
     effects = Counter(int(line.split()[0]) for line in log.read_text().splitlines())
     assert set(effects) == set(range(count))
     assert {first.call("task_status", task_id=f"w:s{n}")["status"] for n in range(count)} == {"completed"}
+    assert "nobody is banned" in first.cli("bans"), "no honest peer was taken for a liar"
+    report = first.verified("w")
+    assert report["sound"], report
+    assert {peer for step in report["steps"] for peer in step["peers"]} <= {node.id for node in trouble.nodes[1:]}
+    assert all(step["peers"] for step in report["steps"])
     assert trouble.done.total() > 0

@@ -10,10 +10,12 @@ import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from task_bench import QueueHere
 
-from actors.errors import ForbiddenError, OutcomeUnknownError
+from actors.errors import ForbiddenError, NotFoundError, OutcomeUnknownError, RuntimeUnavailableError
 from actors.p2p.identity import NodeSigner
-from actors.p2p.peer_registry.link.messages import Heartbeat, Offer, Progress, TaskCancel, TaskResult
+from actors.p2p.peer_registry.link.messages import Heartbeat, Offer, Progress, Pull, TaskCancel, TaskResult
 from actors.p2p.peer_registry.sharing.assignment import SenderRules
+from actors.p2p.peer_registry.sharing.clocks import Clocks
+from actors.p2p.peer_registry.sharing.pulling import Puller
 from actors.p2p.peer_registry.sharing.runner import Runner, RunnerRules
 from actors.p2p.peer_registry.sharing.sender import Sender
 from actors.task_messages import FINAL, Claim, Enqueue, Retry, TaskState
@@ -74,10 +76,16 @@ class Node:
         self.lose_next_answer = False
         self.forge = lambda request: request
         self.full = False
+        self.home = None
+        """Its workflow (`peer_work.Home`)."""
+        self.scheduler_is_down = False
+        self.scheduler_takes_s = 0.0
         self.lies, self.outcomes = [], []
         self.runs = []
         """Of its tool: who asked, which task, which token."""
         self.cancelled = []
+        self.pulls = []
+        """Who asked for how much."""
         self.errors = []
         """That its tool raises next."""
         self.gate = trio.Event()
@@ -87,12 +95,14 @@ class Node:
         self.sender = Sender(
             self.queue,
             self,
+            Clocks(self),
             lambda _, candidates: [one.peer_id for one in candidates],
             self,
             SenderRules(me=self.id, wait_s=5.0),
             is_shared=lambda type_: type_ in shared,
             local_is_full=self._is_full,
         )
+        self.puller = Puller(self.runner, self.wires.values, self._is_full)
         self.nursery = nursery
         nursery.start_soon(self.sender.run)
         nursery.start_soon(self.runner.run)
@@ -111,6 +121,7 @@ class Node:
             one.wires[two.id] = Wire(one, two)
             one._wake()
             one.sender.back(two.id)
+            one.puller.look()
         self.sender.offers(other.id, types)
         other.tell_capacity(self)
         other.runner.on_free = lambda: other.tell_capacity(self)
@@ -142,6 +153,9 @@ class Node:
         wire = self.wires[peer_id]
         if isinstance(note, Heartbeat):
             self.sender.capacity(peer_id, free_slots=note.free_slots, running=note.running)
+        elif isinstance(note, Pull):
+            self.pulls.append((peer_id, note.n))
+            self.sender.pulled(peer_id, note.n)
         elif isinstance(note, TaskCancel):
             self.runner.cancelled(wire, note)
         else:
@@ -170,6 +184,23 @@ class Node:
 
     async def _is_full(self):
         return self.full
+
+    # --- its scheduler ---------------------------------------------------------------------------------------------
+
+    async def offer(self, ask, *, timeout_s):
+        await trio.sleep(self.scheduler_takes_s)
+        return self._home().offer(ask)
+
+    async def merge(self, ask, *, timeout_s):
+        await trio.lowlevel.checkpoint()
+        self._home().merge(ask)
+
+    def _home(self):
+        if self.scheduler_is_down:
+            raise RuntimeUnavailableError("the scheduler is down")
+        if self.home is None:
+            raise NotFoundError("there is no such workflow")
+        return self.home
 
     # --- its judge -------------------------------------------------------------------------------------------------
 

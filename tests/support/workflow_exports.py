@@ -10,7 +10,8 @@ from workflow_clocks import cid, signer
 
 from actors.p2p.workflow_scheduler.car import written
 from actors.p2p.workflow_scheduler.content import definition_block
-from actors.p2p.workflow_scheduler.event_clock import Event, EventClock
+from actors.p2p.workflow_scheduler.event_clock import EventClock
+from actors.p2p.workflow_scheduler.events import Event
 from actors.workflow_messages import Step, Workflow
 
 

@@ -13,7 +13,8 @@ from workflow_clocks import signer
 from workflow_queue import FakeQueue
 
 from actors.p2p.workflow_scheduler.definition import Plan, plan_of
-from actors.p2p.workflow_scheduler.event_clock import Event, EventClock
+from actors.p2p.workflow_scheduler.event_clock import EventClock
+from actors.p2p.workflow_scheduler.events import Event
 from actors.p2p.workflow_scheduler.fold import replay
 from actors.p2p.workflow_scheduler.machine import WorkflowRun
 from actors.p2p.workflow_scheduler.run_values import Changes, Commands, MemoAsk, Rules

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from workflow_clocks import cid, made, signer
 
 from actors.p2p.workflow_scheduler import event_clock
-from actors.p2p.workflow_scheduler.event_clock import BadEventError, EventClock, MissingParentsError
+from actors.p2p.workflow_scheduler import events as event_blocks
+from actors.p2p.workflow_scheduler.event_clock import EventClock
+from actors.p2p.workflow_scheduler.events import BadEventError, MissingParentsError
 
 ANN, BOB = signer("ann"), signer("bob")
 
@@ -72,7 +74,7 @@ def test_links_are_written_as_links():
         {"text": "\ud800"},
         {1: 2},
         {"at": object()},
-        {"long": "x" * event_clock.MAX_PAYLOAD_BYTES},
+        {"long": "x" * event_blocks.MAX_PAYLOAD_BYTES},
         ["no map"],
     ],
     ids=lambda payload: re.sub(r" at 0x.*", "", repr(payload)[:40]),
@@ -149,8 +151,8 @@ RAW = cid(b"{}", 0x55)
         (made(**CHILD, payload={"at": 1.0}), "MALFORMED"),
         (made(**CHILD, payload=[]), "MALFORMED"),
         (made(**CHILD, payload={"a": b"bytes"}), "MALFORMED"),
-        (made(**CHILD, payload={"a": "x" * event_clock.MAX_PAYLOAD_BYTES}), "TOO_LARGE"),
-        (made(**CHILD, peer="x" * event_clock.MAX_NODE_BYTES), "TOO_LARGE"),
+        (made(**CHILD, payload={"a": "x" * event_blocks.MAX_PAYLOAD_BYTES}), "TOO_LARGE"),
+        (made(**CHILD, peer="x" * event_blocks.MAX_NODE_BYTES), "TOO_LARGE"),
         (made(**CHILD, peer="nobody"), "SIGNATURE"),
         (made(**CHILD, peer=BOB.peer), "SIGNATURE"),
         (made(**CHILD, sig=BOB.sign(b"")), "SIGNATURE"),

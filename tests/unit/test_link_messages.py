@@ -22,11 +22,16 @@ KINDS = sorted(
     key=lambda kind: kind.__name__,
 )
 
+PARTS = {messages.PeerPlace, messages.ClockPlace, messages.WorkEvent}
+"""Of messages."""
 GOLDEN = {
+    "ClockPlace": "85a46b696e64ab636c6f636b5f706c616365ab776f726b666c6f775f6964a177a56166746572a163"
+    "a668656967687403a373657102",
+    "Pull": "82a46b696e64a470756c6ca16e02",
+    "ResultTaken": "83a46b696e64ac726573756c745f74616b656ea86163636570746564c3a66d6572676564c3",
+    "WorkEvent": "83a46b696e64aa776f726b5f6576656e74a46e6f6465c4016ea77061796c6f6164c40170",
     "Accepted": "82a46b696e64a86163636570746564aa667265655f736c6f747302",
     "CallTool": "83a46b696e64a963616c6c5f746f6f6ca46e616d65a3616464a9617267756d656e7473a77b2261223a317d",
-    "ClockEvents": "83a46b696e64ac636c6f636b5f6576656e7473ab776f726b666c6f775f6964a177a3636172c40178",
-    "ClockHeads": "83a46b696e64ab636c6f636b5f6865616473ab776f726b666c6f775f6964a177a5686561647391a163",
     "Echo": "82a46b696e64a46563686fa464617461c40178",
     "Heartbeat": "83a46b696e64a9686561727462656174aa667265655f736c6f747301a46c6f6164cb3fe0000000000000",
     "Offer": "86a46b696e64a56f66666572a77461736b5f6964a174a5746f6b656e07a474797065a3616464a77061796c6f6164a27b7d"
@@ -34,10 +39,12 @@ GOLDEN = {
     "TaskResult": "84a46b696e64ab7461736b5f726573756c74a77461736b5f6964a174a5746f6b656e07a66f7574707574a131",
 }
 EXAMPLES = {
+    "ClockPlace": messages.ClockPlace(workflow_id="w", after="c", height=3, seq=2),
+    "Pull": messages.Pull(n=2),
+    "ResultTaken": messages.ResultTaken(accepted=True, merged=True),
+    "WorkEvent": messages.WorkEvent(node=b"n", payload=b"p"),
     "Accepted": messages.Accepted(free_slots=2),
     "CallTool": messages.CallTool(name="add", arguments='{"a":1}'),
-    "ClockEvents": messages.ClockEvents(workflow_id="w", car=b"x"),
-    "ClockHeads": messages.ClockHeads(workflow_id="w", heads=["c"]),
     "Echo": messages.Echo(data=b"x"),
     "Heartbeat": messages.Heartbeat(free_slots=1, load=0.5),
     "Offer": messages.Offer(task_id="t", token=7, type="add", payload="{}", lease_s=30.0),
@@ -88,7 +95,7 @@ def test_the_look_for_bounds_finds_what_lacks_them():
 def test_each_message_is_a_request_an_answer_a_note_a_part_of_one_or_the_link_s_own():
     said = {kind for kind in KINDS if kind.__module__ == messages.__name__}
     answers = {answer for those in ANSWERS.values() for answer in those}
-    assert said == ANSWERS.keys() | answers | NOTES | {messages.Problem, messages.End, messages.PeerPlace}
+    assert said == ANSWERS.keys() | answers | NOTES | {messages.Problem, messages.End, *PARTS}
     assert not NOTES & (ANSWERS.keys() | answers)
 
 

@@ -26,6 +26,7 @@ from actors.p2p.peer_registry.link.messages import (
     PeerPlace,
     PeersFound,
     Progress,
+    Pull,
     Request,
     TaskCancel,
     TaskResult,
@@ -114,6 +115,8 @@ class LinkWork:
         self._runner.heard(link.peer_id)
         if isinstance(note, Heartbeat):
             self._sender.capacity(link.peer_id, free_slots=note.free_slots, running=note.running)
+        elif isinstance(note, Pull):
+            self._sender.pulled(link.peer_id, note.n)
         elif isinstance(note, Progress):
             self._sender.progress(link, note)
         elif isinstance(note, TaskCancel):

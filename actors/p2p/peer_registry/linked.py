@@ -23,11 +23,14 @@ from actors.p2p.peer_registry.node import Node
 from actors.p2p.peer_registry.node_links import NodeLinks
 from actors.p2p.peer_registry.shared_secret import SharedSecret
 from actors.p2p.peer_registry.sharing.assignment import SenderRules
+from actors.p2p.peer_registry.sharing.clocks import Clocks
 from actors.p2p.peer_registry.sharing.judging import BookJudge
+from actors.p2p.peer_registry.sharing.pulling import Puller
 from actors.p2p.peer_registry.sharing.runner import Runner, RunnerRules
 from actors.p2p.peer_registry.sharing.sender import Sender
 from actors.p2p.peer_registry.tools_for_peers import ToolsForPeers
 from actors.task_client import TaskClient
+from actors.workflow_client import WorkflowClient
 
 _WAITS_S = 0.25
 """A ready task that waited so long waits because this node has no room."""
@@ -50,6 +53,7 @@ class Linked:
         sharing = settings.p2p.peer_registry.sharing
         self._client = client
         self._queue = TaskClient(actor.peers, actor.nursery)
+        self._runs = sharing.enabled
         self._sends = sharing.enabled and settings.p2p.task_queue.enabled
         judge = BookJudge(node.book, node.lied)
 
@@ -63,6 +67,7 @@ class Linked:
         self.sender = Sender(
             self._queue,
             self,
+            Clocks(WorkflowClient(actor.peers)),
             judge.rank,
             judge,
             SenderRules(
@@ -96,7 +101,8 @@ class Linked:
             on_error=lambda what, error: get_logger().error("a link failed", what=what, exc_info=error),
         )
         self.links = NodeLinks(host, side, node.admission, self.work, self.sender, node.violated)
-        self.runner.on_free = self._tell_capacity
+        self.puller = Puller(self.runner, self.links.all, self._local_is_full)
+        self.runner.on_free = self._freed
 
     # --- `Wires`: the links are made last ---
 
@@ -115,8 +121,20 @@ class Linked:
         async with trio.open_nursery() as nursery:
             await nursery.start(self.runner.run)
             await nursery.start(self.links.run)
+            if self._runs:
+                nursery.start_soon(self.puller.run)
+                nursery.start_soon(self._pull_from_new)
             if self._sends:
                 nursery.start_soon(self.sender.run)
+
+    async def _pull_from_new(self) -> None:
+        while True:
+            await self.changed()
+            self.puller.look()
+
+    def _freed(self) -> None:
+        self._tell_capacity()
+        self.puller.look()
 
     def leave(self) -> None:
         """Send and take nothing more."""

@@ -33,6 +33,7 @@ from actors.p2p.peer_registry.tools import load_peer_tools
 from actors.task_client import TASK_QUEUE
 from actors.tool_messages import Catalogue, Changed
 from actors.tools.host import ToolHost
+from actors.workflow_client import WORKFLOW_SCHEDULER
 
 _decode_event = msgspec.msgpack.Decoder(Catalogue | Changed).decode
 
@@ -123,4 +124,4 @@ def _tool_client(actor: Actor) -> ToolClient:
 
 
 def _is_used(name: str) -> bool:
-    return name in {"router", TASK_QUEUE} or name.startswith("tools.")
+    return name in {"router", TASK_QUEUE, WORKFLOW_SCHEDULER} or name.startswith("tools.")

@@ -6,7 +6,8 @@ from __future__ import annotations
 import msgspec
 
 from actors.p2p.workflow_scheduler.definition import DefinitionLimits, Plan, check, plan_of
-from actors.p2p.workflow_scheduler.event_clock import EventClock, Signer
+from actors.p2p.workflow_scheduler.event_clock import EventClock
+from actors.p2p.workflow_scheduler.events import Signer
 from actors.p2p.workflow_scheduler.machine import WorkflowRun
 from actors.p2p.workflow_scheduler.records import Submission
 from actors.p2p.workflow_scheduler.run_values import Rules

@@ -13,9 +13,11 @@ from typing import Any, Final
 from actors.messages import ErrorInfo
 from actors.p2p.workflow_scheduler import facts, late
 from actors.p2p.workflow_scheduler.definition import Plan
-from actors.p2p.workflow_scheduler.event_clock import Event, EventClock, Signer
+from actors.p2p.workflow_scheduler.event_clock import EventClock
+from actors.p2p.workflow_scheduler.events import Event, Signer
 from actors.p2p.workflow_scheduler.fold import fold
 from actors.p2p.workflow_scheduler.outputs import OutputCache
+from actors.p2p.workflow_scheduler.peer_work import PeerWork
 from actors.p2p.workflow_scheduler.references import ReferenceMissingError, looked_up_in
 from actors.p2p.workflow_scheduler.run_values import MemoGain, Outputs, Rules
 from actors.p2p.workflow_scheduler.sending import Sending
@@ -57,6 +59,7 @@ class Deciding:
         self.lookup = looked_up_in(lambda name: self.output(graph.place[name]))
         """Of references to outputs."""
         self.sending = Sending(graph)
+        self.peers = PeerWork()
         self.now = 0.0
         self.events: list[Event] = []
         self.memos: list[MemoGain] = []
@@ -186,7 +189,7 @@ class Deciding:
 
     def _check_size(self) -> None:
         most = self.rules.max_events
-        if self.going and self.state.events > most:
+        if self.going and self.state.events - self.peers.count > most:
             self.stop(f"it has more than {most} events", force=True, code="LIMIT_EXCEEDED")
 
     def _maybe_end(self) -> None:

@@ -13,101 +13,30 @@ What comes before what is ancestry. Two clocks that have the same events have th
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Collection, Iterable
-from typing import Annotated, Any, Final, Literal, Protocol
+from typing import Any, Final
 
-import libipld
 import msgspec
-from msgspec import Meta
 
-from actors.errors import MCPServerError
-from actors.p2p.cids import CID_BYTES, DAG_CBOR, cid_text, is_cid
-from actors.p2p.identity import SIGNATURE_LENGTH, verify
 from actors.p2p.workflow_scheduler.ancestry import Ancestry
+from actors.p2p.workflow_scheduler.events import (
+    MAX_PARENTS,
+    BadEventError,
+    Event,
+    MissingParentsError,
+    Read,
+    Signer,
+    cid_of,
+    event_of,
+    made,
+    read_event,
+)
 
-MAX_NODE_BYTES: Final = 8 * 1024
-MAX_PAYLOAD_BYTES: Final = 64 * 1024
-MAX_PARENTS: Final = 100
 MAX_EVENTS: Final = 1_000_000
 """Of one clock."""
 MAX_WAITING: Final = 1000
 """Events that are kept while their parents are missing."""
-
-Fault = Literal[
-    "TOO_LARGE", "TOO_MANY", "MALFORMED", "NOT_CANONICAL", "CID", "PAYLOAD", "SIGNATURE", "PARENTS", "HEIGHT", "SEQ"
-]
-Link = Annotated[bytes, Meta(min_length=CID_BYTES, max_length=CID_BYTES)]
-
-
-class BadEventError(MCPServerError):
-    """This is no event of this clock. `fault` says what is wrong; nothing was changed."""
-
-    code = "BAD_EVENT"
-
-    def __init__(self, fault: Fault, message: str, cid: bytes = b"") -> None:
-        self.fault: Fault = fault
-        self.cid = cid
-        super().__init__(f"event {cid_text(cid)}: {message}" if cid else message, fault=fault)
-        if cid:
-            self.details["cid"] = cid_text(cid)
-
-
-class MissingParentsError(BadEventError):
-    """It may be an event of this clock, but its parents are not there yet."""
-
-    def __init__(self, cid: bytes, missing: Collection[bytes]) -> None:
-        self.missing = frozenset(missing)
-        super().__init__("PARENTS", f"{len(missing)} of its parents are not known", cid)
-
-
-class Signer(Protocol):
-    """Who makes events."""
-
-    @property
-    def peer(self) -> str:
-        """Its peer id."""
-
-    def sign(self, data: bytes) -> str:
-        """The signature of these bytes, as text."""
-
-
-class Event(msgspec.Struct, frozen=True, gc=False):
-    """One event. Its content is in the two blocks; the other fields repeat what is in `node`."""
-
-    cid: bytes
-    kind: str
-    parents: tuple[bytes, ...]
-    height: int
-    peer: str
-    seq: int
-    node: bytes
-    payload_block: bytes
-
-    @property
-    def payload(self) -> dict[str, Any]:
-        """What is in the payload, decoded anew each time: keep it while you need it."""
-        decoded: dict[str, Any] = libipld.decode_dag_cbor(self.payload_block)
-        return decoded
-
-    @property
-    def blocks(self) -> tuple[bytes, bytes]:
-        """What others need to add it to their clock."""
-        return self.node, self.payload_block
-
-
-class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The map in a node."""
-
-    v: Literal[1]
-    kind: Annotated[str, Meta(min_length=1, max_length=40)]
-    payload: Link
-    parents: Annotated[list[Link], Meta(max_length=MAX_PARENTS)]
-    height: Annotated[int, Meta(ge=1)]
-    peer: Annotated[str, Meta(max_length=100)]
-    seq: Annotated[int, Meta(ge=1)]
-    sig: Annotated[str, Meta(min_length=SIGNATURE_LENGTH, max_length=SIGNATURE_LENGTH)]
 
 
 class Merged(msgspec.Struct, frozen=True):
@@ -130,7 +59,9 @@ class EventClock:
         self._heads: set[bytes] = set()
         self._ordered: list[Event] = []
         self._in_order = True
-        self._waiting: dict[bytes, _Read] = {}
+        self._waiting: dict[bytes, Read] = {}
+        self._last_seq: dict[str, int] = {}
+        """Peer -> the greatest number of its events."""
 
     def __len__(self) -> int:
         return len(self._events)
@@ -169,22 +100,10 @@ class EventClock:
         too large, or holds a float or bytes that are no link."""
         if len(self._events) >= MAX_EVENTS:
             raise BadEventError("TOO_MANY", f"there are {MAX_EVENTS} events")
-        block = _payload_block(payload)
         parents = self._next_parents()
         height = 1 + max((self[parent].height for parent in parents), default=0)
-        seq = self._next_seq(signer.peer, parents)
-        fields: dict[str, Any] = {
-            "v": 1,
-            "kind": kind,
-            "payload": _cid(block),
-            "parents": parents,
-            "height": height,
-            "peer": signer.peer,
-            "seq": seq,
-        }
-        fields["sig"] = signer.sign(libipld.encode_dag_cbor(fields))
-        node: bytes = libipld.encode_dag_cbor(fields)
-        event = self._event(msgspec.convert(fields, Node), _cid(node), node, block)
+        seq = self.next_seq(signer.peer, parents)
+        event = self._shared(made(kind, payload, signer, parents=parents, height=height, seq=seq))
         self._put(event)
         return event
 
@@ -202,7 +121,8 @@ class EventClock:
         highest = sorted(self._heads, key=lambda cid: (-self[cid].height, cid))
         return sorted(highest[:MAX_PARENTS])
 
-    def _next_seq(self, peer: str, parents: Collection[bytes]) -> int:
+    def next_seq(self, peer: str, parents: Collection[bytes]) -> int:
+        """The number of this peer's next event, if it comes right after these."""
         if len(parents) == 1:
             (parent,) = map(self.__getitem__, parents)
             if parent.peer == peer:
@@ -220,12 +140,12 @@ class EventClock:
 
         Raises MissingParentsError when its parents have to come first, and BadEventError when it is not sound.
         """
-        own = _cid(node)
+        own = cid_of(node)
         if cid is not None and cid != own:
             raise BadEventError("CID", "the CID is that of other bytes", cid)
         if own in self._number:
             return None
-        return self._add(_read(own, node, payload_block, trusted=trusted))
+        return self._add(read_event(own, node, payload_block, trusted=trusted))
 
     def merge(self, events: Iterable[tuple[bytes, bytes]]) -> Merged:
         """Take over events in any order, each as its two blocks (`Event.blocks`). One that is not sound does not keep
@@ -234,11 +154,11 @@ class EventClock:
         refused: list[BadEventError] = []
         batch, self._waiting = self._waiting, {}
         for node, payload_block in events:
-            cid = _cid(node)
+            cid = cid_of(node)
             if cid in self._number or cid in batch:
                 continue
             try:
-                batch[cid] = _read(cid, node, payload_block, trusted=False)
+                batch[cid] = read_event(cid, node, payload_block, trusted=False)
             except BadEventError as error:
                 refused.append(error)
         # Parents before children, if the heights are true; _add sees to that.
@@ -253,6 +173,44 @@ class EventClock:
         missing = {parent for read in self._waiting.values() for parent in self.missing(read.fields.parents)}
         return Merged(added, frozenset(missing - self._waiting.keys()), refused)
 
+    def following(self, peer: str, events: Iterable[tuple[bytes, bytes]]) -> list[Event]:
+        """What this peer made since its last event that is here, from its blocks, oldest first; those that are here
+        already are left out. Nothing is taken over yet. Raises `BadEventError` when one of them is not sound, is not
+        this peer's, comes after what is not here, or does not come after all that the peer made before."""
+        found: dict[bytes, Event] = {}
+        for node, payload_block in events:
+            cid = cid_of(node)
+            if cid in self._number or cid in found:
+                continue
+            event = event_of(read_event(cid, node, payload_block, trusted=False))
+            if event.peer != peer:
+                raise BadEventError("PEER", f"it was made by {event.peer}, not by {peer}", cid)
+            before = [self[parent] if parent in self._number else found.get(parent) for parent in event.parents]
+            parents = [parent for parent in before if parent is not None]
+            if len(parents) < len(before):
+                raise MissingParentsError(
+                    cid, [parent for parent in self.missing(event.parents) if parent not in found]
+                )
+            if event.height != 1 + max((parent.height for parent in parents), default=0):
+                raise BadEventError("HEIGHT", "its height is not one more than its parents'", cid)
+            reached = max((parent.seq for parent in parents if parent.cid in found), default=0)
+            here = [parent.cid for parent in parents if parent.cid not in found]
+            last = self._last_seq.get(peer, 0) + len(found)
+            if not event.seq == last + 1 == max(reached + 1, self.next_seq(peer, here)):
+                raise BadEventError("SEQ", "it does not come after all that its peer made before", cid)
+            found[cid] = event
+        if len(self._events) + len(found) > MAX_EVENTS:
+            raise BadEventError("TOO_MANY", f"there are {MAX_EVENTS} events")
+        return list(found.values())
+
+    def follow(self, events: Iterable[Event]) -> list[Event]:
+        """Take over what `following` has just given."""
+        added = []
+        for event in events:
+            added.append(self._shared(event))
+            self._put(added[-1])
+        return added
+
     def _refuse_waiting(self) -> Iterable[BadEventError]:
         """Those that say they come before their own parents, and the last ones of too many."""
         for read in list(self._waiting.values()):
@@ -263,37 +221,34 @@ class EventClock:
             del self._waiting[cid]
             yield BadEventError("TOO_MANY", f"{MAX_WAITING} others wait for their parents already", cid)
 
-    def _add(self, read: _Read) -> Event:
+    def _add(self, read: Read) -> Event:
         cid, fields = read.cid, read.fields
         if missing := self.missing(fields.parents):
             raise MissingParentsError(cid, missing)
         if fields.height != 1 + max((self[parent].height for parent in fields.parents), default=0):
             raise BadEventError("HEIGHT", "its height is not one more than its parents'", cid)
-        if fields.seq != self._next_seq(fields.peer, fields.parents):
+        if fields.seq != self.next_seq(fields.peer, fields.parents):
             raise BadEventError("SEQ", "its number does not follow that of its peer's event before it", cid)
         if len(self._events) >= MAX_EVENTS:
             raise BadEventError("TOO_MANY", f"there are {MAX_EVENTS} events", cid)
-        event = self._event(fields, cid, read.node, read.payload_block)
+        event = self._shared(event_of(read))
         self._put(event)
         return event
 
-    def _event(self, fields: Node, cid: bytes, node: bytes, payload_block: bytes) -> Event:
-        # The same few texts and links again and again: one object for each.
-        return Event(
-            cid=cid,
-            kind=sys.intern(fields.kind),
-            parents=tuple(self[parent].cid for parent in fields.parents),
-            height=fields.height,
-            peer=sys.intern(fields.peer),
-            seq=fields.seq,
-            node=node,
-            payload_block=payload_block,
+    def _shared(self, event: Event) -> Event:
+        """The same few texts and links again and again: one object for each."""
+        return msgspec.structs.replace(
+            event,
+            kind=sys.intern(event.kind),
+            parents=tuple(self[parent].cid for parent in event.parents),
+            peer=sys.intern(event.peer),
         )
 
     def _put(self, event: Event) -> None:
         self._ancestry.add([self._number[parent] for parent in event.parents], event.height, event.peer)
         self._number[event.cid] = len(self._events)
         self._events.append(event)
+        self._last_seq[event.peer] = max(event.seq, self._last_seq.get(event.peer, 0))
         self._heads.difference_update(event.parents)
         self._heads.add(event.cid)
         if self._ordered and _place(event) < _place(self._ordered[-1]):
@@ -301,83 +256,9 @@ class EventClock:
         self._ordered.append(event)
 
 
-class _Read(msgspec.Struct, frozen=True):
-    """An event that is sound as far as it can be seen without its parents."""
-
-    cid: bytes
-    fields: Node
-    node: bytes
-    payload_block: bytes
-
-
-def _read(cid: bytes, node: bytes, payload_block: bytes, *, trusted: bool) -> _Read:
-    if len(node) > MAX_NODE_BYTES:
-        raise BadEventError("TOO_LARGE", f"its node has {len(node)} bytes, the most are {MAX_NODE_BYTES}", cid)
-    decoded = _decoded(node, cid, "node")
-    try:
-        fields = msgspec.convert(decoded, Node)
-    except msgspec.ValidationError as error:
-        raise BadEventError("MALFORMED", f"its node is none ({error})", cid) from None
-    if any(not link.startswith(DAG_CBOR) for link in (fields.payload, *fields.parents)):
-        raise BadEventError("MALFORMED", "it links to what is no DAG-CBOR block", cid)
-    if any(a >= b for a, b in zip(fields.parents, fields.parents[1:], strict=False)):
-        raise BadEventError("PARENTS", "its parents are not sorted, or one of them is there twice", cid)
-    if _cid(payload_block) != fields.payload:
-        raise BadEventError("PAYLOAD", "its payload is another", cid)
-    if not trusted:
-        del decoded["sig"]
-        if not verify(fields.peer, libipld.encode_dag_cbor(decoded), fields.sig):
-            raise BadEventError("SIGNATURE", "it is not signed by its peer", cid)
-    _check_payload(payload_block, cid)
-    return _Read(cid, fields, node, payload_block)
-
-
-def _decoded(block: bytes, cid: bytes, what: str) -> dict[str, Any]:
-    """The map in a block. What others write may be the same map in other bytes, which would have another CID."""
-    try:
-        decoded = libipld.decode_dag_cbor(block)
-        again = libipld.encode_dag_cbor(decoded)
-    except (ValueError, RecursionError) as error:
-        raise BadEventError("MALFORMED", f"its {what} can't be read ({error})", cid) from None
-    if again != block:
-        raise BadEventError("NOT_CANONICAL", f"its {what} is not in canonical form", cid)
-    if not isinstance(decoded, dict):
-        raise BadEventError("MALFORMED", f"its {what} is no map", cid)
-    return decoded
-
-
-def _payload_block(payload: dict[str, Any]) -> bytes:
-    try:
-        block: bytes = libipld.encode_dag_cbor(payload)
-    except (ValueError, RecursionError) as error:
-        raise BadEventError("MALFORMED", f"the payload can't be written ({error})") from None
-    _check_payload(block, b"")
-    return block
-
-
-def _check_payload(block: bytes, cid: bytes) -> None:
-    if len(block) > MAX_PAYLOAD_BYTES:
-        raise BadEventError("TOO_LARGE", f"its payload has {len(block)} bytes, the most are {MAX_PAYLOAD_BYTES}", cid)
-    todo: list[Any] = [_decoded(block, cid, "payload")]
-    while todo:
-        value = todo.pop()
-        if isinstance(value, dict):
-            todo += value.values()
-        elif isinstance(value, list):
-            todo += value
-        elif isinstance(value, float):
-            raise BadEventError("MALFORMED", "its payload holds a float", cid)
-        elif isinstance(value, bytes) and not is_cid(value):
-            raise BadEventError("MALFORMED", "its payload holds bytes that are no link", cid)
-
-
 def _place(event: Event) -> tuple[int, bytes]:
     return event.height, event.cid
 
 
-def _place_of_read(read: _Read) -> tuple[int, bytes]:
+def _place_of_read(read: Read) -> tuple[int, bytes]:
     return read.fields.height, read.cid
-
-
-def _cid(block: bytes) -> bytes:
-    return DAG_CBOR + hashlib.sha256(block).digest()

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from actors.p2p.cids import cid_text
-from actors.p2p.workflow_scheduler.event_clock import Event
+from actors.p2p.workflow_scheduler.events import Event
 from actors.p2p.workflow_scheduler.payloads import Fact, StepFact
 from actors.workflow_report import Code, Finding
 

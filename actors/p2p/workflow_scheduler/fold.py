@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from actors.messages import ErrorInfo
-from actors.p2p.workflow_scheduler.event_clock import Event
+from actors.p2p.workflow_scheduler.events import Event
 from actors.p2p.workflow_scheduler.steps import WHOLE, Graph, Part, RunState, StepRecord, Work
 from actors.workflow_messages import WORKFLOW_ENDED, StepStatus
 

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 import trio
 
-from actors.p2p.workflow_scheduler.event_clock import Event
+from actors.p2p.workflow_scheduler.events import Event
 from actors.p2p.workflow_scheduler.live import Live
 from actors.p2p.workflow_scheduler.records import Batch, Change, EventRow, Head, Submission
 from actors.p2p.workflow_scheduler.run_values import Changes, Commands

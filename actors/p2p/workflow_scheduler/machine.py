@@ -16,10 +16,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from actors.messages import ErrorInfo
+from actors.p2p.workflow_scheduler import offering
 from actors.p2p.workflow_scheduler.deciding import Deciding
 from actors.p2p.workflow_scheduler.definition import Plan
 from actors.p2p.workflow_scheduler.dispatch import depends_on, fill
-from actors.p2p.workflow_scheduler.event_clock import EventClock, Signer
+from actors.p2p.workflow_scheduler.event_clock import EventClock
+from actors.p2p.workflow_scheduler.events import Event, Signer
 from actors.p2p.workflow_scheduler.facts import send_later, take_fact, take_gone
 from actors.p2p.workflow_scheduler.fold import replay
 from actors.p2p.workflow_scheduler.run_values import Changes, Commands, Outputs, Rules
@@ -28,7 +30,15 @@ from actors.p2p.workflow_scheduler.view import step_view, workflow_view
 from actors.task_messages import Cancel
 from actors.task_views import TaskFact
 from actors.tool_messages import ToolDescriptor
-from actors.workflow_messages import WORKFLOW_ENDED, ControlWorkflow, StepView, WorkflowStatus, WorkflowView
+from actors.workflow_messages import (
+    WORKFLOW_ENDED,
+    ControlWorkflow,
+    MergeEvents,
+    OfferStep,
+    StepView,
+    WorkflowStatus,
+    WorkflowView,
+)
 
 MOST_DOUBTS: Final = 3
 """The queue did not know what a task depends on, though it should: after so many times the step fails."""
@@ -82,6 +92,7 @@ class WorkflowRun:
         state = replay(graph, clock.ordered())
         run = Deciding(plan, clock, signer, rules, graph, state, owner=owner, tools=tools, outputs=outputs)
         run.now = now
+        run.peers.replay(clock.ordered())
         if state.status == "running":
             for place, record in enumerate(state.steps):
                 if record.status == "completed":
@@ -229,6 +240,16 @@ class WorkflowRun:
                 run.append("resumed")
             run.pause = pause
         return []
+
+    def offer(self, ask: OfferStep, now: float) -> Event | None:
+        """An attempt is about to be offered to a peer: what the peer makes of it comes after this event. None = news of
+        steps before it have to come first: ask again then. The same again is the same event. Raises NOT_FOUND when it
+        is none of its tasks, INVALID_STATE when nothing is to be done for it any more, LIMIT_EXCEEDED."""
+        return offering.offer(self._at(now), ask)
+
+    def merge(self, ask: MergeEvents, now: float) -> None:
+        """Take over what a peer says of its work here: all of it, or none. Raises `BadEventError`."""
+        offering.merge(self._at(now), ask)
 
     def fail(self, error: ErrorInfo, now: float) -> None:
         """It can't begin (`DEPENDENCY_FAILED`). Harmless once it has begun: then nothing happens."""

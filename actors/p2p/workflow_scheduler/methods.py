@@ -18,6 +18,9 @@ from actors.workflow_messages import (
     ExportWorkflow,
     GetWorkflow,
     ListWorkflows,
+    MergeEvents,
+    OfferStep,
+    StepIsOffered,
     SubmitWorkflow,
     WorkflowChanged,
     WorkflowControlled,
@@ -33,6 +36,8 @@ _decode_get = msgspec.msgpack.Decoder(GetWorkflow).decode
 _decode_list = msgspec.msgpack.Decoder(ListWorkflows).decode
 _decode_control = msgspec.msgpack.Decoder(ControlWorkflow).decode
 _decode_export = msgspec.msgpack.Decoder(ExportWorkflow).decode
+_decode_offer = msgspec.msgpack.Decoder(OfferStep).decode
+_decode_merge = msgspec.msgpack.Decoder(MergeEvents).decode
 
 
 class WorkflowMethods:
@@ -50,6 +55,8 @@ class WorkflowMethods:
             "workflows/control": self._control,
             "workflows/export": self._export,
             "workflows/stats": self._stats,
+            "workflows/offer": self._offer,
+            "workflows/merge": self._merge,
             "workflows/watch": self._watch,
         }
 
@@ -69,6 +76,12 @@ class WorkflowMethods:
 
     async def _stats(self, _: IncomingCall) -> WorkflowStats:
         return await self._service.stats()
+
+    async def _offer(self, call: IncomingCall) -> StepIsOffered:
+        return await self._service.offer(decoded(_decode_offer, call))
+
+    async def _merge(self, call: IncomingCall) -> None:
+        await self._service.merge(decoded(_decode_merge, call))
 
     async def _export(self, call: IncomingCall) -> None:
         async with aclosing(self._service.export(decoded(_decode_export, call))) as pieces:

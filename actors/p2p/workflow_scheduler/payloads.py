@@ -13,6 +13,7 @@ from actors.workflow_messages import StepName
 
 Link = Annotated[bytes, Meta(min_length=36, max_length=36)]
 Time = Annotated[int, Meta(ge=0, le=(1 << 53) - 1)]
+PeerId = Annotated[str, Meta(min_length=1, max_length=100)]
 Number = Annotated[int, Meta(ge=0, le=(1 << 53) - 1)]
 
 
@@ -119,6 +120,14 @@ class StepFailed(Attempted, frozen=True, kw_only=True):
     started: Time | None = None
 
 
+class StepOffered(Attempted, frozen=True, kw_only=True):
+    """A peer is about to be asked for this attempt. What the peer then says of it comes after this event."""
+
+    peer: PeerId
+    input: Link
+    """Its arguments, as they are sent."""
+
+
 class StepSkipped(StepFact, frozen=True, kw_only=True):
     """It is not to be done."""
 
@@ -131,6 +140,35 @@ class StepCancelled(StepFact, frozen=True, kw_only=True):
     reason: str
 
 
+class PeerFact(Fact, frozen=True, kw_only=True):
+    """A peer that was offered an attempt says something of it, with its own signature and by its own clock. It tells
+    who did what; what becomes of the step is what the queue says."""
+
+    offer: Link
+    """The event `step_offered`."""
+    task: str
+    attempt: Number
+    token: Number
+    input: Link
+
+
+class PeerStarted(PeerFact, frozen=True, kw_only=True):
+    """It has begun. An attempt without an end at the peer was stopped, or its end was never heard of."""
+
+
+class PeerCompleted(PeerFact, frozen=True, kw_only=True):
+    """It has an output."""
+
+    result: Link
+
+
+class PeerFailed(PeerFact, frozen=True, kw_only=True):
+    """It has none."""
+
+    error: Error
+
+
+PeerEnd = PeerCompleted | PeerFailed
 StepEnd = StepCompleted | StepFailed | StepSkipped | StepCancelled
 
 KINDS: Final[dict[str, type[Fact]]] = {
@@ -146,6 +184,12 @@ KINDS: Final[dict[str, type[Fact]]] = {
     "step_started": StepStarted,
     "step_completed": StepCompleted,
     "step_failed": StepFailed,
+    "step_offered": StepOffered,
     "step_skipped": StepSkipped,
     "step_cancelled": StepCancelled,
+    "peer_started": PeerStarted,
+    "peer_completed": PeerCompleted,
+    "peer_failed": PeerFailed,
 }
+PEER_KINDS: Final = frozenset({"peer_started", "peer_completed", "peer_failed"})
+"""What is said by other nodes than the one that runs the workflow."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from actors.p2p.workflow_scheduler.event_clock import Event
+from actors.p2p.workflow_scheduler.events import Event
 from actors.task_messages import Cancel, Enqueue
 
 Outputs = Callable[[bytes], str]

@@ -6,17 +6,18 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable
 from contextlib import asynccontextmanager, contextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 import trio
 
-from actors.errors import InvalidArgumentsError, NotFoundError, RuntimeUnavailableError
+from actors.errors import InvalidArgumentsError, MCPServerError, NotFoundError, RuntimeUnavailableError
 from actors.p2p.answers import refuse
 from actors.p2p.changes import Watcher
-from actors.p2p.cids import cid_of_text
+from actors.p2p.cids import cid_of_text, is_cid
 from actors.p2p.workflow_scheduler.building import Builder
 from actors.p2p.workflow_scheduler.engine import Engine
+from actors.p2p.workflow_scheduler.events import BadEventError
 from actors.p2p.workflow_scheduler.exporting import exported
 from actors.p2p.workflow_scheduler.journal import OF_WORKFLOWS
 from actors.p2p.workflow_scheduler.live import Live
@@ -26,11 +27,15 @@ from actors.p2p.workflow_scheduler.store import WorkflowStore
 from actors.p2p.workflow_scheduler.submitting import Limits, Submitting
 from actors.p2p.workflow_scheduler.watchers import Watchers
 from actors.workflow_messages import (
+    MOST_PEER_EVENTS,
     WORKFLOW_ENDED,
     ControlWorkflow,
     ExportWorkflow,
     GetWorkflow,
     ListWorkflows,
+    MergeEvents,
+    OfferStep,
+    StepIsOffered,
     StepView,
     SubmitWorkflow,
     WorkflowControlled,
@@ -45,6 +50,10 @@ MOST_WAIT_S: Final = 60.0
 MOST_LISTED: Final = 1000
 _MOST_OFFSET: Final = 10**9
 _RECOVERED_WITHIN_S: Final = 30.0
+_NEWS_WITHIN_S: Final = 5.0
+"""The queue's news of steps that are known to have ended, since one that depends on them was leased."""
+_MOST_PEER_CHARS: Final = 100
+T = TypeVar("T")
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -282,6 +291,61 @@ class WorkflowService:
             status = live.run.status
             await self._engine.journal.written()
             return WorkflowControlled(workflow_id=live.id, status=status, steps=steps)
+
+    # --- work at peers -----------------------------------------------------------------------------------------------
+
+    async def offer(self, ask: OfferStep) -> StepIsOffered:
+        """A step is about to be offered to a peer: stored, and where the peer's event comes. Raises what
+        `WorkflowRun.offer` raises, and `RuntimeUnavailableError` when news that have to come first do not come."""
+        if not is_cid(ask.input) or not 1 <= len(ask.peer) <= _MOST_PEER_CHARS or min(ask.token, ask.attempt) < 0:
+            raise InvalidArgumentsError("an offer names a peer, and its arguments by their CID")
+        await self._ready()
+        async with self._going(ask.workflow_id) as live:
+            with self._waiting(_NEWS_WITHIN_S):
+                while True:
+                    with self._watchers.change_of(ask.workflow_id) as changed:
+                        event = self._told(live, lambda: live.run.offer(ask, self._engine.now()))
+                        if event is not None:
+                            break
+                        await changed.wait()
+            if event is None:
+                raise RuntimeUnavailableError("it is not known yet how the steps before this one ended; try again")
+            clock = live.run.clock
+            place = StepIsOffered(after=event.cid, height=event.height + 1, seq=clock.next_seq(ask.peer, [event.cid]))
+            await self._engine.journal.written()
+            return place
+
+    async def merge(self, ask: MergeEvents) -> None:
+        """Store what a peer says of its work. Raises `BadEventError`, `NotFoundError`, INVALID_STATE."""
+        if len(ask.events) > MOST_PEER_EVENTS:
+            raise BadEventError("TOO_MANY", f"{len(ask.events)} events were told, the most are {MOST_PEER_EVENTS}")
+        await self._ready()
+        async with self._going(ask.workflow_id) as live:
+            self._told(live, lambda: live.run.merge(ask, self._engine.now()))
+            await self._engine.journal.written()
+
+    @asynccontextmanager
+    async def _going(self, workflow_id: str) -> AsyncIterator[Live]:
+        """A workflow that peers may work for. Raises `NotFoundError`, INVALID_STATE."""
+        known = await self._known(workflow_id, None)
+        if known.view.status in WORKFLOW_ENDED:
+            refuse("INVALID_STATE", f"workflow {known.id} has {known.view.status} already")
+        async with self._in_memory(workflow_id) as live:
+            if live is None or live.over:
+                refuse("INVALID_STATE", f"workflow {known.id} has ended already")
+            yield live
+
+    def _told(self, live: Live, tell: Callable[[], T]) -> T:
+        """What a run answers; that it refuses something is no fault of the run."""
+        refusal: MCPServerError | None = None
+        with self._engine.telling(live):
+            try:
+                return tell()
+            except MCPServerError as error:
+                refusal = error
+        if refusal is None:
+            refuse("INVALID_STATE", f"workflow {live.id} can't be continued")
+        raise refusal
 
 
 def _enough(view: WorkflowView, ask: GetWorkflow) -> bool:

@@ -13,11 +13,13 @@ from actors.p2p.workflow_scheduler.payloads import (
     Begun,
     Ended,
     Error,
+    PeerFact,
     StepCancelled,
     StepCompleted,
     StepExpanded,
     StepFact,
     StepFailed,
+    StepOffered,
     StepReady,
     StepSkipped,
     StepStarted,
@@ -43,6 +45,7 @@ class _Step(msgspec.Struct, kw_only=True):
     attempts: dict[int | None, int] = {}
     """By item."""
     workers: dict[str, None] = {}
+    peers: dict[str, None] = {}
     started_at: float | None = None
     ended_at: float | None = None
     items: int | None = None
@@ -59,6 +62,7 @@ class _Step(msgspec.Struct, kw_only=True):
             status=self.status,
             attempts=sum(self.attempts.values()),
             workers=list(self.workers),
+            peers=list(self.peers),
             started_at=self.started_at,
             ended_at=self.ended_at,
             items=self.items,
@@ -74,6 +78,7 @@ class _Table:
     def __init__(self, workflow: Workflow | None, report: WorkflowReport, findings: Findings) -> None:
         self.steps: dict[str, _Step] = {}
         self.grows = workflow is None
+        self.offered: dict[bytes, _Step] = {}
         self.report = report
         self.findings = findings
         if workflow is not None:
@@ -91,10 +96,16 @@ class _Table:
                 self.report.status = "running"
             case Ended() as fact:
                 self._end(one, fact)
+            case PeerFact(offer=offer):
+                step = self.offered.get(offer)
+                if step is not None:
+                    step.peers[one.event.peer] = None
             case StepFact() as fact:
                 if self.grows:
                     self.steps.setdefault(fact.step, _Step(step_id=fact.step, action=""))
                 step = self.steps.get(fact.step)
+                if step is not None and isinstance(fact, StepOffered):
+                    self.offered[one.cid] = step
                 if step is not None and step.status not in STEP_ENDED and fact.index not in step.ended_items:
                     _take_step(step, fact)
 

@@ -19,10 +19,12 @@ from actors.p2p.workflow_scheduler.payloads import (
     StepExpanded,
     StepFact,
     StepFailed,
+    StepOffered,
     StepReady,
     StepSkipped,
     StepStarted,
 )
+from actors.p2p.workflow_scheduler.verify_peers import PeerRules
 from actors.workflow_messages import Step, Workflow
 from actors.workflow_report import Code
 
@@ -51,15 +53,18 @@ class _Rules:
         self.expanded: dict[str, list[tuple[Said, int]]] = defaultdict(list)
         """Step -> events that say how many items it has, and how many they say."""
         self.last_start: dict[Part, Said] = {}
+        self.peers = PeerRules(clock, findings)
 
     def check(self) -> None:
         for one in self.said:
             self._collect(one)
+            self.peers.collect(one)
         for one in self.said:
             if not isinstance(one.fact, Merged) and self._after(self.ended, one):
                 self._found("AFTER_END", one, f"{one.event.kind} after the workflow's end")
             if isinstance(one.fact, StepFact):
                 self._step(one, one.fact)
+            self.peers.check(one)
 
     def _collect(self, one: Said) -> None:
         fact = one.fact
@@ -160,9 +165,8 @@ class _Rules:
             if isinstance(fact, StepStarted) and (fact.token, fact.attempt) <= known:
                 self._found("TOKEN", one, f"attempt {fact.attempt} began after attempt {last.fact.attempt}")
             elif not isinstance(fact, StepStarted) and (fact.token, fact.attempt) < known:
-                self._found(
-                    "TOKEN", one, f"attempt {fact.attempt} ended it after attempt {last.fact.attempt} had begun"
-                )
+                what = "was offered" if isinstance(fact, StepOffered) else "ended it"
+                self._found("TOKEN", one, f"attempt {fact.attempt} {what} after attempt {last.fact.attempt} had begun")
         if isinstance(fact, StepStarted):
             self.last_start[part] = one
 
@@ -180,4 +184,4 @@ def _begins(fact: StepFact) -> bool:
     """Only what may be done does this."""
     if isinstance(fact, StepFailed):
         return fact.attempt > 0
-    return isinstance(fact, StepReady | StepExpanded | StepStarted | StepCompleted)
+    return isinstance(fact, StepReady | StepExpanded | StepOffered | StepStarted | StepCompleted)

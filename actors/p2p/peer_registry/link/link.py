@@ -29,8 +29,6 @@ from actors.p2p.peer_registry.link.messages import (
     Accepted,
     Answer,
     CallTool,
-    ClockEvents,
-    ClockHeads,
     Describe,
     Echo,
     End,
@@ -126,8 +124,6 @@ class Link:
     async def call(self, request: Offer, timeout_s: float) -> Accepted | Refused: ...
     @overload
     async def call(self, request: TaskResult, timeout_s: float) -> ResultTaken: ...
-    @overload
-    async def call(self, request: ClockHeads | ClockEvents, timeout_s: float) -> ClockEvents: ...
     @overload
     async def call(self, request: CallTool, timeout_s: float) -> ToolAnswer: ...
     @overload

@@ -23,11 +23,12 @@ Text = Annotated[str, Meta(max_length=2000)]
 Json = Annotated[str, Meta(max_length=1 << 20)]
 Token = Annotated[int, Meta(ge=0, le=(1 << 53) - 1)]
 Count = Annotated[int, Meta(ge=0, le=1_000_000)]
+Place = Annotated[int, Meta(ge=1, le=1_000_000)]
+"""In a line, from 1."""
 Seconds = Annotated[float, Meta(ge=0, le=31_536_000)]
 Time = Annotated[float, Meta(ge=0, le=1e11)]
 Cid = Annotated[str, Meta(max_length=128)]
 """Empty = none."""
-Cids = Annotated[list[Annotated[str, Meta(min_length=1, max_length=128)]], Meta(max_length=4096)]
 Load = Annotated[float, Meta(ge=0, le=1_000_000)]
 
 
@@ -55,6 +56,25 @@ class Problem(Said, frozen=True, tag="problem"):
 # --- tasks ---------------------------------------------------------------------------------------------------------
 
 
+class ClockPlace(Said, frozen=True, tag="clock_place"):
+    """Where the events of the peer's work come in the Merkle clock of the workflow that it is for."""
+
+    workflow_id: Name
+    after: Cid
+    """CID of the event that comes before them."""
+    height: Place
+    """Of the peer's next event, as far as the sender knows,"""
+    seq: Place
+    """and its number."""
+
+
+class WorkEvent(Said, frozen=True, tag="work_event"):
+    """An event of a workflow's Merkle clock, made by the sender."""
+
+    node: Annotated[bytes, Meta(max_length=2048)]
+    payload: Annotated[bytes, Meta(max_length=2048)]
+
+
 class Offer(Said, frozen=True, tag="offer"):
     """Work for the peer -> `Accepted` or `Refused`. The result comes as a `TaskResult` from the other side."""
 
@@ -72,6 +92,8 @@ class Offer(Said, frozen=True, tag="offer"):
     """For this attempt."""
     idempotency_token: NameOrNone = ""
     """The same work again has the same one."""
+    clock: ClockPlace | None = None
+    """Of a workflow's step."""
 
 
 class Accepted(Said, frozen=True, tag="accepted"):
@@ -101,6 +123,10 @@ class TaskResult(Said, frozen=True, tag="task_result"):
     error: Problem | None = None
     output_cid: Cid = ""
     signature: Annotated[str, Meta(max_length=128)] = ""
+    workflow_id: NameOrNone = ""
+    """Of a workflow's step."""
+    events: Annotated[list[WorkEvent], Meta(max_length=64)] = []
+    """All that the sender did for the workflow and does not know the owner to have, oldest first."""
 
 
 class ResultTaken(Said, frozen=True, tag="result_taken"):
@@ -108,6 +134,8 @@ class ResultTaken(Said, frozen=True, tag="result_taken"):
 
     accepted: bool
     reason: Text = ""
+    merged: bool = False
+    """The owner has the events, or never will want them."""
 
 
 class Progress(Said, frozen=True, tag="progress"):
@@ -127,10 +155,8 @@ class TaskCancel(Said, frozen=True, tag="task_cancel"):
 
 
 class Pull(Said, frozen=True, tag="pull"):
-    """Note: the sender has room and would like `Offer`s."""
+    """Note: the sender has nothing to do and would like `Offer`s of what it told that it runs."""
 
-    capabilities: Names = []
-    types: Names = []
     n: Annotated[int, Meta(ge=1, le=1000)] = 1
 
 
@@ -141,26 +167,6 @@ class Heartbeat(Said, frozen=True, tag="heartbeat"):
     running: Count = 0
     load: Load = 0.0
     """Of its machine: runnable processes per core."""
-
-
-# --- workflows -----------------------------------------------------------------------------------------------------
-
-
-class ClockHeads(Said, frozen=True, tag="clock_heads"):
-    """The latest events of a workflow that the sender has -> `ClockEvents`."""
-
-    workflow_id: Name
-    heads: Cids
-
-
-class ClockEvents(Said, frozen=True, tag="clock_events"):
-    """Events of a workflow -> `ClockEvents`."""
-
-    workflow_id: Name
-    wanted: Cids = []
-    """Events that the sender lacks."""
-    car: Annotated[bytes, Meta(max_length=1 << 20)] = b""
-    """Events that the other side lacks, as a CAR."""
 
 
 # --- tools, and the node itself ------------------------------------------------------------------------------------
@@ -239,8 +245,8 @@ class End(Said, frozen=True, tag="end"):
     """Requests with higher ids were not taken: nothing of them was done."""
 
 
-Request = Offer | TaskResult | ClockHeads | ClockEvents | CallTool | Echo | Describe | FindPeers
-Answer = Accepted | Refused | ResultTaken | ClockEvents | ToolAnswer | Echo | PeerDescription | PeersFound
+Request = Offer | TaskResult | CallTool | Echo | Describe | FindPeers
+Answer = Accepted | Refused | ResultTaken | ToolAnswer | Echo | PeerDescription | PeersFound
 Note = Progress | TaskCancel | Pull | Heartbeat
 Message = Request | Answer | Note
 Body = Message | Problem | End
@@ -248,8 +254,6 @@ Body = Message | Problem | End
 ANSWERS: Final[dict[type[Said], tuple[type[Said], ...]]] = {
     Offer: (Accepted, Refused),
     TaskResult: (ResultTaken,),
-    ClockHeads: (ClockEvents,),
-    ClockEvents: (ClockEvents,),
     CallTool: (ToolAnswer,),
     Echo: (Echo,),
     Describe: (PeerDescription,),

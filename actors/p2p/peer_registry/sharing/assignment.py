@@ -20,6 +20,7 @@ from actors.logs import get_logger
 from actors.p2p.asking_queue import End, end_task
 from actors.p2p.lease_keeper import LeaseKeeper
 from actors.p2p.peer_registry.link.messages import Accepted, Offer, TaskCancel, TaskResult
+from actors.p2p.peer_registry.sharing.clocks import Clocks
 from actors.p2p.peer_registry.sharing.statement import as_error, content_id
 from actors.p2p.peer_registry.sharing.wires import Wires
 from actors.p2p.task_worker.links import Results
@@ -27,6 +28,8 @@ from actors.task_client import TaskClient
 from actors.task_messages import AckCancel, Complete, Fail, Lease, Release
 
 _OFFER_S: Final = 10.0
+_AGAIN_S: Final = 1.0
+"""Before a task goes back whose workflow does not want it now: it would come again at once."""
 
 Ranked = Callable[[str, str], list[str]]
 """Type and input CID -> ids of peers that would take it, the best first."""
@@ -69,7 +72,14 @@ class Assignment:
     """See the module's text."""
 
     def __init__(
-        self, lease: Lease, queue: TaskClient, wires: Wires, results: Results, rules: SenderRules, ranked: Ranked
+        self,
+        lease: Lease,
+        queue: TaskClient,
+        wires: Wires,
+        results: Results,
+        clocks: Clocks,
+        rules: SenderRules,
+        ranked: Ranked,
     ) -> None:
         self.lease = lease
         self.peer = ""
@@ -79,10 +89,13 @@ class Assignment:
         """A peer took it."""
         self.became: str = "given_back"
         """How it ended; one of `GIVEN`."""
+        self.workflow_id = ""
+        """Whose clock is told of it."""
         self.keeper = LeaseKeeper(queue, lease.id, lease.token, rules.lease_s, self.stop)
         self._queue = queue
         self._wires = wires
         self._results = results
+        self._clocks = clocks
         self._rules = rules
         self._ranked = ranked
         self._began = trio.current_time()
@@ -183,9 +196,16 @@ class Assignment:
             wire = self._wires.get(peer_id)
             if wire is None:
                 continue
+            try:
+                place = await self._clocks.place(lease, peer_id, self.input_cid)
+            except MCPServerError as error:
+                await trio.sleep(_AGAIN_S)
+                self._end = self._back(f"its workflow: {error.message}"[:1000])
+                return
+            self.workflow_id = "" if place is None else place.workflow_id
             self.peer = peer_id
             try:
-                answer = await wire.call(offer, _OFFER_S)
+                answer = await wire.call(msgspec.structs.replace(offer, clock=place), _OFFER_S)
             except MCPServerError as error:
                 took(peer_id, 0)
                 self.give_back(f"peer {peer_id} did not answer an offer ({code_of(error)})", "lost")

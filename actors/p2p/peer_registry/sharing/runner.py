@@ -20,7 +20,8 @@ from actors.logs import get_logger
 from actors.messages import ErrorInfo
 from actors.p2p.identity import NodeSigner
 from actors.p2p.peer_registry.link.messages import Accepted, Offer, Progress, Refused, TaskCancel
-from actors.p2p.peer_registry.sharing.statement import content_id, made_result
+from actors.p2p.peer_registry.sharing.own_events import OwnEvents, as_sent
+from actors.p2p.peer_registry.sharing.statement import content_id, made_result, value_link
 from actors.p2p.peer_registry.sharing.wires import Wire, Wires
 from actors.p2p.task_worker.run import told
 from actors.peer_messages import TAKEN
@@ -66,6 +67,7 @@ class Runner:
         self._signer = signer
         self._wires = wires
         self._rules = rules
+        self._events = OwnEvents(signer)
         self._jobs: dict[Key, _Job] = {}
         self._seen: dict[str, float] = {}
         """Origin -> when it was heard of."""
@@ -93,6 +95,7 @@ class Runner:
             while True:
                 await trio.sleep(_LOOK_S)
                 self._drop_forsaken()
+                self._events.drop_idle()
 
     def leave(self) -> None:
         """Take nothing more."""
@@ -118,6 +121,10 @@ class Runner:
             if self.free_slots < 1:
                 self.counts["refused"] += 1
                 return Refused(code="BUSY", reason="all slots are used", free_slots=0)
+            try:
+                self._events.begin(wire.peer_id, offer)
+            except MCPServerError as error:
+                return Refused(code=code_of(error), reason=error.message[:2000], free_slots=0)
             assert self._nursery is not None
             self.counts["accepted"] += 1
             job = self._jobs[key] = _Job(key, offer)
@@ -141,12 +148,14 @@ class Runner:
         try:
             with job.scope:
                 output, error = await self._attempt(job)
+                self._events.end(job.key[0], job.offer, output, error)
                 job.runs = False
                 self.on_free()
                 await self._tell(job, output, error)
             self.counts["dropped" if job.scope.cancelled_caught else "told"] += 1
         finally:
             del self._jobs[job.key]
+            self._events.leave(job.key[0], job.offer)
             if not any(key[0] == job.key[0] for key in self._jobs):
                 self._seen.pop(job.key[0], None)
             self.on_free()
@@ -167,6 +176,10 @@ class Runner:
         size = len(text.encode())
         if size > self._rules.max_result_bytes:
             return "", ErrorInfo(code="LIMIT_EXCEEDED", message=f"its result has {size} bytes, too many to be sent")
+        try:
+            value_link(text)
+        except ValueError as error:
+            return "", ErrorInfo(code="INVALID_RESULT", message=str(error)[:2000])
         return text, None
 
     def _progress_of(self, job: _Job) -> OnProgress:
@@ -186,16 +199,21 @@ class Runner:
     async def _tell(self, job: _Job, output: str, error: ErrorInfo | None) -> None:
         origin = job.key[0]
         result = made_result(self._signer, origin, job.offer, output, error)
+        if job.offer.clock is not None:
+            result = msgspec.structs.replace(result, workflow_id=job.offer.clock.workflow_id)
         while True:
             wire = self._wires.get(origin)
             if wire is None:
                 await self._wires.changed()
                 continue
+            events = self._events.untold(origin, job.offer)
             try:
-                await wire.call(result, _TELL_S)
+                taken = await wire.call(msgspec.structs.replace(result, events=as_sent(events)), _TELL_S)
             except MCPServerError as why:
                 get_logger().debug("a result could not be told", peer=origin, reason=why.message)
             else:
+                if taken.merged:
+                    self._events.told(origin, job.offer, events)
                 return
             await trio.sleep(_AGAIN_S)
 

@@ -21,6 +21,7 @@ from actors.logs import get_logger
 from actors.p2p.asking_queue import AGAIN_S, end_task, held_by, may_ask_again, persist
 from actors.p2p.peer_registry.link.messages import Progress, ResultTaken, TaskResult
 from actors.p2p.peer_registry.sharing.assignment import Assignment, Capacity, SenderRules
+from actors.p2p.peer_registry.sharing.clocks import Clocks
 from actors.p2p.peer_registry.sharing.statement import LieError, check_result
 from actors.p2p.peer_registry.sharing.wires import Wire, Wires
 from actors.p2p.task_worker.links import Results
@@ -65,6 +66,7 @@ class Sender:
         self,
         queue: TaskClient,
         wires: Wires,
+        clocks: Clocks,
         rank: Rank,
         judge: Judge,
         rules: SenderRules,
@@ -77,6 +79,7 @@ class Sender:
         """What became of tasks that were to go to peers."""
         self._queue = queue
         self._wires = wires
+        self._clocks = clocks
         self._rank = rank
         self._judge = judge
         self._rules = rules
@@ -87,6 +90,9 @@ class Sender:
         self._types: dict[str, frozenset[str]] = {}
         self._shunned: dict[str, float] = {}
         self._assignments: dict[str, Assignment] = {}
+        self._pulls: dict[str, int] = {}
+        """Idle peers that asked and were not offered anything since: how much they would take."""
+        self._pulled = trio.Event()
         self._changed = trio.Event()
         self._leaving = False
 
@@ -117,8 +123,17 @@ class Sender:
         )
         self._wake()
 
+    def pulled(self, peer_id: str, n: int) -> None:
+        """It is idle: it is offered what waits here, and up to `n` of what could run here, too, without waiting for
+        this node to have no room. Its heartbeats go on to say how much it would take."""
+        known = self._capacity.get(peer_id)
+        self.capacity(peer_id, free_slots=n, running=0 if known is None else known.running)
+        self._pulls[peer_id] = n
+        self._pulled.set()
+
     def lost(self, peer_id: str) -> None:
         """The connection with it ended."""
+        self._pulls.pop(peer_id, None)
         self._capacity.pop(peer_id, None)
         self._types.pop(peer_id, None)
         for one in self._assignments.values():
@@ -138,21 +153,29 @@ class Sender:
             one.keeper.progress(note.percent, note.text)
 
     async def result(self, wire: Wire, result: TaskResult) -> ResultTaken:
-        """How one ended. Answered when the queue has it."""
+        """How one ended. Answered when the queue has it, and the clock of its workflow has what came along. What came
+        along with a result that does not count is true all the same, if it is sound."""
         one = self._assignments.get(result.task_id)
-        if one is None or not one.is_with(wire.peer_id, result.token):
-            return ResultTaken(accepted=False, reason="the task has ended, or was given to another")
+        if one is not None and not one.is_with(wire.peer_id, result.token):
+            one = None
         try:
-            check_result(result, self._rules.me, wire.peer_id, one.input_cid)
+            if one is not None:
+                check_result(result, self._rules.me, wire.peer_id, one.input_cid)
+                if result.workflow_id != one.workflow_id:
+                    raise LieError("the result is for another workflow")
+            merged = await self._clocks.merge(wire.peer_id, result, counts=one is not None)
         except LieError as lie:
             self._judge.lied(wire.peer_id, lie.message)
             self._shunned[wire.peer_id] = trio.current_time() + _SHUN_S
-            one.give_back("its peer lied about the result", "lied")
+            if one is not None:
+                one.give_back("its peer lied about the result", "lied")
             return ResultTaken(accepted=False, reason=lie.message)
+        if one is None or not one.is_with(wire.peer_id, result.token):
+            return ResultTaken(accepted=False, reason="the task has ended, or was given to another", merged=merged)
         if result.error is None or result.error.code in _BLAMED:
             self._judge.outcome(wire.peer_id, success=result.error is None, seconds=one.seconds)
         accepted = await one.ended(result)
-        return ResultTaken(accepted=accepted, reason="" if accepted else "its lease had ended")
+        return ResultTaken(accepted=accepted, reason="" if accepted else "its lease had ended", merged=merged)
 
     # --- the queue -------------------------------------------------------------------------------------------------
 
@@ -211,27 +234,38 @@ class Sender:
                 with trio.move_on_after(_STALE_S):
                     await changed.wait()
                 continue
-            if spare and not await self._local_is_full():
-                await trio.sleep(_PAUSE_S)
+            pulls: dict[str, int] = {}
+            if spare:
+                pulls, self._pulls = self._pulls, pulls
+            if spare and not pulls and not await self._local_is_full():
+                await self._pause()
                 continue
             claim = Claim(
                 worker=name,
                 types=types,
                 capabilities=[P2P],
                 needing="" if spare else P2P,
-                n=min(room, _MOST_CLAIMED),
+                n=min(room, sum(pulls.values()) or room, _MOST_CLAIMED),
                 wait_s=0.0 if spare else self._rules.wait_s,
                 lease_s=self._rules.lease_s,
                 request=request,
             )
             claimed = await self._asked(claim, changed)
             if claimed is None:
+                self._pulls = pulls | self._pulls
                 continue
             request = new_task_id()
             for lease in claimed.tasks:
                 self._begin(lease, nursery)
             if spare:
-                await trio.sleep(_PAUSE_S)
+                await self._pause()
+
+    async def _pause(self) -> None:
+        """Before the next look for tasks that could run here, too; an idle peer that asks ends it."""
+        if not self._pulls:
+            self._pulled = trio.Event()
+            with trio.move_on_after(_PAUSE_S):
+                await self._pulled.wait()
 
     async def _asked(self, claim: Claim, changed: trio.Event) -> Claimed | None:
         """None = ask again, with what is known by then; the claim keeps its name, so nothing that was given is lost."""
@@ -258,6 +292,8 @@ class Sender:
         if spare:
             types = [type_ for type_ in types if self._is_shared(type_)]
         free = sum(one.free_slots for one in candidates)
+        # Those on their way will use slots that nobody has counted as used so far.
+        free -= sum(1 for one in self._assignments.values() if not one.accepted)
         return min(free, self._rules.max_assigned - len(self._assignments)), types
 
     def _candidates(self) -> list[Capacity]:
@@ -273,12 +309,12 @@ class Sender:
         before = self._assignments.get(lease.id)
         if before is not None:
             before.stop("lost")
-        one = Assignment(lease, self._queue, self._wires, self._results, self._rules, self._ranked)
+        one = Assignment(lease, self._queue, self._wires, self._results, self._clocks, self._rules, self._ranked)
         self._assignments[lease.id] = one
         nursery.start_soon(self._carry, one)
 
     def _ranked(self, type_: str, input_cid: str) -> list[str]:
-        """Who would take a task of this type, the best first; a slot of the first one counts as used from now on."""
+        """Who would take a task of this type, the best first."""
         candidates = [one for one in self._candidates() if type_ in one.types]
         return self._rank(input_cid, candidates) if candidates else []
 

@@ -12,6 +12,7 @@ from actors.messages import ErrorInfo
 from actors.p2p.cids import cid_text, raw_link
 from actors.p2p.identity import NodeSigner, verify
 from actors.p2p.peer_registry.link.messages import Offer, Problem, TaskResult
+from actors.task_links import output_of
 
 _PURPOSE: Final = "greenroom/task-result/1"
 """A signature for this is none for anything else."""
@@ -27,6 +28,14 @@ class LieError(MCPServerError):
 def content_id(data: bytes) -> str:
     """The CID of these bytes, as one raw block."""
     return cid_text(raw_link(data))
+
+
+def value_link(output: str) -> bytes:
+    """The CID of the value that a tool's result holds, as a workflow's step has it. Raises `ValueError`."""
+    try:
+        return raw_link(msgspec.json.encode(output_of(output)))
+    except (RecursionError, msgspec.MsgspecError) as error:
+        raise ValueError(f"the result can't be read: {error}") from None
 
 
 def made_result(signer: NodeSigner, origin: str, offer: Offer, output: str, error: ErrorInfo | None) -> TaskResult:
