@@ -87,6 +87,12 @@ def does(bob, offer, result='"done"'):
     return msgspec.structs.replace(bob.tells(bob.events.untold("home", offer), ended), workflow_id="w")
 
 
+async def running(world):
+    """Until the news of the lease is there."""
+    while (await world.get()).steps[0].status != "running":
+        await trio.sleep(0.001)
+
+
 async def complete(world, lease, result='"done"'):
     await world.queue.do(Complete(id=lease.id, token=lease.token, result=result))
 
@@ -167,6 +173,7 @@ async def test_bad_events_change_nothing_and_the_workflow_goes_on(world, bob):
     await world.submit(step("a", placement="p2p"))
     lease = await claimed(world)
     told = does(bob, await offered(world, bob, lease))
+    await running(world)
     before = (await world.get()).version
     for bad in (
         msgspec.structs.replace(told, peer="somebody"),
