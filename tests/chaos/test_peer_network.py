@@ -2,7 +2,7 @@
 """Five nodes share the steps of a workflow while some of them are killed, stopped and cut off: it completes, every step
 has had its effect, and each counts once.
 
-GREENROOM_PEER_STEPS sets how many steps (100; 60 where each node has a machine of its own), GREENROOM_PEER_SEED what is
+GREENROOM_PEER_STEPS sets how many steps (100; 40 where each node has a machine of its own), GREENROOM_PEER_SEED what is
 drawn.
 """
 
@@ -110,7 +110,7 @@ def elsewhere(machine, node):
 def test_a_workflow_survives_bad_wires_and_partitions(nodes, rng, tmp_path):
     if reason := why_not():
         pytest.skip(reason)
-    count = int(STEPS or 60)
+    count = int(STEPS or 40)
     with ExitStack() as stack:
         network = []
         for number, machine in enumerate(
