@@ -84,7 +84,7 @@ class Away(There):
 class WorseTrouble(Trouble):
     """Wires are cut, too."""
 
-    kinds = (*Trouble.kinds, "cut", "cut")
+    kinds = (*Trouble.kinds, *["cut"] * len(Trouble.kinds))
 
     def cause(self, what, node):
         if what != "cut":

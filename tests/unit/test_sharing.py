@@ -49,6 +49,17 @@ async def test_a_task_that_has_to_go_to_peers_is_done_by_one(nodes, autojump_clo
     assert counted(there.runner) == {"accepted": 1, "told": 1}
 
 
+async def test_an_offer_of_the_longest_id_fits_the_rules_of_a_link(nodes, autojump_clock):
+    """A peer that is sent anything else bans whoever sends it."""
+    here, there, _ = nodes
+    here.join(there)
+    longest = "t" * 200
+    await here.put(longest)
+    assert (await here.ended(longest)).state == TaskState.COMPLETED
+    (offer,) = [one for one in here.asked if isinstance(one, Offer)]
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(offer), type=Offer) == offer
+
+
 @pytest.mark.parametrize("lie", [False, True])
 async def test_what_became_of_each_task_is_counted_once(nodes, autojump_clock, lie):
     here, there, _ = nodes

@@ -86,3 +86,27 @@ async def test_it_is_given_no_type_that_stays_here(nursery, autojump_clock):
     assert here.pulls
     assert runs(there) == 0
     nursery.cancel_scope.cancel()
+
+
+class Busy:
+    """A runner that gets work while its node is asked whether it has some of its own."""
+
+    running = 0
+    free_slots = 2
+
+    async def own_work_waits(self):
+        self.running, self.free_slots = 2, 0
+        return False
+
+
+async def test_work_that_comes_meanwhile_is_noticed(nursery, autojump_clock):
+    """To ask for nothing would break the link's rules."""
+    busy, asked = Busy(), []
+
+    class Wire:
+        note = asked.append
+
+    nursery.start_soon(pulling.Puller(busy, lambda: [Wire()], busy.own_work_waits).run)
+    await trio.sleep(2 * pulling.EVERY_S)
+    assert busy.running
+    assert asked == []

@@ -240,7 +240,8 @@ class Assignment:
             lease_s=rules.lease_s,
             timeout_s=timeout_s,
             attempt=lease.attempt,
-            idempotency_token=f"{rules.me}/{lease.id}",
+            # Both together may be longer than a name may be.
+            idempotency_token=content_id(f"{rules.me}/{lease.id}".encode()),
         )
 
     async def _until_it_ends(self) -> None:

@@ -45,9 +45,11 @@ class Puller:
             self._maybe = trio.Event()
 
     async def _pull(self) -> None:
-        wires = list(self._wires())
-        if not wires or self._runner.running or not self._runner.free_slots or await self._own_work_waits():
-            return
+        if not self._is_idle() or await self._own_work_waits() or not self._is_idle():
+            return  # work may have come while it was asked about
         pull = Pull(n=min(self._runner.free_slots, MOST))
-        for wire in wires:
+        for wire in self._wires():
             wire.note(pull)
+
+    def _is_idle(self) -> bool:
+        return not self._runner.running and self._runner.free_slots > 0 and any(True for _ in self._wires())
