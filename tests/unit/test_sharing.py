@@ -11,7 +11,7 @@ import trio
 from sharing_nodes import Node
 from trio.testing import wait_all_tasks_blocked
 
-from actors.errors import DeadlineExceededError, OutcomeUnknownError, ToolExecutionError
+from actors.errors import DeadlineExceededError, OutcomeUnknownError, RuntimeUnavailableError, ToolExecutionError
 from actors.p2p.peer_registry.link.messages import Offer, Refused, TaskResult
 from actors.p2p.peer_registry.sharing.statement import content_id, made_result
 from actors.task_messages import Cancel, Expire, TaskState
@@ -267,6 +267,54 @@ async def test_a_result_under_another_token_is_not_taken(nodes, autojump_clock):
     await here.until(lambda task: task.progress is not None)
     await wait_all_tasks_blocked()
     assert (await here.until(lambda _: True)).state == TaskState.LEASED
+
+
+async def never(*_):
+    await trio.sleep_forever()
+
+
+async def back_off(whose):
+    """Its queue's, of all tasks, is over."""
+    whose.queue.machine.now += 1000.0
+    await whose.queue.do(Expire(), object)
+    whose.queue.wake()
+
+
+@pytest.mark.parametrize("answers", ["never", "under another token"])
+async def test_who_takes_a_task_and_does_not_answer_for_it_has_it_for_its_time_only(nodes, answers, autojump_clock):
+    here, there, other = nodes
+    if answers == "never":
+        there.runner._attempt = never
+    there.forge = lambda request: other_token(request) if isinstance(request, TaskResult) else request
+    here.join(there)
+    await here.put(timeout_s=5.0)
+    await here.taken()
+    began = trio.current_time()
+    task = await here.until(lambda task: task.state != TaskState.LEASED)
+    assert 15 < trio.current_time() - began < 25
+    assert (task.attempt, task.error.code) == (1, "OUTCOME_UNKNOWN")
+    assert here.outcomes == [(there.id, False)]
+    there.tell_capacity(here)
+    here.join(other)
+    await back_off(here)
+    task = await here.ended()
+    assert (task.state, task.attempt, runs(other)) == (TaskState.COMPLETED, 2, 1)
+
+
+async def test_a_result_that_this_node_can_not_take_yet_is_not_overdue(nodes, autojump_clock):
+    here, there, _ = nodes
+    merge, down = here.sender._clocks.merge, trio.current_time() + 60
+
+    async def away(*ask, **more):
+        if trio.current_time() < down:
+            raise RuntimeUnavailableError("the scheduler is down")
+        return await merge(*ask, **more)
+
+    here.sender._clocks.merge = away
+    here.join(there)
+    await here.put(timeout_s=5.0)
+    task = await here.ended()
+    assert (task.state, task.attempt, runs(there)) == (TaskState.COMPLETED, 1, 1)
 
 
 async def test_only_who_was_asked_may_answer(nodes, autojump_clock):

@@ -15,7 +15,7 @@ from typing import Final, Literal
 import msgspec
 import trio
 
-from actors.errors import MCPServerError, code_of, to_info
+from actors.errors import MCPServerError, OutcomeUnknownError, code_of, to_info
 from actors.logs import get_logger
 from actors.p2p.asking_queue import End, end_task
 from actors.p2p.lease_keeper import LeaseKeeper
@@ -24,10 +24,15 @@ from actors.p2p.peer_registry.sharing.clocks import Clocks
 from actors.p2p.peer_registry.sharing.statement import as_error, content_id
 from actors.p2p.peer_registry.sharing.wires import Wires
 from actors.p2p.task_worker.links import Results
+from actors.p2p.task_worker.run import told as as_attempt
 from actors.task_client import TaskClient
 from actors.task_messages import AckCancel, Complete, Fail, Lease, Release
 
 _OFFER_S: Final = 10.0
+_ANSWER_S: Final = 5.0
+"""Beyond the time that its task has, and that it may be away, a peer may take so long to tell how that ended."""
+_TAKEN_S: Final = 30.0
+"""A peer that told how it ended is patient for so long until this node takes that, and tells it again."""
 _AGAIN_S: Final = 1.0
 """Before a task goes back whose workflow does not want it now: it would come again at once."""
 
@@ -89,6 +94,8 @@ class Assignment:
         """A peer took it."""
         self.became: str = "given_back"
         """How it ended; one of `GIVEN`."""
+        self.overdue = False
+        """Its peer took it, and did not tell in time how it ended."""
         self.workflow_id = ""
         """Whose clock is told of it."""
         self.keeper = LeaseKeeper(queue, lease.id, lease.token, rules.lease_s, self.stop)
@@ -101,6 +108,7 @@ class Assignment:
         self._began = trio.current_time()
         self._scope = trio.CancelScope()
         self._patience = trio.CancelScope()
+        self._time_it_has = trio.CancelScope()
         self._over = trio.Event()
         self._end: End | None = None
         self._counted: bool | None = None
@@ -141,6 +149,11 @@ class Assignment:
     def peer_lost(self) -> None:
         """The connection with its peer ended."""
         self._patience.deadline = trio.current_time() + self._rules.grace_s
+
+    def told(self) -> None:
+        """Its peer has a sound result, which this node may not be able to take just now."""
+        scope = self._time_it_has
+        scope.deadline = max(scope.deadline, trio.current_time() + _TAKEN_S)
 
     def peer_back(self) -> None:
         """There is one again."""
@@ -213,7 +226,7 @@ class Assignment:
             if isinstance(answer, Accepted):
                 self.accepted = True
                 took(peer_id, answer.free_slots)
-                await self._until_it_ends()
+                await self._until_it_ends(offer.timeout_s or 0.0)
                 return
             self.peer = ""
             took(peer_id, answer.free_slots if answer.code == "BUSY" else 0)
@@ -244,12 +257,22 @@ class Assignment:
             idempotency_token=content_id(f"{rules.me}/{lease.id}".encode()),
         )
 
-    async def _until_it_ends(self) -> None:
+    async def _until_it_ends(self, timeout_s: float) -> None:
         if self._wires.get(self.peer) is None:
             self.peer_lost()
-        with self._patience:
+        # The lease is kept from here: without an end of its own it would be a silent peer's for ever.
+        self._time_it_has.deadline = trio.current_time() + timeout_s + self._rules.grace_s + _ANSWER_S
+        with self._time_it_has, self._patience:
             await self._over.wait()
-        if not self._over.is_set():
+        if self._over.is_set():
+            return
+        if self._time_it_has.cancelled_caught:
+            self._cancel_there()
+            silent = OutcomeUnknownError(f"peer {self.peer} took it and did not tell how it ended")
+            self._end = Fail(id=self.lease.id, token=self.lease.token, error=as_attempt(silent))
+            self.became = "failed"
+            self.overdue = True
+        else:
             self._end = self._back(f"peer {self.peer} is gone")
             self.became = "lost"
 

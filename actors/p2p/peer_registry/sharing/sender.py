@@ -40,7 +40,7 @@ _STALE_S: Final = 15.0
 _PAUSE_S: Final = 0.5
 """Between two looks for tasks that could run here, too."""
 _SHUN_S: Final = 60.0
-"""A peer that lied is asked for nothing, whatever its judge says."""
+"""A peer that lied, or took a task and kept silent, is asked for nothing, whatever its judge says."""
 
 _BLAMED: Final = frozenset({"INTERNAL", "TIMEOUT", "UNAVAILABLE", "OUTCOME_UNKNOWN", "RUNTIME_UNAVAILABLE"})
 """Errors that say something of the peer, and not of the task."""
@@ -163,6 +163,7 @@ class Sender:
                 check_result(result, self._rules.me, wire.peer_id, one.input_cid)
                 if result.workflow_id != one.workflow_id:
                     raise LieError("the result is for another workflow")
+                one.told()
             merged = await self._clocks.merge(wire.peer_id, result, counts=one is not None)
         except LieError as lie:
             self._judge.lied(wire.peer_id, lie.message)
@@ -328,6 +329,9 @@ class Sender:
         try:
             await one.live(self.took)
         finally:
+            if one.overdue:
+                self._judge.outcome(one.peer, success=False, seconds=one.seconds)
+                self._shunned[one.peer] = trio.current_time() + _SHUN_S
             self.counts["accepted"] += one.accepted
             self.counts[one.became] += 1
             if self._assignments.get(one.lease.id) is one:
