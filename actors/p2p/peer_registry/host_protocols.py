@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 import trio
 
+from actors.p2p.peer_registry.addresses import as_text
 from actors.p2p.peer_registry.prefixed import exactly, read_message
 from actors.p2p.peer_registry.stream import PeerStream, StreamBrokenError
 
@@ -71,20 +72,9 @@ async def read_said(stream: PeerStream) -> PeerSays:
     return PeerSays(
         protocols=tuple(name for name in message.protocols[:MOST_PROTOCOLS] if _is_plain(name)),
         agent=message.agent_version if _is_plain(message.agent_version) else "",
-        addresses=tuple(filter(None, map(_as_text, message.listen_addrs[:MOST_ADDRESSES]))),
+        addresses=tuple(filter(None, map(as_text, message.listen_addrs[:MOST_ADDRESSES]))),
     )
 
 
 def _is_plain(text: str) -> bool:
     return 0 < len(text) <= _MOST_TEXT and text.isprintable()
-
-
-def _as_text(raw: bytes) -> str:
-    from multiaddr import Multiaddr
-
-    if len(raw) > _MOST_TEXT:
-        return ""
-    try:
-        return str(Multiaddr(raw))
-    except Exception:  # noqa: BLE001
-        return ""

@@ -9,11 +9,12 @@ or fails.
 
 from __future__ import annotations
 
-import ipaddress
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import Final, TypeAlias
+from typing import Final
+
+from actors.p2p.peer_registry.addresses import ip_of, tcp_port_of
 
 MOST_PEERS: Final = 1000
 """Of whom it is remembered where they are; who said so longest ago goes first."""
@@ -23,8 +24,6 @@ MOST_TOLD: Final = 100
 """Peers in one answer, drawn by chance: so the first ones are not dialled by everybody."""
 KEPT_S: Final = 90.0
 """A peer that did not say again where it listens is told of no longer. Linked ones are asked every 30 s."""
-
-Ip: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class Introductions:
@@ -65,7 +64,7 @@ def places_of(listens: Iterable[str], connection: str) -> list[str]:
     ip = ip_of(connection)
     if ip is None:
         return []
-    ports = [port for address in listens if (port := _port(address))]
+    ports = [port for address in listens if (port := tcp_port_of(address))]
     return [f"/ip{ip.version}/{ip}/tcp/{port}" for port in list(dict.fromkeys(ports))[:MOST_PORTS]]
 
 
@@ -78,24 +77,3 @@ def may_be_told(address: str, connection: str) -> bool:
     if ip.is_loopback:
         return other is not None and other.is_loopback
     return ip.is_global or (other is not None and not other.is_global)
-
-
-def ip_of(multiaddr: str) -> Ip | None:
-    """The IP address at the beginning of a multiaddr; None for a name, a relay, or what is none."""
-    parts = multiaddr.split("/")
-    if len(parts) < 3 or parts[0] or parts[1] not in {"ip4", "ip6"} or "p2p-circuit" in parts:
-        return None
-    try:
-        ip = ipaddress.ip_address(parts[2])
-    except ValueError:
-        return None
-    return ip.ipv4_mapped or ip if isinstance(ip, ipaddress.IPv6Address) else ip
-
-
-def _port(multiaddr: str) -> int:
-    """The TCP port of a multiaddr with an IP address; 0 = there is none."""
-    parts = multiaddr.split("/")
-    if ip_of(multiaddr) is None or len(parts) < 5 or parts[3] != "tcp" or not parts[4].isascii():
-        return 0
-    port = int(parts[4]) if parts[4].isdigit() and len(parts[4]) <= 5 else 0
-    return port if port <= 65535 else 0

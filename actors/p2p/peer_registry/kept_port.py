@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from actors.errors import UnavailableError
 from actors.logs import get_logger
+from actors.p2p.peer_registry.addresses import tcp_port_of
 from actors.p2p.peer_registry.host import Host, open_host
 from actors.p2p.peer_registry.host_rules import HostRules
 
@@ -67,16 +68,10 @@ async def open_host_again(rules: HostRules, key: Ed25519PrivateKey, data_dir: Pa
                 raise
             get_logger().warning("the port that this node had is taken, it gets another one", port=port)
             host = await stack.enter_async_context(open_host(rules, key))
-        now = _port(host.addresses)
+        now = tcp_port_of(host.addresses[0]) if host.addresses else 0
         if now and now != port:
             try:
                 await trio.to_thread.run_sync(keep, path, now)
             except OSError as error:
                 get_logger().warning("the port can't be kept for the next start", path=str(path), reason=str(error))
         yield host
-
-
-def _port(addresses: list[str]) -> int:
-    """Of the first of these multiaddrs."""
-    parts = addresses[0].split("/") if addresses else []
-    return int(parts[4]) if len(parts) > 4 and parts[3] == "tcp" else 0

@@ -15,6 +15,7 @@ import trio
 
 from actors.errors import MCPServerError, UnavailableError
 from actors.logs import get_logger
+from actors.p2p.peer_registry.addresses import is_own_machine, neighbour
 from actors.p2p.peer_registry.discovery.candidates import Candidate, candidate
 from actors.p2p.peer_registry.discovery.rendezvous_messages import (
     MOST_ADDRESSES,
@@ -142,7 +143,7 @@ class Rendezvous:
 
     async def _exchange(self, point: _Point) -> list[Candidate]:
         address = await self._node.reach(point.peer_id, point.places, ASK_S)
-        near = _is_loopback(address)
+        near = is_own_machine(neighbour(address))
         stream = await self._node.open_stream(point.peer_id, PROTOCOL, ASK_S)
         try:
             await self._register(point, stream, near)
@@ -160,7 +161,8 @@ class Rendezvous:
             await stream.reset()
 
     async def _register(self, point: _Point, stream: PeerStream, near: bool) -> None:
-        places = [one for one in await self._node.announced() if near or not _is_loopback(one)][:MOST_ADDRESSES]
+        listens = await self._node.announced()
+        places = [one for one in listens if near or not is_own_machine(neighbour(one))][:MOST_ADDRESSES]
         now = trio.current_time()
         if not places or (places == point.registered and now < point.again_at):
             return
@@ -203,11 +205,3 @@ def candidates(registrations: Iterable[Register], *, on_this_machine: bool) -> l
             if not ip.is_link_local and (on_this_machine or not ip.is_loopback):
                 found.append(place)
     return found
-
-
-def _is_loopback(address: str) -> bool:
-    parts = address.split("/")
-    try:
-        return len(parts) > 2 and ipaddress.ip_address(parts[2]).is_loopback
-    except ValueError:
-        return False

@@ -4,12 +4,13 @@ under a name, and ask it who else has."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import IntEnum
 from typing import Any, Final
 
 import base58
 import msgspec
+
+from actors.p2p.peer_registry.addresses import as_text
 
 PROTOCOL: Final = "/rendezvous/1.0.0"
 MOST_ADDRESSES: Final = 16
@@ -17,7 +18,6 @@ MOST_ADDRESSES: Final = 16
 MOST_REGISTRATIONS: Final = 100
 """In one answer."""
 _MOST_ID_BYTES: Final = 64
-_MOST_ADDRESS_BYTES: Final = 256
 _MOST_TEXT: Final = 200
 
 
@@ -160,27 +160,13 @@ def _put(raw: Any, message: Register) -> None:  # noqa: ANN401
 
 
 def _register(raw: Any) -> Register:  # noqa: ANN401
-    return Register(
-        namespace=raw.ns, peer_id=_peer_id(raw.peer.id), addresses=list(_addresses(raw.peer.addrs)), ttl_s=raw.ttl
-    )
+    addresses = list(filter(None, map(as_text, raw.peer.addrs[:MOST_ADDRESSES])))
+    return Register(namespace=raw.ns, peer_id=_peer_id(raw.peer.id), addresses=addresses, ttl_s=raw.ttl)
 
 
 def _peer_id(raw: bytes) -> str:
     """As text; '' for what is far too long."""
     return base58.b58encode(raw).decode() if len(raw) <= _MOST_ID_BYTES else ""
-
-
-def _addresses(raw: Any) -> Iterable[str]:  # noqa: ANN401
-    """Those that are some."""
-    from multiaddr import Multiaddr
-
-    for one in raw[:MOST_ADDRESSES]:
-        if len(one) > _MOST_ADDRESS_BYTES:
-            continue
-        try:
-            yield str(Multiaddr(one))
-        except Exception:  # noqa: BLE001, S112
-            continue
 
 
 def _plain(text: str) -> str:
