@@ -327,12 +327,13 @@ class WorkflowService:
     @asynccontextmanager
     async def _going(self, workflow_id: str) -> AsyncIterator[Live]:
         """A workflow that peers may work for. Raises `NotFoundError`, INVALID_STATE."""
-        known = await self._known(workflow_id, None)
-        if known.view.status in WORKFLOW_ENDED:
-            refuse("INVALID_STATE", f"workflow {known.id} has {known.view.status} already")
+        if workflow_id not in self._engine.lives:  # as is one that runs
+            known = await self._known(workflow_id, None)
+            if known.view.status in WORKFLOW_ENDED:
+                refuse("INVALID_STATE", f"workflow {known.id} has {known.view.status} already")
         async with self._in_memory(workflow_id) as live:
             if live is None or live.over:
-                refuse("INVALID_STATE", f"workflow {known.id} has ended already")
+                refuse("INVALID_STATE", f"workflow {workflow_id} has ended already")
             yield live
 
     def _told(self, live: Live, tell: Callable[[], T]) -> T:
