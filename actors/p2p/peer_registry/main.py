@@ -75,7 +75,7 @@ async def main(boot: Boot) -> None:
                 ways=ways.on,
             )
             ways.candidates.on_new = service.news
-            served = Served(actor, host, node, client, admission, new_call_id)
+            served = Served(actor, host, node, client, new_call_id)
             served.serve(secret, queue_secret)
             remote = remote_tools(actor, host, linked, secret)
             loaded = load_peer_tools(settings, service, remote)
@@ -94,7 +94,7 @@ async def main(boot: Boot) -> None:
                 linked.links.on_introduced = service.introduced
             actor.on_draining = linked.leave
             actor.own_work = lambda: linked.runner.running + linked.sender.assigned
-            face = NodeFace(host, book, admission, linked, served)
+            face = NodeFace(node, linked, served)
             await actor.serve(PeerMethods(service, remote, face.shown).all() | tools.methods())
             nursery.start_soon(tools.send_notices)
             actor.ready(f"listens on {', '.join(host.addresses)}" if host.addresses else "listens nowhere")

@@ -6,9 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from statistics import median
 
-from actors.p2p.peer_registry.admission import Admission
-from actors.p2p.peer_registry.host import Host
 from actors.p2p.peer_registry.linked import Linked
+from actors.p2p.peer_registry.node import Node
 from actors.p2p.peer_registry.peer_book import PeerBook
 from actors.p2p.peer_registry.served import Served
 from actors.peer_messages import NodeShown
@@ -17,27 +16,25 @@ from actors.peer_messages import NodeShown
 class NodeFace:
     """Looks at the parts; none of them keeps a number for it that it would not keep anyway."""
 
-    def __init__(self, host: Host, book: PeerBook, admission: Admission, linked: Linked, served: Served) -> None:
-        self._host = host
-        self._book = book
-        self._admission = admission
+    def __init__(self, node: Node, linked: Linked, served: Served) -> None:
+        self._node = node
         self._linked = linked
         self._served = served
 
     def shown(self) -> NodeShown:
         """All of it, now."""
-        linked = self._linked
-        connected = {view.peer_id for view in self._host.connections()}
-        pings = latencies(self._book, connected)
+        linked, book, host = self._linked, self._node.book, self._node.host
+        connected = {view.peer_id for view in host.connections()}
+        pings = latencies(book, connected)
         return NodeShown(
-            peer_id=self._host.peer_id,
-            addresses=self._host.addresses,
-            known=len(self._book),
+            peer_id=host.peer_id,
+            addresses=host.addresses,
+            known=len(book),
             connected=len(connected),
             linked=len(linked.links),
-            bans=len(self._book.bans.holding()),
-            turned_away=self._book.turned_away,
-            refused=dict(self._admission.refused),
+            bans=len(book.bans.holding()),
+            turned_away=book.turned_away,
+            refused=dict(self._node.admission.refused),
             sent=linked.sender.assigned,
             running=linked.runner.running,
             links=linked.links.counts(),

@@ -88,7 +88,6 @@ class PeerBook:
         self._now = now
         self._rules = rules
         self._entries: dict[str, _Entry] = {}
-        self._persistent: dict[str, None] = {}
         self._places = Places()
 
     def __len__(self) -> int:
@@ -183,17 +182,14 @@ class PeerBook:
         if entry is None:
             return False
         entry.record.persistent = persistent
-        if persistent:
-            self._persistent[peer_id] = None
-        else:
-            self._persistent.pop(peer_id, None)
         self._set(entry, "addresses", with_heard(entry.record.addresses, addresses))
         self._alive(entry, changed=True)
         return True
 
     def may_persist(self, peer_id: str) -> bool:
         """Whether it is wanted already, or one more may be."""
-        return peer_id in self._persistent or len(self._persistent) < self.max_persistent
+        wanted = self.persistent()
+        return len(wanted) < self.max_persistent or peer_id in wanted
 
     def forget(self, peer_id: str) -> bool:
         """Drop all that is known of it, but not its bans; False = there is nothing."""
@@ -300,7 +296,7 @@ class PeerBook:
 
     def persistent(self) -> list[str]:
         """Those that should always be connected."""
-        return list(self._persistent)
+        return [peer_id for peer_id, entry in self._entries.items() if entry.record.persistent]
 
     def _view(self, entry: _Entry) -> KnownPeer:
         record = entry.record
@@ -358,8 +354,6 @@ class PeerBook:
             entry.stored_heard_at = record.heard_at
             if self._make_room(Rank.USEFUL):
                 self._entries[record.peer_id] = entry
-                if record.persistent:
-                    self._persistent[record.peer_id] = None
                 self._places.put(record.peer_id, entry.rank)
             else:
                 self.unsaved.drop(record.peer_id)
@@ -393,7 +387,6 @@ class PeerBook:
     def _drop(self, peer_id: str) -> None:
         del self._entries[peer_id]
         self._places.drop(peer_id)
-        self._persistent.pop(peer_id, None)
         self.unsaved.drop(peer_id)
 
     def _set(self, entry: _Entry, name: str, value: object) -> bool:

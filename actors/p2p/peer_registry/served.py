@@ -10,7 +10,7 @@ from importlib.metadata import version
 from actors.base import Actor
 from actors.client import ToolClient
 from actors.errors import UnavailableError
-from actors.p2p.peer_registry.admission import Admission, Caller, granted
+from actors.p2p.peer_registry.admission import Caller, granted
 from actors.p2p.peer_registry.call_tokens import Checker, make
 from actors.p2p.peer_registry.host import Host
 from actors.p2p.peer_registry.linked import Linked
@@ -40,14 +40,13 @@ class Served:
         host: Host,
         node: Node,
         client: ToolClient,
-        admission: Admission,
         new_call_id: Callable[[], str],
     ) -> None:
         self._actor = actor
         self._host = host
         self._node = node
         self._client = client
-        self._admission = admission
+        self._admission = node.admission
         self._new_call_id = new_call_id
         self._settings = actor.settings.p2p.peer_registry
         self._offered: dict[str, ToolsForPeers] = {}

@@ -15,11 +15,9 @@ from actors.errors import UnavailableError
 
 LEAST_BYTES: Final = 32
 MOST_BYTES: Final = 4096
+_SETTING: Final = "p2p.peer_registry.secret_file"
+_TEXT_SETTING: Final = "p2p.peer_registry.queue_protocol.secret_file"
 _MAKE_ONE: Final = "make one with: (umask 077; openssl rand -base64 48 > FILE), and copy it to the other nodes"
-
-
-SETTING: Final = "p2p.peer_registry.secret_file"
-TEXT_SETTING: Final = "p2p.peer_registry.queue_protocol.secret_file"
 
 
 class SharedSecret:
@@ -44,23 +42,23 @@ def load_secret(path: Path) -> SharedSecret:
 
     Raises `UnavailableError` when there is none, others than this user could read or change it, or it is too short.
     """
-    secret = _read(path, SETTING)
+    secret = _read(path, _SETTING)
     if len(secret) < LEAST_BYTES:
         why = f"it has {len(secret)} bytes, and {LEAST_BYTES} are needed; {_MAKE_ONE}"
-        raise _refusal(path, SETTING, why)
+        raise _refusal(path, _SETTING, why)
     return SharedSecret(secret)
 
 
 def load_text(path: Path) -> str:
     """Read a secret that is sent as it is (`p2p.peer_registry.queue_protocol.secret_file`), in the same way. Others
     have chosen it: it may be short."""
-    secret = _read(path, TEXT_SETTING)
+    secret = _read(path, _TEXT_SETTING)
     try:
         text = secret.decode()
     except UnicodeDecodeError:
-        raise _refusal(path, TEXT_SETTING, "it is no UTF-8") from None
+        raise _refusal(path, _TEXT_SETTING, "it is no UTF-8") from None
     if not text:
-        raise _refusal(path, TEXT_SETTING, "it is empty")
+        raise _refusal(path, _TEXT_SETTING, "it is empty")
     return text
 
 

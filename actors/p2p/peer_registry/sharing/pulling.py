@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import trio
@@ -23,7 +23,7 @@ class Puller:
     """See the module's text."""
 
     def __init__(
-        self, runner: Runner, wires: Callable[[], Iterable[Wire]], own_work_waits: Callable[[], Awaitable[bool]]
+        self, runner: Runner, wires: Callable[[], Sequence[Wire]], own_work_waits: Callable[[], Awaitable[bool]]
     ) -> None:
         """`wires`: the connections that there are. `own_work_waits`: whether this node has more to do than it can."""
         self._runner = runner
@@ -52,4 +52,4 @@ class Puller:
             wire.note(pull)
 
     def _is_idle(self) -> bool:
-        return not self._runner.running and self._runner.free_slots > 0 and any(True for _ in self._wires())
+        return not self._runner.running and self._runner.free_slots > 0 and bool(self._wires())
